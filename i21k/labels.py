@@ -1,0 +1,82 @@
+"""The ordered list of classes that a dataset, a model and an export agree on.
+
+It is a foundation of its own because every room must compare class lists, and none may own them.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+_SYNSET = re.compile(r"n\d{8}(?=\s|$)")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassList:
+    """Class ids in label order: label `k` means `ids[k]`. For ImageNet the ids are synset ids (`n00004475`)."""
+
+    ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            raise ValueError("a class list is empty; expected at least one class id")
+        for k, class_id in enumerate(self.ids):
+            if not class_id or class_id != class_id.strip() or "\n" in class_id:
+                raise ValueError(f"class {k} of a class list is {class_id!r}; expected a non-empty id without spaces around it")
+        if len(set(self.ids)) != len(self.ids):
+            seen: set[str] = set()
+            twice = next(c for c in self.ids if c in seen or seen.add(c))  # type: ignore[func-returns-value]
+            raise ValueError(f"class {twice!r} stands twice in a class list; expected distinct ids")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @functools.cached_property
+    def label_of(self) -> dict[str, int]:
+        """Label of each class id."""
+        return {class_id: k for k, class_id in enumerate(self.ids)}
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the ids, one a line: equal hashes mean equal labels."""
+        return hashlib.sha256("".join(f"{c}\n" for c in self.ids).encode()).hexdigest()
+
+    @classmethod
+    def sorted(cls, ids: Iterable[str]) -> "ClassList":
+        """Make the list of the distinct `ids` in ascending order."""
+        return cls(tuple(sorted(set(ids))))
+
+    @classmethod
+    def read(cls, path: str | Path) -> "ClassList":
+        """Read one id a line. Of a line that begins with a synset id only that counts, so `synset.txt` with names is fine.
+
+        Raises:
+            ValueError: if the file is missing, not text, empty, or names a class twice.
+        """
+        path = Path(path)
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"class list {path} cannot be read ({error}); expected a text file with one class id a line") from error
+        try:
+            return cls(tuple(m.group() if (m := _SYNSET.match(line)) else line.strip() for line in lines if line.strip()))
+        except ValueError as error:
+            raise ValueError(f"class list {path}: {error}") from error
+
+    def write(self, path: str | Path) -> None:
+        """Write one id a line."""
+        Path(path).write_text("".join(f"{c}\n" for c in self.ids), "utf-8")
+
+    def difference(self, other: "ClassList") -> str:
+        """Say in one sentence how `other` differs, for error messages; empty if it does not."""
+        if self.ids == other.ids:
+            return ""
+        missing, extra = sorted(set(self.ids) - set(other.ids)), sorted(set(other.ids) - set(self.ids))
+        if not missing and not extra:
+            at = next(k for k, (a, b) in enumerate(zip(self.ids, other.ids, strict=True)) if a != b)
+            return f"same {len(self)} classes in another order, first at label {at}: {self.ids[at]} against {other.ids[at]}"
+        parts = [f"{len(self)} against {len(other)} classes"]
+        parts += [f"{len(ids)} only in the {which}, such as {ids[0]}" for ids, which in ((missing, "first"), (extra, "second")) if ids]
+        return "; ".join(parts)
