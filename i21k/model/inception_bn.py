@@ -1,0 +1,270 @@
+"""Inception-BN with 1.5 times the filters in the bottom (`full`), and the standard 1,000-class one (`standard`).
+
+The network of the 2015 MXNet note, in the two revisions that share every parameter shape and differ in function: `released`
+(2015-10-24, the published weights) and `symbol2016` (the last revision of the symbol file). Layers keep the MXNet names, flat,
+since checkpoints and the parity tests use them. Source: MXNet example/image-classification/symbol_inception-bn{,-full}.py;
+Ioffe and Szegedy 2015, arXiv 1502.03167.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Remat = Literal["none", "conv", "block"]
+
+MEAN = 117.0  # of every channel, subtracted by the caller; the images are not scaled
+
+
+class Mixed(NamedTuple):
+    """Filters of a block that keeps the size: four branches, concatenated in the order 1x1, 3x3, double, projection."""
+
+    one: int
+    three_reduce: int
+    three: int
+    double_reduce: int
+    double: int
+    pool: Literal["avg", "max"]
+    projection: int
+
+
+class Reduction(NamedTuple):
+    """Filters of a block that halves the size: 3x3, double and a max pool of the input, in this order."""
+
+    three_reduce: int
+    three: int
+    double_reduce: int
+    double: int
+
+
+class Widths(NamedTuple):
+    """Filters of a whole network."""
+
+    stem: tuple[int, int, int]  # conv1 7x7/2, conv2red 1x1, conv2 3x3
+    blocks: dict[str, Mixed | Reduction]
+
+
+_TOP: dict[str, Mixed | Reduction] = {
+    "4a": Mixed(224, 64, 96, 96, 128, "avg", 128),
+    "4b": Mixed(192, 96, 128, 96, 128, "avg", 128),
+    "4c": Mixed(160, 128, 160, 128, 160, "avg", 128),
+    "4d": Mixed(96, 128, 192, 160, 192, "avg", 128),
+    "4e": Reduction(128, 192, 192, 256),
+    "5a": Mixed(352, 192, 320, 160, 224, "avg", 128),
+    "5b": Mixed(352, 192, 320, 192, 224, "max", 128),
+}
+WIDTHS = {
+    "full": Widths(
+        stem=(96, 128, 288),
+        blocks={
+            "3a": Mixed(96, 96, 96, 96, 144, "avg", 48),
+            "3b": Mixed(96, 96, 144, 96, 144, "avg", 96),
+            "3c": Reduction(192, 240, 96, 144),
+        }
+        | _TOP
+        | {"4d": Mixed(96, 128, 192, 160, 96, "avg", 128)},
+    ),
+    "standard": Widths(
+        stem=(64, 64, 192),
+        blocks={
+            "3a": Mixed(64, 64, 64, 64, 96, "avg", 32),
+            "3b": Mixed(64, 64, 96, 64, 96, "avg", 64),
+            "3c": Reduction(128, 160, 64, 96),
+        }
+        | _TOP,
+    ),
+}
+
+
+class Revision(NamedTuple):
+    """What the two revisions of the network do differently; the parameters have the same shapes."""
+
+    ceil_pools: bool  # sizes 112-56-28-14-7 at 224 px; floor: 112-55-27-14-7
+    reduction_pool_padding: int  # of the max pools in 3c and 4e
+    count_padding: bool  # whether an average pool divides by 9 at the border too
+    epsilon: float
+    momentum: float  # weight of the old moving average
+    fixed_gamma: bool  # gamma is stored, but 1 is used: it is neither trained nor decayed
+
+
+REVISIONS = {
+    "released": Revision(True, 0, False, 1e-10, 0.1, False),
+    "symbol2016": Revision(False, 1, True, 1e-3, 0.9, True),
+}
+
+
+class BatchNorm(nn.Module):
+    """Normalise over batch and space with float32 statistics: (x - mean) / sqrt(variance + epsilon) * gamma + beta.
+
+    The variance is the biased one, computed around the mean in two passes (E[x^2] - E[x]^2 loses the digits that parity needs).
+    The moving variance starts at 1; MXNet started it at 0, which only shows in a network that was never trained.
+    """
+
+    epsilon: float
+    momentum: float
+    fixed_gamma: bool
+    axis_name: str | None = None  # statistics over all devices of this axis; None: each device by itself
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
+        channels = (x.shape[-1],)
+        gamma = self.param("gamma", nn.initializers.ones, channels, jnp.float32)
+        beta = self.param("beta", nn.initializers.zeros, channels, jnp.float32)
+        moving_mean = self.variable("batch_stats", "moving_mean", jnp.zeros, channels, jnp.float32)
+        moving_var = self.variable("batch_stats", "moving_var", jnp.ones, channels, jnp.float32)
+        x = x.astype(jnp.float32)
+        if train:
+            mean = self._mean(x)
+            variance = self._mean(jnp.square(x - mean))
+            if not self.is_initializing():
+                moving_mean.value = self.momentum * moving_mean.value + (1 - self.momentum) * mean
+                moving_var.value = self.momentum * moving_var.value + (1 - self.momentum) * variance
+        else:
+            mean, variance = moving_mean.value, moving_var.value
+        scale = lax.rsqrt(variance + self.epsilon)
+        if not self.fixed_gamma:
+            scale = scale * gamma
+        return ((x - mean) * scale + beta).astype(self.dtype)
+
+    def _mean(self, x: Float[Array, "b h w c"]) -> Float[Array, " c"]:
+        mean = jnp.mean(x, axis=(0, 1, 2))
+        return mean if self.axis_name is None else lax.pmean(mean, self.axis_name)
+
+
+class InceptionBN(nn.Module):
+    """Logits of `num_classes` for RGB pictures in 0..255 from which `MEAN` has been subtracted.
+
+    Any square size that the revision's pools allow (`check_size`); 224 px is the published one.
+    """
+
+    num_classes: int = 21841
+    variant: Literal["full", "standard"] = "full"
+    revision: Literal["released", "symbol2016"] = "released"
+    width: float = 1.0  # scales the filters of every layer, for small machines
+    dtype: Any = jnp.float32  # of convolutions and activations; parameters, statistics and logits are float32
+    remat: Remat = "none"  # what the backward pass recomputes: nothing; all but convolutions; each block
+    kernel_init: Callable[..., Array] = nn.initializers.he_normal()
+    bn_axis_name: str | None = None  # devices to compute BatchNorm statistics over; None: each by itself, as in 2015
+    bn_momentum: float | None = None  # weight of the old moving average; None: the revision's own
+    count_padding: bool | None = None  # of average pools; None: the revision's own
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "b h w 3"], train: bool = False) -> Float[Array, "b K"]:
+        check_size(self.revision, *images.shape[1:3])
+        widths = WIDTHS[self.variant]
+        conv1, conv2red, conv2 = (scaled(f, self.width) for f in widths.stem)
+
+        def stem1(self: "InceptionBN", x: Array) -> Array:
+            return self._pool(self._unit(x, conv1, "conv1", train, kernel=7, stride=2), "max", "pool1", stride=2)
+
+        def stem2(self: "InceptionBN", x: Array) -> Array:
+            x = self._unit(self._unit(x, conv2red, "conv2red", train), conv2, "conv2", train, kernel=3)
+            return self._pool(x, "max", "pool2", stride=2)
+
+        x = self._recomputed(stem1)(self, images.astype(self.dtype))  # [b, 56, 56, 96] for 224 px, full, released
+        x = self._recomputed(stem2)(self, x)  # [b, 28, 28, 288]
+        for name, filters in widths.blocks.items():
+            filters = type(filters)(*(scaled(f, self.width) if isinstance(f, int) else f for f in filters))  # type: ignore[arg-type]
+            block = functools.partial(_mixed if isinstance(filters, Mixed) else _reduction, name=name, filters=filters, train=train)
+            x = self._recomputed(block)(self, x)  # 3a-3b [b, 28, 28, _], 3c-4d [b, 14, 14, _], 4e-5b [b, 7, 7, _]
+            self.sow("intermediates", f"ch_concat_{name}_chconcat", x)
+        features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))  # [b, 1024]; 7x7 at 224 px, whatever is left at other sizes
+        self.sow("intermediates", "flatten", features)
+        logits = nn.Dense(self.num_classes, name="fc1", dtype=self.dtype, kernel_init=self.kernel_init)(features)
+        return logits.astype(jnp.float32)
+
+    def _recomputed(self, block: Callable[["InceptionBN", Array], Array]) -> Callable[["InceptionBN", Array], Array]:
+        if self.remat == "none":
+            return block
+        # `dots_saveable` covers convolutions: their outputs are kept, BatchNorm, ReLU, pools and concatenations are computed again.
+        policy = jax.checkpoint_policies.dots_saveable if self.remat == "conv" else None
+        return nn.remat(block, policy=policy)
+
+    def _unit(self, x: Array, filters: int, name: str, train: bool, kernel: int = 1, stride: int = 1) -> Array:
+        """Convolution with bias, BatchNorm, ReLU."""
+        revision = REVISIONS[self.revision]
+        x = nn.Conv(
+            filters, (kernel, kernel), stride, padding=kernel // 2, name=f"conv_{name}", dtype=self.dtype, kernel_init=self.kernel_init
+        )(x)
+        momentum = revision.momentum if self.bn_momentum is None else self.bn_momentum
+        norm = BatchNorm(revision.epsilon, momentum, revision.fixed_gamma, self.bn_axis_name, self.dtype, name=f"bn_{name}")
+        x = nn.relu(norm(x, train))
+        self.sow("intermediates", f"relu_{name}", x)
+        return x
+
+    def _pool(self, x: Array, kind: str, name: str, stride: int = 1, padding: int = 0) -> Array:
+        """3x3 pool; in ceil mode the windows that start inside the padded picture count, as in MXNet before July 2016."""
+        revision = REVISIONS[self.revision]
+        count_padding = revision.count_padding if self.count_padding is None else self.count_padding
+        pads = [(0, 0), *(_pool_padding(size, stride, padding, revision.ceil_pools) for size in x.shape[1:3]), (0, 0)]
+        window, strides = (1, 3, 3, 1), (1, stride, stride, 1)
+        if kind == "max":
+            x = lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
+        else:
+            total = lax.reduce_window(x, 0.0, lax.add, window, strides, pads)
+            # Counted over [1, h, w, 1]: a full-size array of ones costs XLA half a minute of constant folding.
+            ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+            x = total / (9 if count_padding else lax.reduce_window(ones, 0.0, lax.add, window, strides, pads))
+        self.sow("intermediates", name, x)
+        return x
+
+
+def _mixed(self: InceptionBN, x: Array, *, name: str, filters: Mixed, train: bool) -> Array:
+    one = self._unit(x, filters.one, f"{name}_1x1", train)
+    three = self._unit(x, filters.three_reduce, f"{name}_3x3_reduce", train)
+    three = self._unit(three, filters.three, f"{name}_3x3", train, kernel=3)
+    double = self._unit(x, filters.double_reduce, f"{name}_double_3x3_reduce", train)
+    double = self._unit(double, filters.double, f"{name}_double_3x3_0", train, kernel=3)
+    double = self._unit(double, filters.double, f"{name}_double_3x3_1", train, kernel=3)
+    pool = self._pool(x, filters.pool, f"{filters.pool}_pool_{name}_pool", padding=1)
+    projection = self._unit(pool, filters.projection, f"{name}_proj", train)
+    return jnp.concatenate([one, three, double, projection], axis=-1)
+
+
+def _reduction(self: InceptionBN, x: Array, *, name: str, filters: Reduction, train: bool) -> Array:
+    three = self._unit(x, filters.three_reduce, f"{name}_3x3_reduce", train)
+    three = self._unit(three, filters.three, f"{name}_3x3", train, kernel=3, stride=2)
+    double = self._unit(x, filters.double_reduce, f"{name}_double_3x3_reduce", train)
+    double = self._unit(double, filters.double, f"{name}_double_3x3_0", train, kernel=3)
+    double = self._unit(double, filters.double, f"{name}_double_3x3_1", train, kernel=3, stride=2)
+    pool = self._pool(x, "max", f"max_pool_{name}_pool", stride=2, padding=REVISIONS[self.revision].reduction_pool_padding)
+    return jnp.concatenate([three, double, pool], axis=-1)
+
+
+def _pool_padding(size: int, stride: int, padding: int, ceil: bool) -> tuple[int, int]:
+    """Padding (low, high) in pixels that gives XLA's floor pooling the output size of MXNet's."""
+    if not ceil:
+        return padding, padding
+    outputs = min(size + 2 * padding - 3 + stride - 1, size + 2 * padding - 1) // stride + 1
+    return padding, max(padding, (outputs - 1) * stride + 3 - size - padding)
+
+
+def scaled(filters: int, width: float) -> int:
+    """Number of filters of a layer of a network `width` times as wide: a multiple of 8, at least 8; exact at 1."""
+    return filters if width == 1 else max(8, round(filters * width / 8) * 8)
+
+
+def check_size(revision: str, height: int, width: int) -> None:
+    """Refuse pictures that the network's pools cannot take.
+
+    The stride-2 convolutions of 3c and 4e round up; `released` pools without padding beside them, which fits even sizes only.
+
+    Raises:
+        ValueError: naming the nearest size that fits.
+    """
+    for size in (height, width):
+        if revision == "released" and (size < 31 or (size + 1) % 32 > 7):
+            below = (size + 1) // 32 * 32 + 6
+            nearest = max(31, min((below, below + 25), key=lambda fits: abs(fits - size)))
+            raise ValueError(
+                f"revision 'released' takes sizes of 32k-1 to 32k+6 px, got {height} x {width}; the nearest is {nearest} px"
+                " (--config.image_size), or use --config.model.revision=symbol2016, which takes any size from 32 px"
+            )
+        if revision == "symbol2016" and size < 32:
+            raise ValueError(f"revision 'symbol2016' takes sizes from 32 px, got {height} x {width}; set --config.image_size=32 or more")
