@@ -42,14 +42,17 @@ class Reduction(NamedTuple):
     double: int
 
 
+Blocks = dict[str, Mixed | Reduction]  # by name, from the bottom
+
+
 class Widths(NamedTuple):
     """Filters of a whole network."""
 
     stem: tuple[int, int, int]  # conv1 7x7/2, conv2red 1x1, conv2 3x3
-    blocks: dict[str, Mixed | Reduction]
+    blocks: Blocks
 
 
-_TOP: dict[str, Mixed | Reduction] = {
+_TOP: Blocks = {
     "4a": Mixed(224, 64, 96, 96, 128, "avg", 128),
     "4b": Mixed(192, 96, 128, 96, 128, "avg", 128),
     "4c": Mixed(160, 128, 160, 128, 160, "avg", 128),
@@ -58,26 +61,20 @@ _TOP: dict[str, Mixed | Reduction] = {
     "5a": Mixed(352, 192, 320, 160, 224, "avg", 128),
     "5b": Mixed(352, 192, 320, 192, 224, "max", 128),
 }
+_BOTTOM: Blocks = {
+    "3a": Mixed(64, 64, 64, 64, 96, "avg", 32),
+    "3b": Mixed(64, 64, 96, 64, 96, "avg", 64),
+    "3c": Reduction(128, 160, 64, 96),
+}
+_WIDE_BOTTOM: Blocks = {
+    "3a": Mixed(96, 96, 96, 96, 144, "avg", 48),
+    "3b": Mixed(96, 96, 144, 96, 144, "avg", 96),
+    "3c": Reduction(192, 240, 96, 144),
+}
+_NARROW_4D: Blocks = {"4d": Mixed(96, 128, 192, 160, 96, "avg", 128)}
 WIDTHS = {
-    "full": Widths(
-        stem=(96, 128, 288),
-        blocks={
-            "3a": Mixed(96, 96, 96, 96, 144, "avg", 48),
-            "3b": Mixed(96, 96, 144, 96, 144, "avg", 96),
-            "3c": Reduction(192, 240, 96, 144),
-        }
-        | _TOP
-        | {"4d": Mixed(96, 128, 192, 160, 96, "avg", 128)},
-    ),
-    "standard": Widths(
-        stem=(64, 64, 192),
-        blocks={
-            "3a": Mixed(64, 64, 64, 64, 96, "avg", 32),
-            "3b": Mixed(64, 64, 96, 64, 96, "avg", 64),
-            "3c": Reduction(128, 160, 64, 96),
-        }
-        | _TOP,
-    ),
+    "standard": Widths((64, 64, 192), _BOTTOM | _TOP),
+    "full": Widths((96, 128, 288), _WIDE_BOTTOM | _TOP | _NARROW_4D),
 }
 
 
@@ -158,7 +155,7 @@ class InceptionBN(nn.Module):
     def __call__(self, images: Float[Array, "b h w 3"], train: bool = False) -> Float[Array, "b K"]:
         check_size(self.revision, *images.shape[1:3])
         widths = WIDTHS[self.variant]
-        conv1, conv2red, conv2 = (scaled(f, self.width) for f in widths.stem)
+        conv1, conv2red, conv2 = widths.stem
 
         def stem1(self: "InceptionBN", x: Array) -> Array:
             return self._pool(self._unit(x, conv1, "conv1", train, kernel=7, stride=2), "max", "pool1", stride=2)
@@ -170,8 +167,7 @@ class InceptionBN(nn.Module):
         x = self._recomputed(stem1)(self, images.astype(self.dtype))  # [b, 56, 56, 96] for 224 px, full, released
         x = self._recomputed(stem2)(self, x)  # [b, 28, 28, 288]
         for name, filters in widths.blocks.items():
-            filters = type(filters)(*(scaled(f, self.width) if isinstance(f, int) else f for f in filters))  # type: ignore[arg-type]
-            block = functools.partial(_mixed if isinstance(filters, Mixed) else _reduction, name=name, filters=filters, train=train)
+            block = functools.partial(_block, name=name, filters=filters, train=train)
             x = self._recomputed(block)(self, x)  # 3a-3b [b, 28, 28, _], 3c-4d [b, 14, 14, _], 4e-5b [b, 7, 7, _]
             self.sow("intermediates", f"ch_concat_{name}_chconcat", x)
         features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))  # [b, 1024]; 7x7 at 224 px, whatever is left at other sizes
@@ -187,10 +183,16 @@ class InceptionBN(nn.Module):
         return nn.remat(block, policy=policy)
 
     def _unit(self, x: Array, filters: int, name: str, train: bool, kernel: int = 1, stride: int = 1) -> Array:
-        """Convolution with bias, BatchNorm, ReLU."""
+        """Convolution with bias, BatchNorm, ReLU; `filters` are those of width 1."""
         revision = REVISIONS[self.revision]
         x = nn.Conv(
-            filters, (kernel, kernel), stride, padding=kernel // 2, name=f"conv_{name}", dtype=self.dtype, kernel_init=self.kernel_init
+            scaled(filters, self.width),
+            (kernel, kernel),
+            stride,
+            padding=kernel // 2,
+            name=f"conv_{name}",
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
         )(x)
         momentum = revision.momentum if self.bn_momentum is None else self.bn_momentum
         norm = BatchNorm(revision.epsilon, momentum, revision.fixed_gamma, self.bn_axis_name, self.dtype, name=f"bn_{name}")
@@ -213,6 +215,12 @@ class InceptionBN(nn.Module):
             x = total / (9 if count_padding else lax.reduce_window(ones, 0.0, lax.add, window, strides, pads))
         self.sow("intermediates", name, x)
         return x
+
+
+def _block(self: InceptionBN, x: Array, *, name: str, filters: Mixed | Reduction, train: bool) -> Array:
+    if isinstance(filters, Mixed):
+        return _mixed(self, x, name=name, filters=filters, train=train)
+    return _reduction(self, x, name=name, filters=filters, train=train)
 
 
 def _mixed(self: InceptionBN, x: Array, *, name: str, filters: Mixed, train: bool) -> Array:

@@ -1,6 +1,6 @@
 """Make the vendored tables beside this file from published packages; run only when a table is to change.
 
-    pip download --no-deps timm && python -m i21k.wordnet.make_tables timm-*.whl
+pip download --no-deps timm && python -m i21k.wordnet.make_tables timm-*.whl
 """
 
 import sys

@@ -1,0 +1,30 @@
+"""What has to be set before JAX is imported: a file of its own because importing it must import nothing.
+
+`launch.py`, the command line and the tests call `prepare` first.
+"""
+
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+
+# XLA's YNNPACK convolutions lose to its Eigen ones on the CPU: without them a training step is 1.4 to 1.6 times as fast
+# (`benchmarks/train_step.py`). An unknown flag aborts the process, so it is set for the versions that were seen to know it.
+_CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
+_CPU_FLAG_VERSIONS = ("0.10.2", "0.11.2")
+
+
+def prepare(*, cache: bool = True) -> None:
+    """Set XLA's flags and the persistent compilation cache, unless the user's environment has its own.
+
+    Args:
+        cache: keep compiled steps in `~/.cache/i21k/xla` (or `JAX_COMPILATION_CACHE_DIR`).
+    """
+    assert "jax" not in sys.modules, "prepare() comes before jax is imported"
+    flags = os.environ.get("XLA_FLAGS", "")
+    if metadata.version("jaxlib") in _CPU_FLAG_VERSIONS and "ynn_fusion_type" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_CPU_FLAG}".strip()
+    if cache:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "i21k" / "xla"))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log: warnings about cached machine features fill the screen

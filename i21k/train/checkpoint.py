@@ -1,0 +1,194 @@
+"""Checkpoints that are whole or absent: the only use of Orbax, which is good at writing trees and silent about what goes wrong.
+
+A wrapper repairs what was seen to go wrong: saves are synchronous (an asynchronous one hides a full disk and loses the next save too), a
+digest of every array is verified on restore (Orbax restores flipped bits without a word), the newest intact checkpoint is
+taken when a newer one is not, and a save that Orbax skips is an error.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import serialization
+
+from i21k.labels import ClassList
+
+FORMAT = 1
+Flat = dict[str, np.ndarray]  # arrays by path, such as params/conv_conv1/kernel
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a restore gives: the arrays as a nested dict of NumPy arrays, and what stands beside them."""
+
+    step: int
+    tree: dict[str, Any]
+    meta: dict[str, Any]
+
+    @property
+    def classes(self) -> ClassList:
+        """The class list the network's outputs stand for."""
+        return ClassList(tuple(self.meta["classes"]))
+
+    def into(self, state: Any) -> Any:
+        """Return `state` with its arrays replaced by the checkpoint's.
+
+        Raises:
+            ValueError: naming the first array that is missing or has another shape or type.
+        """
+        got = _flatten(self.tree)
+
+        def fill(wanted: Any, path: str) -> Any:
+            if isinstance(wanted, Mapping):
+                return {key: fill(value, f"{path}/{key}" if path else key) for key, value in wanted.items()}
+            array = got.get(path)
+            if array is None or array.shape != wanted.shape or array.dtype != wanted.dtype:
+                there = "none" if array is None else f"{array.dtype}{list(array.shape)}"
+                raise ValueError(f"the checkpoint of step {self.step} has {there} at {path}; expected {wanted.dtype}{list(wanted.shape)}")
+            return array
+
+        return serialization.from_state_dict(state, fill(serialization.to_state_dict(state), ""))
+
+
+class Checkpoints:
+    """The checkpoints of a working directory, by step."""
+
+    def __init__(self, directory: Path, keep: int = 0) -> None:
+        """Open the directory.
+
+        Args:
+            directory: made if it is missing, by the first save.
+            keep: checkpoints of finished epochs to keep, the newest; 0: all.
+        """
+        self._directory, self._keep = directory.resolve(), keep
+
+    @contextlib.contextmanager
+    def _manager(self) -> Iterator[ocp.CheckpointManager]:
+        options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False, cleanup_tmp_directories=True)
+        with ocp.CheckpointManager(self._directory, options=options) as manager:
+            yield manager
+
+    def steps(self) -> list[int]:
+        """Return the steps there are, oldest first; a save that was cut off does not count."""
+        if not self._directory.is_dir():
+            return []
+        return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdigit())
+
+    def save(self, step: int, tree: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+        """Write a checkpoint and wait until it is there; then remove the ones that are not kept.
+
+        Args:
+            step: newer than any there is; newer ones are removed first (they belong to a run that was rolled back).
+            tree: nested dict of arrays.
+            meta: JSON; `epoch_done` (bool) says whether this is a finished epoch's.
+
+        Raises:
+            ValueError: if an array is not finite: such a state is never saved.
+            OSError: if the disk is full, or the save did not happen.
+        """
+        arrays = _flatten(jax.device_get(tree))
+        for path, array in arrays.items():
+            if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+                raise ValueError(f"{path} is not finite at step {step}; it is not saved, and earlier checkpoints stay")
+        self.discard_after(step - 1)
+        needed = sum(array.nbytes for array in arrays.values())
+        self._directory.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._directory).free
+        if free < 1.1 * needed:
+            there = f"{free / 2**20:.0f} MiB free, a checkpoint needs {needed / 2**20:.0f} MiB"
+            raise OSError(f"{self._directory} has {there}; make room, or lower --config.log.keep_checkpoints")
+        meta = {"format": FORMAT, "step": step, **meta, "digests": {path: _digest(array) for path, array in arrays.items()}}
+        with self._manager() as manager:
+            args = ocp.args.Composite(state=ocp.args.StandardSave(_nest(arrays)), meta=ocp.args.JsonSave(meta))
+            if not manager.save(step, args=args, force=True) or step not in self.steps():
+                raise OSError(f"the checkpoint of step {step} was not written to {self._directory}")
+            for old in self._superfluous(step, bool(meta["epoch_done"])):
+                manager.delete(old)
+
+    def _superfluous(self, newest: int, epoch_done: bool) -> list[int]:
+        """Return the steps not to keep: those saved in mid-epoch, and epochs beyond the number to keep."""
+        epochs: list[int] = []
+        superfluous: list[int] = []
+        for step in self.steps():
+            done = epoch_done if step == newest else self._meta(step).get("epoch_done", False)
+            (epochs if done else superfluous).append(step)
+        if self._keep:
+            superfluous += epochs[: -self._keep]
+        return [step for step in superfluous if step != newest]
+
+    def discard_after(self, step: int) -> None:
+        """Remove checkpoints newer than `step`."""
+        for newer in self.steps():
+            if newer > step:
+                shutil.rmtree(self._directory / str(newer))
+
+    def newest(self) -> Checkpoint | None:
+        """Restore the newest intact checkpoint, saying which ones are damaged; None if there is none at all.
+
+        Raises:
+            ValueError: if there are checkpoints and all are damaged.
+        """
+        steps = self.steps()
+        faults = []
+        for step in reversed(steps):
+            try:
+                return self._restore(step)
+            except Exception as error:  # whatever Orbax, TensorStore or JSON makes of damaged files
+                faults.append(f"step {step}: {error}".splitlines()[0])
+                logging.getLogger("i21k").warning(
+                    "checkpoint %s is damaged (%s); trying the one before", self._directory / str(step), error
+                )
+        if steps:
+            raise ValueError(f"no intact checkpoint in {self._directory}: {'; '.join(faults)}; move the directory away to start anew")
+        return None
+
+    def _meta(self, step: int) -> dict[str, Any]:
+        try:
+            return json.loads((self._directory / str(step) / "meta" / "metadata").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def _restore(self, step: int) -> Checkpoint:
+        with self._manager() as manager:
+            meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            if meta.get("format") != FORMAT:
+                raise ValueError(f"its format is {meta.get('format')!r}; this version reads {FORMAT}")
+            metadata = manager.item_metadata(step)["state"].tree
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
+            tree = manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=as_numpy)))["state"]
+        found = {path: _digest(array) for path, array in _flatten(tree).items()}
+        for path in sorted(set(found) | set(meta["digests"])):
+            if found.get(path) != meta["digests"].get(path):
+                raise ValueError(f"{path} is not what was saved (its SHA-256 differs)")
+        return Checkpoint(step, tree, meta)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Flat:
+    arrays: Flat = {}
+    for key, value in tree.items():
+        arrays |= _flatten(value, f"{prefix}{key}/") if isinstance(value, Mapping) else {prefix + key: np.asarray(value)}
+    return arrays
+
+
+def _nest(arrays: Flat) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, array in arrays.items():
+        *parents, name = path.split("/")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[name] = array
+    return tree
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()

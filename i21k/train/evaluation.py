@@ -1,0 +1,60 @@
+"""One pass over a split that counts every picture once, in training and for `i21k evaluate` alike."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from i21k.data import loader, shards
+from i21k.train import steps
+from i21k.train.config import Config
+from i21k.train.metrics import Sums, Totals
+
+
+def eval_options(cfg: Config, num_devices: int) -> loader.LoaderOptions:
+    """Return how a recipe evaluates: the central window, in the order of the shards."""
+    return loader.LoaderOptions(
+        batch_size=-(-cfg.evaluation.batch_size // num_devices) * num_devices,
+        image_size=cfg.image_size,
+        crop="centre",
+        crop_fraction=cfg.data.crop_fraction,
+        mirror=False,
+        shuffle=False,
+        threads=cfg.data.threads,
+        workers=cfg.data.workers,
+    )
+
+
+def evaluate(
+    eval_step: Callable[[Any, steps.DeviceBatch], Sums],
+    variables: Any,
+    split: shards.Split,
+    options: loader.LoaderOptions,
+    devices: Sequence[jax.Device],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Totals | None:
+    """Return the sums over the split; None if `should_stop` said so between two batches.
+
+    Args:
+        eval_step: of `steps.make_eval_step`.
+        variables: parameters and statistics, on the devices.
+        split: its labels must be the model's.
+        options: of `eval_options`.
+        devices: the ones `eval_step` was made for.
+        should_stop: asked after each batch.
+    """
+    totals = Totals()
+    pending: Sums | None = None  # one step in flight, so that the next batch is sent while it runs
+    with loader.batches(split, options) as batches:
+        for batch in batches:
+            sums = eval_step(variables, steps.put_batch(batch, devices))
+            if pending is not None:
+                totals += Totals.fetch(pending)
+            pending = sums
+            if should_stop():
+                return None
+    if pending is not None:
+        totals += Totals.fetch(pending)
+    if totals.count != split.num_records:
+        raise AssertionError(f"{totals.count} pictures were counted; the split has {split.num_records}")
+    return totals

@@ -1,0 +1,107 @@
+"""What a run finds and says before it starts: devices, data, model, memory. Each line comes before the slow thing it names."""
+
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from i21k.data import loader, shards
+from i21k.model.inception_bn import InceptionBN
+from i21k.train import steps, workdir
+from i21k.train.config import Config
+
+
+def find_devices(cfg: Config) -> list[jax.Device]:
+    """Return the local devices that a recipe asks for.
+
+    Raises:
+        ValueError: if there are fewer, saying how to run on fewer and why JAX fell back to the CPU if it did; or if the batch sizes do
+            not divide by their number.
+    """
+    there = jax.local_devices()
+    wanted = cfg.devices or len(there)
+    if wanted > len(there):
+        names = f"{len(there)} {there[0].platform} device{'s' * (len(there) > 1)}"
+        why = f" ({reason})" if there[0].platform == "cpu" and (reason := _no_gpu()) else ""
+        ways = f"use --config.devices={len(there)}"
+        if there[0].platform == "cpu":
+            ways += f", or let {wanted} CPU devices stand in: JAX_NUM_CPU_DEVICES={wanted} python launch.py ..."
+        raise ValueError(f"config.devices is {wanted}; this machine has {names}{why}; {ways}")
+    if cfg.batch_size % wanted:
+        up = -(-cfg.batch_size // wanted) * wanted
+        raise ValueError(f"batch_size {cfg.batch_size} is not divisible by {wanted} devices; try --config.batch_size={up}")
+    return there[:wanted]
+
+
+def _no_gpu() -> str:
+    """Say why JAX uses the CPU although there may be a GPU; empty if there is none to be seen."""
+    errors = jax._src.xla_bridge._backend_errors
+    if errors:
+        return "JAX fell back to the CPU: " + "; ".join(f"{name}: {str(error).splitlines()[0]}" for name, error in errors.items())
+    if Path("/proc/driver/nvidia").exists():
+        return 'JAX runs on the CPU although there is an NVIDIA driver; install its CUDA packages: pip install -e ".[cuda]"'
+    return ""
+
+
+def say_run(
+    say: Callable[[str], None], cfg: Config, directory: Path, devices: Sequence[jax.Device], train: shards.Split, val: shards.Split | None
+) -> None:
+    """Say versions, devices, data and steps."""
+    versions = workdir.versions()
+    say(
+        " | ".join(
+            f"{name} {versions[name]}" for name in ("i21k", "commit", "jax", "flax", "grain", "orbax-checkpoint") if name in versions
+        )
+    )
+    hands = f"{cfg.data.workers} worker processes" if cfg.data.workers else f"{loader.num_threads(cfg.data.threads)} loader threads"
+    say(f"{len(devices)} x {devices[0].device_kind} | {hands} | workdir {directory}")
+    size = sum(path.stat().st_size for path in train.shard_paths)
+    say(
+        f"{train.num_records:,} train images of {len(train.classes):,} classes in {len(train.shard_paths):,} shards"
+        f" ({size / 2**20:,.0f} MiB) | {f'{val.num_records:,} val images' if val else 'no val split: evaluation is skipped'}"
+    )
+    per_epoch = train.num_records / cfg.batch_size
+    say(
+        f"{cfg.epochs} epochs of {per_epoch:,.1f} steps | batch {cfg.batch_size} = {len(devices)} x {cfg.batch_size // len(devices)}"
+        f" | {cfg.image_size} px, crop {cfg.data.crop}"
+    )
+
+
+def say_model(say: Callable[[str], None], model: InceptionBN, state: steps.TrainState, image_size: int) -> None:
+    """Say parameters and floating-point operations."""
+    num_parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    say(
+        f"Inception-BN {model.variant}, {model.revision}, width {model.width:g}: {num_parameters:,} parameters,"
+        f" {forward_gflops(model, image_size):.2f} GFLOPs forward an image | {jnp.dtype(model.dtype).name}, remat {model.remat}"
+    )
+
+
+def forward_gflops(model: InceptionBN, image_size: int) -> float:
+    """Return 1e9 floating-point operations of a forward pass for one picture, as XLA counts them (a multiply-add is two)."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+    cost = jax.jit(lambda v, x: model.apply(v, x)).lower(variables, images).cost_analysis()
+    assert cost is not None
+    return float(cost["flops"]) / 1e9
+
+
+def say_first_batch(say: Callable[[str], None], batch: loader.Batch) -> None:
+    """Say what the pictures look like as numbers: the quickest way to see that they are pictures."""
+    images, labels = batch.images, batch.labels
+    say(
+        f"first batch {images.dtype} {list(images.shape)}, {images.min()}..{images.max()}, mean {images.mean():.1f},"
+        f" labels {labels.min()}..{labels.max()} | compiling the train step"
+    )
+
+
+def peak_memory(devices: Sequence[jax.Device]) -> str:
+    """Return the peak of a device's memory, or of the process where the device does not say (CPU)."""
+    stats: dict[str, Any] | None = devices[0].memory_stats()
+    if stats:
+        return f"peak device memory {stats['peak_bytes_in_use'] / 2**20:,.0f} MiB"
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return f"peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:,.0f} MiB"

@@ -1,0 +1,70 @@
+"""SIGTERM and SIGINT as a polite request: finish the step, save, leave. A second signal leaves at once.
+
+A room of its own since signals arrive at any time: while XLA compiles no Python runs in the main thread, so a thread reads them too.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved its state."""
+
+    def __init__(self, signum: int) -> None:
+        self.exit_code = 128 + signum  # as shells report a process that a signal ended
+        super().__init__(signal.Signals(signum).name)
+
+
+class Interruption:
+    """Whether a signal has come."""
+
+    signum: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signum is not None
+
+
+@contextlib.contextmanager
+def watch(say: Callable[[str], None]) -> Iterator[Interruption]:
+    """Collect signals while the block runs; only the main thread may do so, elsewhere nothing is watched.
+
+    Args:
+        say: prints a line.
+    """
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+
+    def read() -> None:
+        while data := receiver.recv(1):  # an empty read: closed, the block is over
+            signum = data[0]
+            if signum not in SIGNALS:
+                continue
+            if interruption:
+                say("second signal: leaving at once; the last checkpoint stays")
+                os._exit(128 + signum)
+            interruption.signum = signum
+            say(f"{signal.Signals(signum).name}: saving a checkpoint after this step, then leaving (once more: leave at once)")
+
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    old_fd = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    old_handlers = {s: signal.signal(s, lambda *_: None) for s in SIGNALS}  # so that the number goes to the wake-up descriptor
+    thread = threading.Thread(target=read, name="signals", daemon=True)
+    thread.start()
+    try:
+        yield interruption
+    finally:
+        for s, handler in old_handlers.items():
+            signal.signal(s, handler)
+        signal.set_wakeup_fd(old_fd)
+        sender.close()
+        thread.join()
+        receiver.close()

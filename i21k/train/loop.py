@@ -1,0 +1,288 @@
+"""A run: open data, model and checkpoints, then epochs; stopped at any moment, it goes on where it was.
+
+The order of an epoch is a contract: train to its last step -> checkpoint -> evaluate -> row of metrics. A run that dies in between
+comes back to the checkpoint and does what is missing, so that every epoch has one row and every row a checkpoint.
+"""
+
+import contextlib
+import dataclasses
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from flax import serialization
+from ml_collections import ConfigDict
+
+from i21k.data import loader, shards
+from i21k.train import facts, interruption, steps, workdir
+from i21k.train.checkpoint import Checkpoints
+from i21k.train.config import Config, parse
+from i21k.train.evaluation import eval_options, evaluate
+from i21k.train.metrics import Sums, Totals
+from i21k.train.optimizer import make_optimizer, make_schedule
+from i21k.train.report import Clock, Report, duration, step_line
+
+
+@dataclasses.dataclass
+class Run:
+    """What stays the same while a run lasts, and its one changing thing: the state."""
+
+    cfg: Config
+    report: Report
+    checkpoints: Checkpoints
+    interruption: interruption.Interruption
+    devices: list[jax.Device]
+    train_split: shards.Split
+    val_split: shards.Split | None
+    train_step: Callable[[steps.TrainState, steps.DeviceBatch], steps.TrainState]
+    eval_step: Callable[[Any, steps.DeviceBatch], Sums]
+    schedule: optax.Schedule
+    num_steps: int
+    state: steps.TrainState
+    step: int  # steps done; the state's own number stays on the device
+    clock: Clock  # of the epoch
+    compiled: bool  # whether the train step has run in this process
+    meta: dict[str, Any]  # kept in every checkpoint
+
+    def epoch_end(self, epoch: int) -> int:
+        return loader.epoch_end(epoch, self.train_split.num_records, self.cfg.batch_size)
+
+
+def run(config: ConfigDict, directory: str | Path) -> Path:
+    """Train by a recipe in a working directory, or go on with what is there.
+
+    Args:
+        config: as the files in `configs/` make it.
+        directory: the working directory; made if it is missing.
+
+    Returns:
+        The working directory.
+
+    Raises:
+        ValueError: for anything the user can mend.
+        interruption.Interrupted: after SIGTERM or SIGINT, when the state is saved.
+    """
+    cfg = parse(config)
+    devices = facts.find_devices(cfg)
+    directory = Path(directory)
+    with workdir.locked(directory), interruption.watch(_say) as interrupted:
+        workdir.check_config(directory, cfg)
+        train_split, val_split = _open_data(cfg)
+        facts.say_run(_say, cfg, directory, devices, train_split, val_split)
+        warnings.filterwarnings("error", message="Some donated buffers were not usable")
+        with _open_run(cfg, directory, devices, train_split, val_split, interrupted) as this:
+            _run_epochs(this)
+    return directory
+
+
+def _run_epochs(run: Run) -> None:
+    for epoch in range(run.cfg.epochs):
+        if run.step > run.epoch_end(epoch):
+            continue
+        if run.step < run.epoch_end(epoch):
+            _train_epoch(run, epoch)
+            _save(run, epoch)
+        if run.report.row_of(run.step) is None:
+            _finish_epoch(run, epoch)
+        # The next epoch's sums start at zero, but not before the row that needs the old ones is written.
+        run.state = run.state.replace(sums=steps.put_state(Sums.zero(), run.devices))
+        run.clock = Clock()
+    trained_s = sum(float(row["train_s"]) for row in run.report.rows)
+    run.report.say(f"done: {run.cfg.epochs} epochs, {duration(trained_s)} of training | {facts.peak_memory(run.devices)}")
+
+
+def _train_epoch(run: Run, epoch: int) -> None:
+    last = run.epoch_end(epoch)
+    since, window = Totals.fetch(run.state.sums), Clock()
+    with loader.batches(run.train_split, train_options(run.cfg), run.step, last) as batches:
+        if run.compiled:
+            run.clock.start()
+            window.start()
+        while run.step < last:
+            wait_s = _one_step(run, batches)
+            for clock in (run.clock, window):
+                clock.lap(run.cfg.batch_size, wait_s)
+            if run.step % run.cfg.log.every_steps == 0 or run.step == last:
+                since, window = _log_step(run, epoch, since, window)
+            if run.interruption:
+                _check_finite(run, Totals.fetch(run.state.sums))
+                _save(run, epoch)
+                _leave(run)
+
+
+def _one_step(run: Run, batches: Iterator[loader.Batch]) -> float:
+    """Do a step while the devices are busy with the one before; return the seconds that they were idle for want of data."""
+    asked = time.perf_counter()
+    batch = next(batches)
+    if not run.compiled:
+        facts.say_first_batch(run.report.say, batch)
+    on_devices = steps.put_batch(batch, run.devices)
+    wait_s = time.perf_counter() - asked if run.state.step.is_ready() else 0.0
+    jax.block_until_ready(run.state.step)  # no more than one batch waits on the devices
+    run.state = run.train_step(run.state, on_devices)
+    run.step += 1
+    if not run.compiled:
+        jax.block_until_ready(run.state.step)
+        run.compiled = True  # and the clocks, which were not running yet, start with their next lap
+        run.report.say(f"first step {time.perf_counter() - asked:.1f} s | {facts.peak_memory(run.devices)}")
+    return wait_s
+
+
+def _leave(run: Run) -> None:
+    assert run.interruption.signum is not None
+    raise interruption.Interrupted(run.interruption.signum)
+
+
+def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Totals, Clock]:
+    """Fetch the sums, say what the steps since the last line did, and start a new window."""
+    now = Totals.fetch(run.state.sums)
+    _check_finite(run, now)
+    means, lr = (now - since).means(), float(run.schedule(run.step - 1))
+    num_laps = max(window.steps, 1)
+    line = step_line(
+        epoch=epoch,
+        epochs=run.cfg.epochs,
+        step=run.step,
+        num_steps=run.num_steps,
+        means=means,
+        lr=lr,
+        images_per_s=window.images_per_s(),
+        step_s=window.train_s / num_laps,
+        wait_s=window.wait_s / num_laps,
+    )
+    numbers = {"step": run.step, "epoch": epoch + 1, "lr": lr, **means}
+    run.report.step(numbers | {"images_per_s": window.images_per_s(), "data_wait_fraction": window.wait_fraction()}, line)
+    fresh = Clock()
+    fresh.start()
+    return now, fresh
+
+
+def _finish_epoch(run: Run, epoch: int) -> None:
+    """Evaluate and write the epoch's row."""
+    means = Totals.fetch(run.state.sums).means()
+    row = {"epoch": epoch + 1, "step": run.step, "lr": float(run.schedule(run.step - 1))}
+    row |= {"train_loss": means["loss"], "train_top1": means["top1"], "train_top5": means["top5"]}
+    line = f"epoch {epoch + 1}/{run.cfg.epochs} done | train loss {means['loss']:.3f} top1 {means['top1']:.1%}"
+    if run.val_split is not None:
+        start = time.perf_counter()
+        variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
+        options = eval_options(run.cfg, len(run.devices))
+        totals = evaluate(run.eval_step, variables, run.val_split, options, run.devices, lambda: bool(run.interruption))
+        if totals is None:  # the checkpoint of this epoch is there; the next start evaluates it
+            _leave(run)
+        assert totals is not None
+        val = totals.means()
+        row |= {f"val_{key}": value for key, value in val.items()}
+        line += f" | val loss {val['loss']:.3f} top1 {val['top1']:.1%} top5 {val['top5']:.1%} ({totals.count:,} images"
+        line += f" in {time.perf_counter() - start:.1f} s)"
+    row |= {"images_per_s": run.clock.images_per_s(), "data_wait_fraction": run.clock.wait_fraction(), "train_s": run.clock.train_s}
+    run.report.epoch(row)
+    run.report.say(line)
+
+
+def _save(run: Run, epoch: int) -> None:
+    start = time.perf_counter()
+    tree = serialization.to_state_dict(run.state)
+    meta = {"epoch_done": run.step == run.epoch_end(epoch), "clock": run.clock.state(), **run.meta}
+    run.checkpoints.save(run.step, tree, meta)
+    run.report.say(f"checkpoint of step {run.step:,} saved in {time.perf_counter() - start:.1f} s")
+
+
+def _check_finite(run: Run, totals: Totals) -> None:
+    if totals.loss - totals.loss != 0:  # infinite or NaN
+        steps_saved, lr = run.checkpoints.steps(), float(run.schedule(run.step - 1))
+        last = f"step {steps_saved[-1]:,}" if steps_saved else "none"
+        raise ValueError(
+            f"the loss is {totals.loss} at step {run.step:,}, learning rate {lr:g}; the last good checkpoint is {last};"
+            " try a lower --config.optimizer.learning_rate or more warmup_epochs"
+        )
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def train_options(cfg: Config) -> loader.LoaderOptions:
+    """Return how a recipe loads its training pictures."""
+    return loader.LoaderOptions(
+        batch_size=cfg.batch_size,
+        image_size=cfg.image_size,
+        crop=cfg.data.crop,
+        crop_fraction=cfg.data.crop_fraction,
+        min_area=cfg.data.min_area,
+        mirror=cfg.data.mirror,
+        seed=cfg.seed,
+        threads=cfg.data.threads,
+        workers=cfg.data.workers,
+    )
+
+
+def _open_data(cfg: Config) -> tuple[shards.Split, shards.Split | None]:
+    directory = Path(cfg.data.directory)
+    if cfg.data.synthetic_per_class:
+        from i21k.data import synthetic
+
+        synthetic.pack_if_missing(directory, cfg.data.synthetic_per_class, cfg.seed)
+    train_split = shards.open_split(directory, cfg.data.train_split)
+    if train_split.num_records < cfg.batch_size:
+        there = f"the {train_split.num_records} pictures of split {cfg.data.train_split!r} of {directory}"
+        raise ValueError(f"batch_size {cfg.batch_size} is more than {there}; try --config.batch_size={train_split.num_records} or less")
+    if cfg.data.val_split not in shards.splits(directory):
+        return train_split, None
+    val_split = shards.open_split(directory, cfg.data.val_split)
+    if difference := train_split.classes.difference(val_split.classes):
+        raise ValueError(f"{directory}: the class lists of its splits differ ({difference}); pack it again")
+    return train_split, val_split
+
+
+@contextlib.contextmanager
+def _open_run(
+    cfg: Config,
+    directory: Path,
+    devices: list[jax.Device],
+    train_split: shards.Split,
+    val_split: shards.Split | None,
+    interrupted: interruption.Interruption,
+) -> Iterator[Run]:
+    """Build model and state, restore the newest checkpoint, and open the report."""
+    num_steps = loader.epoch_end(cfg.epochs - 1, train_split.num_records, cfg.batch_size)
+    schedule = make_schedule(cfg.optimizer, train_split.num_records / cfg.batch_size, num_steps)
+    model = steps.make_model(cfg.model, len(train_split.classes))
+    optimizer = make_optimizer(cfg.optimizer, schedule, fixed_gamma=cfg.model.revision == "symbol2016")
+    checkpoints = Checkpoints(directory / "checkpoints", cfg.log.keep_checkpoints)
+    state = steps.init_state(model, optimizer, cfg.image_size, cfg.seed)
+    facts.say_model(_say, model, state, cfg.image_size)
+    clock, step = Clock(), 0
+    if (restored := checkpoints.newest()) is not None:
+        workdir.check_checkpoint(restored, train_split, num_steps)
+        state, step = restored.into(state), restored.step
+        clock.restore(restored.meta["clock"])
+        _say(f"resuming at step {step:,} of {num_steps:,}")
+        if (before := restored.meta["devices"]) != (now := workdir.device_facts(devices)):
+            _say(
+                f"trained on {before['count']} x {before['kind']} before, {now['count']} x {now['kind']} now: not bit for bit the same run"
+            )
+    workdir.write_config(directory, cfg)
+    with Report(directory, step, num_steps) as report:
+        yield Run(
+            cfg=cfg,
+            report=report,
+            checkpoints=checkpoints,
+            interruption=interrupted,
+            devices=devices,
+            train_split=train_split,
+            val_split=val_split,
+            train_step=steps.make_train_step(model, optimizer, devices),
+            eval_step=steps.make_eval_step(model, devices),
+            schedule=schedule,
+            num_steps=num_steps,
+            state=steps.put_state(state, devices),
+            step=step,
+            clock=clock,
+            compiled=False,
+            meta=workdir.meta(cfg, train_split, devices),
+        )

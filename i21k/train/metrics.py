@@ -1,0 +1,72 @@
+"""Losses and hits as sums, on the device and on the host: one (total, count) for an epoch, never means of means."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+RANKS = (1, 5, 20)
+
+
+@struct.dataclass
+class Sums:
+    """Running sums over pictures. The loss has a carry (Kahan) since float32 alone would lose digits over 14 million of them."""
+
+    loss: Float[Array, ""]
+    loss_carry: Float[Array, ""]
+    hits: Int[Array, " 3"]  # pictures whose true class is among the 1, 5, 20 best
+    count: Int[Array, ""]
+
+    @classmethod
+    def zero(cls) -> "Sums":
+        return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros(len(RANKS), jnp.int32), jnp.zeros((), jnp.int32))
+
+    @classmethod
+    def of(cls, losses: Float[Array, " b"], logits: Float[Array, "b K"], labels: Int[Array, " b"], weights: Float[Array, " b"]) -> "Sums":
+        """Sum over a batch; a picture of weight 0 does not count.
+
+        The rank of the true class is the number of logits not below or equal to it, which needs no sort of 21,841 columns; a NaN is
+        never a hit.
+        """
+        true = jnp.take_along_axis(logits, labels[:, None], axis=1)
+        rank = jnp.sum(~(logits <= true), axis=1)
+        counted = weights > 0
+        hits = jnp.sum((rank[:, None] < jnp.array(RANKS)) & counted[:, None], axis=0)
+        loss = jnp.sum(jnp.where(counted, losses, 0))
+        return cls(loss, jnp.zeros(()), hits.astype(jnp.int32), jnp.sum(counted).astype(jnp.int32))
+
+    def add(self, batch: "Sums") -> "Sums":
+        """Add a batch's sums."""
+        term = batch.loss - self.loss_carry
+        total = self.loss + term
+        carry = (total - self.loss) - term
+        return Sums(total, carry, self.hits + batch.hits, self.count + batch.count)
+
+
+@dataclasses.dataclass(frozen=True)
+class Totals:
+    """The same on the host, in double precision."""
+
+    loss: float = 0.0
+    hits: tuple[int, ...] = (0,) * len(RANKS)
+    count: int = 0
+
+    @classmethod
+    def fetch(cls, sums: Sums) -> "Totals":
+        """Wait for the device and copy its sums."""
+        sums = jax.device_get(sums)
+        return cls(float(sums.loss) - float(sums.loss_carry), tuple(np.asarray(sums.hits).tolist()), int(sums.count))
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(self.loss + other.loss, tuple(a + b for a, b in zip(self.hits, other.hits, strict=True)), self.count + other.count)
+
+    def __sub__(self, other: "Totals") -> "Totals":
+        return Totals(self.loss - other.loss, tuple(a - b for a, b in zip(self.hits, other.hits, strict=True)), self.count - other.count)
+
+    def means(self) -> dict[str, float]:
+        """Mean loss (nats a picture) and top-1/5/20 accuracy (fractions)."""
+        count = max(self.count, 1)
+        return {"loss": self.loss / count} | {f"top{k}": hits / count for k, hits in zip(RANKS, self.hits, strict=True)}

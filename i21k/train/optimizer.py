@@ -1,0 +1,50 @@
+"""Learning-rate schedule and SGD, and which parameters decay."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from i21k.train.config import OptimizerConfig
+
+
+def make_schedule(cfg: OptimizerConfig, steps_per_epoch: float, num_steps: int) -> optax.Schedule:
+    """Return the learning rate as a function of the step: a linear warm-up from 0, then constant or down a cosine to 0.
+
+    Args:
+        cfg: durations in epochs.
+        steps_per_epoch: pictures of the split over the batch size, not rounded.
+        num_steps: of the whole run.
+    """
+    warmup_steps = round(cfg.warmup_epochs * steps_per_epoch)
+
+    def schedule(step: Any) -> Any:
+        rate = jnp.asarray(cfg.learning_rate, jnp.float32)
+        if cfg.schedule == "cosine":
+            done = jnp.clip((step - warmup_steps) / max(1, num_steps - warmup_steps), 0, 1)
+            rate = rate * 0.5 * (1 + jnp.cos(jnp.pi * done))
+        if warmup_steps:
+            rate = rate * jnp.minimum(1, (step + 1) / warmup_steps)
+        return rate
+
+    return schedule
+
+
+def make_optimizer(cfg: OptimizerConfig, schedule: optax.Schedule, *, fixed_gamma: bool) -> optax.GradientTransformation:
+    """Return SGD with momentum; weight decay is added to the gradient, as in MXNet.
+
+    Args:
+        cfg: momentum and decay.
+        schedule: learning rate of a step.
+        fixed_gamma: whether the network holds its gammas at 1, so that they must not decay either.
+    """
+
+    def decays(path: tuple[Any, ...], _: Any) -> bool:
+        name = path[-1].key
+        return name == "kernel" if cfg.decay == "kernels" else not (fixed_gamma and name == "gamma")
+
+    return optax.chain(
+        optax.add_decayed_weights(cfg.weight_decay, mask=lambda params: jax.tree_util.tree_map_with_path(decays, params)),
+        optax.sgd(schedule, momentum=cfg.momentum, nesterov=cfg.nesterov),
+    )

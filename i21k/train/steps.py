@@ -1,0 +1,147 @@
+"""The training and the evaluation step, their state and its place on the devices: the only pmap, axis name and collectives."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, Int32, UInt8
+
+from i21k.data.loader import Batch
+from i21k.model.inception_bn import MEAN, InceptionBN
+from i21k.train.config import ModelConfig
+from i21k.train.metrics import Sums
+
+AXIS = "batch"
+
+
+class TrainState(struct.PyTreeNode):
+    """All that a step changes; every device holds the same."""
+
+    step: Int[Array, ""]  # steps done
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    sums: Sums  # of the epoch so far
+
+
+class DeviceBatch(struct.PyTreeNode):
+    """A batch on the devices; the axis D is theirs."""
+
+    images: UInt8[Array, "D b S S 3"]
+    labels: Int32[Array, "D b"]
+    mirror: Bool[Array, "D b"]
+    weights: Float[Array, "D b"]
+
+
+def make_model(cfg: ModelConfig, num_classes: int) -> InceptionBN:
+    """Build the network of a recipe."""
+    return InceptionBN(
+        num_classes=num_classes,
+        variant=cfg.variant,
+        revision=cfg.revision,
+        width=cfg.width,
+        dtype=jnp.dtype(cfg.dtype),
+        remat=cfg.remat,
+        kernel_init=_uniform_2015 if cfg.init == "uniform" else jax.nn.initializers.he_normal(),
+        bn_axis_name=AXIS if cfg.sync_bn else None,
+        bn_momentum=cfg.bn_momentum or None,
+    )
+
+
+def _uniform_2015(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+    """MXNet's initial weights of that time: uniform in -0.01 .. 0.01."""
+    return jax.random.uniform(key, shape, dtype, -0.01, 0.01)
+
+
+def init_state(model: InceptionBN, optimizer: optax.GradientTransformation, image_size: int, seed: int) -> TrainState:
+    """Make a state from a seed, on the default device."""
+
+    @jax.jit  # one compile instead of a hundred small ones
+    def init() -> TrainState:
+        variables = model.init(jax.random.key(seed), jnp.zeros((1, image_size, image_size, 3)), train=False)
+        params = variables["params"]
+        return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params), Sums.zero())
+
+    return init()
+
+
+def put_state(state: Any, devices: Sequence[jax.Device]) -> Any:
+    """Replicate a tree over the devices; before the first step, so that donation finds the buffers where pmap wants them."""
+    return jax.device_put(state, NamedSharding(_mesh(devices), PartitionSpec()))
+
+
+def put_batch(batch: Batch, devices: Sequence[jax.Device]) -> DeviceBatch:
+    """Send a batch to the devices, each its part, without waiting; the host arrays must not be written again."""
+    sharding = NamedSharding(_mesh(devices), PartitionSpec(AXIS))
+    parts = (np.reshape(x, (len(devices), -1, *x.shape[1:])) for x in batch)
+    return DeviceBatch(*(jax.device_put(part, sharding) for part in parts))
+
+
+@functools.cache
+def _mesh_of(devices: tuple[jax.Device, ...]) -> Mesh:
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def _mesh(devices: Sequence[jax.Device]) -> Mesh:
+    return _mesh_of(tuple(devices))
+
+
+def make_train_step(
+    model: InceptionBN, optimizer: optax.GradientTransformation, devices: Sequence[jax.Device]
+) -> Callable[[TrainState, DeviceBatch], TrainState]:
+    """Compile, at its first call, a step that updates the state in place (its buffers are donated)."""
+    step = functools.partial(train_step, model=model, optimizer=optimizer)
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=(0,))
+
+
+def make_eval_step(model: InceptionBN, devices: Sequence[jax.Device]) -> Callable[[Any, DeviceBatch], Sums]:
+    """Compile, at its first call, a function of (variables, batch) that returns the sums over all devices."""
+    step = functools.partial(eval_step, model=model)
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
+
+
+def train_step(state: TrainState, batch: DeviceBatch, *, model: InceptionBN, optimizer: optax.GradientTransformation) -> TrainState:
+    """Do one step on one device's part of the batch.
+
+    Gradients are averaged over the devices, moving statistics too: since those are linear in the batch statistics, the average at every
+    step is what MXNet got by averaging them at the end of an epoch. BatchNorm itself normalises on each device alone, unless the model
+    names the axis.
+    """
+    images = prepare(batch.images, batch.mirror)
+
+    def loss_of(params: Any) -> tuple[Float[Array, ""], tuple[Any, Sums]]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)  # float32, as the logits
+        return jnp.mean(losses), (updated["batch_stats"], Sums.of(losses, logits, batch.labels, batch.weights))
+
+    gradients, (batch_stats, sums) = jax.grad(loss_of, has_aux=True)(state.params)
+    gradients = jax.tree.map(lambda g: g / lax.axis_size(AXIS), lax.psum(gradients, AXIS))
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    return TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=lax.pmean(batch_stats, AXIS),
+        opt_state=opt_state,
+        sums=state.sums.add(lax.psum(sums, AXIS)),
+    )
+
+
+def eval_step(variables: Any, batch: DeviceBatch, *, model: InceptionBN) -> Sums:
+    """Sum loss and hits over one device's part of the batch, then over the devices; pictures of weight 0 do not count."""
+    logits = model.apply(variables, prepare(batch.images, batch.mirror), train=False)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+    return lax.psum(Sums.of(losses, logits, batch.labels, batch.weights), AXIS)
+
+
+def prepare(images: UInt8[Array, "b S S 3"], mirror: Bool[Array, " b"]) -> Float[Array, "b S S 3"]:
+    """Mirror the flagged pictures and subtract the mean: a quarter of float32's bytes have come from the host."""
+    images = jnp.where(mirror[:, None, None, None], images[:, :, ::-1], images)
+    return images.astype(jnp.float32) - MEAN

@@ -1,0 +1,144 @@
+"""The working directory of a run: who holds it, what it was started with, and what may change when it goes on."""
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from i21k.data.shards import Split
+from i21k.train.checkpoint import Checkpoint
+from i21k.train.config import Config
+
+# What may differ when a run goes on: it changes speed, memory, place or what is kept, not the numbers. The rest may not.
+CHANGEABLE = {
+    "devices",
+    "data.directory",  # the same pictures elsewhere; their fingerprint is compared
+    "data.val_split",
+    "data.threads",
+    "data.workers",
+    "model.remat",
+    "evaluation.batch_size",
+    "log.every_steps",
+    "log.keep_checkpoints",
+}
+PACKAGES = ("i21k", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "tensorflow-datasets", "numpy")
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the directory for this process, making it if it is missing.
+
+    Raises:
+        ValueError: if it cannot be written, or another run holds it.
+    """
+    path = directory / "lock"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise ValueError(
+            f"working directory {directory} cannot be written ({error.strerror}); choose another one with --workdir"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise ValueError(
+                f"working directory {directory} is held by {holder}; wait for it, or choose another one with --workdir"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+        file.truncate(0)  # the empty file stays: removing it would race with the next run
+
+
+def check_config(directory: Path, cfg: Config) -> None:
+    """Refuse to go on with another recipe.
+
+    Raises:
+        ValueError: naming each key that differs, with both values.
+    """
+    path = directory / "config.json"
+    if not path.exists():
+        return
+    try:
+        before = _flat(json.loads(path.read_text()))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it, or start anew with another --workdir") from error
+    now = _flat(dataclasses.asdict(cfg))
+    changeable = CHANGEABLE | ({"epochs"} if cfg.optimizer.schedule == "constant" else set())  # a cosine's shape depends on its length
+    different = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in changeable]
+    if different:
+        changes = "; ".join(f"config.{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in different)
+        raise ValueError(f"{directory} was started with another recipe: {changes}; go on with the old values, or choose another --workdir")
+
+
+def write_config(directory: Path, cfg: Config) -> None:
+    """Write `config.json`, whole or not at all."""
+    temporary = directory / "config.json.tmp"
+    temporary.write_text(json.dumps(dataclasses.asdict(cfg), indent=2) + "\n")
+    temporary.replace(directory / "config.json")
+
+
+def check_checkpoint(checkpoint: Checkpoint, split: Split, num_steps: int) -> None:
+    """Refuse to go on with other data than the checkpoint was trained on; the place where it lies does not matter.
+
+    Raises:
+        ValueError: naming the difference.
+    """
+    if difference := checkpoint.classes.difference(split.classes):
+        raise ValueError(f"{split.directory} has another class list than the checkpoint: {difference}; use the data it was trained on")
+    before = checkpoint.meta["data"]
+    if before["fingerprint"] != split.fingerprint:
+        raise ValueError(
+            f"{split.directory} holds other pictures than the checkpoint was trained on: it had {before['num_records']:,} records of"
+            f" fingerprint {before['fingerprint'][:12]}, this has {split.num_records:,} of {split.fingerprint[:12]}; use the old data, or"
+            " choose another --workdir"
+        )
+    if checkpoint.step > num_steps:
+        raise ValueError(f"the checkpoint is of step {checkpoint.step:,}, beyond the {num_steps:,} of this recipe; set more config.epochs")
+
+
+def meta(cfg: Config, split: Split, devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """Return what stands beside the arrays in every checkpoint of a run."""
+    return {
+        "config": dataclasses.asdict(cfg),
+        "classes": list(split.classes.ids),
+        "classes_hash": split.classes.hash,
+        "data": {"fingerprint": split.fingerprint, "num_records": split.num_records, "split": split.split},
+        "devices": device_facts(devices),
+        "versions": versions(),
+    }
+
+
+def device_facts(devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """Return number and kind of the devices."""
+    return {"count": len(devices), "kind": devices[0].device_kind}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that shape a result, and the commit if this is a checkout."""
+    found = {package: importlib.metadata.version(package) for package in PACKAGES}
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        found["commit"] = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return found
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
