@@ -20,22 +20,37 @@ flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        print(f"error: leftover argument {argv[1]!r}; expected --config, --workdir or --config.KEY=VALUE", file=sys.stderr)
-        return 2
     from i21k.train import interruption, loop  # imports JAX, after the flags are known to be right
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells forty lines a checkpoint
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     try:
         loop.run(_CONFIG.value, _WORKDIR.value or Path("runs") / name)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except (ValueError, OSError) as error:
+        return fail(error)
     except interruption.Interrupted as interrupted:
         return interrupted.exit_code
     return 0
 
 
+def parse(argv: list[str]) -> list[str]:
+    """Parse the command line; what is wrong with it is said in one line."""
+    try:
+        rest = flags.FLAGS(argv)
+        file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+        if not file.is_file():
+            raise ValueError(f"there is no config {file}; expected a Python file with get_config(), such as configs/quickstart.py")
+        if len(rest) > 1:
+            raise ValueError(f"leftover argument {rest[1]!r}; expected --config, --workdir or --config.KEY=VALUE")
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        sys.exit(fail(error))
+    return rest
+
+
+def fail(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -108,7 +108,7 @@ class Checkpoints:
             raise OSError(f"{self._directory} has {there}; make room, or lower --config.log.keep_checkpoints")
         meta = {"format": FORMAT, "step": step, **meta, "digests": {path: _digest(array) for path, array in arrays.items()}}
         with self._manager() as manager:
-            args = ocp.args.Composite(state=ocp.args.StandardSave(_nest(arrays)), meta=ocp.args.JsonSave(meta))
+            args = ocp.args.Composite(state=ocp.args.PyTreeSave(_nest(arrays)), meta=ocp.args.JsonSave(meta))
             if not manager.save(step, args=args, force=True) or step not in self.steps():
                 raise OSError(f"the checkpoint of step {step} was not written to {self._directory}")
             for old in self._superfluous(step, bool(meta["epoch_done"])):
@@ -159,12 +159,12 @@ class Checkpoints:
 
     def _restore(self, step: int) -> Checkpoint:
         with self._manager() as manager:
-            meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-            if meta.get("format") != FORMAT:
-                raise ValueError(f"its format is {meta.get('format')!r}; this version reads {FORMAT}")
-            metadata = manager.item_metadata(step)["state"].tree
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
-            tree = manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=as_numpy)))["state"]
+            # What was saved as NumPy arrays comes back as NumPy arrays, on any machine.
+            args = ocp.args.Composite(state=ocp.args.PyTreeRestore(), meta=ocp.args.JsonRestore())
+            restored = manager.restore(step, args=args)
+        tree, meta = restored["state"], restored["meta"]
+        if meta.get("format") != FORMAT:
+            raise ValueError(f"its format is {meta.get('format')!r}; this version reads {FORMAT}")
         found = {path: _digest(array) for path, array in _flatten(tree).items()}
         for path in sorted(set(found) | set(meta["digests"])):
             if found.get(path) != meta["digests"].get(path):

@@ -254,7 +254,7 @@ def _open_run(
     model = steps.make_model(cfg.model, len(train_split.classes))
     optimizer = make_optimizer(cfg.optimizer, schedule, fixed_gamma=cfg.model.revision == "symbol2016")
     checkpoints = Checkpoints(directory / "checkpoints", cfg.log.keep_checkpoints)
-    state = steps.init_state(model, optimizer, cfg.image_size, cfg.seed)
+    state = steps.init_state(model, optimizer, cfg.image_size, cfg.model.init, cfg.seed)
     facts.say_model(_say, model, state, cfg.image_size)
     clock, step = Clock(), 0
     if (restored := checkpoints.newest()) is not None:

@@ -1,0 +1,54 @@
+import pytest
+
+from i21k.labels import ClassList
+from i21k.wordnet.class_lists import named
+
+
+def test_label_and_hash_follow_the_order():
+    a, b = ClassList(("x", "y")), ClassList(("y", "x"))
+    assert a.label_of == {"x": 0, "y": 1}
+    assert a.hash != b.hash
+    assert a.hash == ClassList(("x", "y")).hash
+    assert ClassList.sorted(["b", "a", "b"]).ids == ("a", "b")
+
+
+def test_reads_what_it_writes_and_synset_files(tmp_path):
+    classes = ClassList(("n00004475", "apple pie"))
+    classes.write(tmp_path / "classes.txt")
+    assert ClassList.read(tmp_path / "classes.txt") == classes
+    (tmp_path / "synset.txt").write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish\n\n")
+    assert ClassList.read(tmp_path / "synset.txt").ids == ("n01440764", "n01443537")
+
+
+def test_the_vendored_list_is_that_of_fall_2011():
+    classes = named("fall11")
+    assert len(classes) == 21841
+    assert classes.ids[0] == "n00004475"
+    assert list(classes.ids) == sorted(classes.ids)
+    assert "n04399382" not in classes.label_of  # teddy, the one of the 1,000 that is missing
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [((), "empty"), (("a", "a"), "'a' stands twice"), (("a", ""), "class 1 of a class list is ''"), ((" a",), "without spaces")],
+)
+def test_refuses_bad_lists(ids, message):
+    with pytest.raises(ValueError, match=message):
+        ClassList(ids)
+
+
+def test_refuses_bad_files(tmp_path):
+    with pytest.raises(ValueError, match=r"gone\.txt cannot be read"):
+        ClassList.read(tmp_path / "gone.txt")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x80")
+    with pytest.raises(ValueError, match="binary cannot be read"):
+        ClassList.read(tmp_path / "binary")
+    with pytest.raises(ValueError, match="expected one of fall11"):
+        named("fall12")
+
+
+def test_says_how_lists_differ():
+    a = ClassList(("a", "b", "c"))
+    assert a.difference(a) == ""
+    assert "another order, first at label 0: a against b" in a.difference(ClassList(("b", "a", "c")))
+    assert "3 against 2 classes; 2 only in the first, such as a; 1 only in the second, such as d" in a.difference(ClassList(("c", "d")))

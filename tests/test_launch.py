@@ -1,0 +1,92 @@
+"""`launch.py` as users start it: in processes of their own, killed and started again."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from i21k.train.checkpoint import Checkpoints
+
+from .conftest import ROOT
+from .test_loop import assert_same_checkpoint, finished, metrics
+
+__all__ = ["finished"]  # the fixture, shared with test_loop
+
+
+def flags(config: ConfigDict) -> list[str]:
+    """A recipe as overrides of the recipe it was made from."""
+    return [f"--config.{key}={value}" for key, value in config.iteritems(preserve_field_references=False) if not isinstance(value, ConfigDict)] + [
+        f"--config.{group}.{key}={value}" for group, values in config.iteritems() if isinstance(values, ConfigDict) for key, value in values.iteritems()
+    ]
+
+
+def launch(arguments: list[str], **options) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "launch.py"), *arguments]
+    env = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in conftest, so that the compilation cache is shared
+    return subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def start(recipe: ConfigDict, workdir: Path, **options) -> subprocess.Popen:
+    arguments = ["--config", "configs/i21k_inception.py", "--workdir", str(workdir), *flags(recipe)]
+    return launch(arguments, **options)
+
+
+def test_kill_9_and_a_signal_to_the_whole_group_lose_nothing(finished, recipe, tmp_path):
+    workdir = tmp_path / "w"
+    recipe.data.workers = 1
+    recipe.log.every_steps = 1  # a line a step, to see where it is
+    running = start(recipe, workdir)
+    wait_for(lambda: (workdir / "metrics.jsonl").exists() and '"step": 8' in (workdir / "metrics.jsonl").read_text())
+    running.kill()
+    running.communicate()
+    assert max(Checkpoints(workdir / "checkpoints").steps()) >= 6
+
+    running = start(recipe, workdir, start_new_session=True)
+    wait_for(lambda: '"step": 8' in (workdir / "metrics.jsonl").read_text())
+    os.killpg(running.pid, signal.SIGTERM)  # loader workers get it too
+    out, _ = running.communicate(timeout=60)
+    if running.returncode != 0:  # unless it was done already
+        assert running.returncode == 143 and "SIGTERM: saving a checkpoint after this step" in out, out
+        out, _ = start(recipe, workdir).communicate(timeout=120)
+        assert "resuming at step" in out
+    assert metrics(workdir) == metrics(finished)
+    assert_same_checkpoint(workdir, finished)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config"),
+        (["--config", "configs/quickstart.py", "extra"], "leftover argument 'extra'; expected --config, --workdir or --config.KEY=VALUE"),
+        (["--config", "configs/gone.py"], "configs/gone.py"),
+        (["--config", "configs/quickstart.py", "--config.epoch=3"], 'Did you mean "epochs"'),
+        (["--config", "configs/quickstart.py", "--config.epochs=many"], "many"),
+        (["--config", "configs/quickstart.py", "--config.epochs=0"], "error: config.epochs is 0; expected at least 1"),
+        (["--config", "configs/i21k_inception.py", "--config.devices=1"], "i21k pack SOURCE --out data/imagenet21k"),
+    ],
+)
+def test_what_users_get_wrong_is_said_without_a_traceback(arguments, message, tmp_path):
+    running = launch([*arguments, f"--workdir={tmp_path / 'w'}"])
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode not in (0, None) and message in out
+    assert "Traceback" not in out
+    assert not (tmp_path / "w" / "config.json").exists()
+
+
+def test_the_command_of_the_module_docstring(tmp_path):
+    out, _ = launch(["--help"]).communicate(timeout=60)
+    assert "--workdir" in out and "--config" in out
+    shutil.rmtree(tmp_path)

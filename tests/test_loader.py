@@ -1,0 +1,152 @@
+import io
+
+import cv2
+import numpy as np
+import pytest
+
+from i21k.data import loader, shards
+from i21k.data.loader import LoaderOptions
+
+from .conftest import NUM_TRAIN, NUM_VAL, write_dataset
+
+
+def stream(split, options, start=0, stop=None):
+    with loader.batches(split, options, start, stop) as batches:
+        return list(batches)
+
+
+def same(a, b):
+    return len(a) == len(b) and all(np.array_equal(x, y) for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True))
+
+
+@pytest.fixture(scope="module")
+def split(dataset):
+    return shards.open_split(dataset, "train")
+
+
+@pytest.fixture(scope="module")
+def options():
+    return LoaderOptions(batch_size=8, image_size=32, seed=3, threads=1)
+
+
+@pytest.fixture(scope="module")
+def expected(split, options):
+    return stream(split, options, 0, 7)
+
+
+def test_a_batch_is_uint8_pictures_with_their_labels(expected):
+    batch = expected[0]
+    assert batch.images.shape == (8, 32, 32, 3) and batch.images.dtype == np.uint8
+    assert batch.weights.tolist() == [1] * 8
+    assert 0 < sum(b.mirror.sum() for b in expected) < 56
+    colours = batch.images.mean(axis=(1, 2)).argmax(axis=1)
+    assert [c for c, y in zip(colours, batch.labels, strict=True) if y < 3] == [y for y in batch.labels if y < 3]
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_threads_change_nothing(split, options, expected, threads):
+    assert same(stream(split, LoaderOptions(8, 32, seed=3, threads=threads), 0, 7), expected)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_processes_change_nothing(split, expected, workers):
+    assert same(stream(split, LoaderOptions(8, 32, seed=3, threads=1, workers=workers), 2, 7), expected[2:])
+
+
+def test_hosts_share_the_stream(split, expected):
+    parts = [stream(split, LoaderOptions(8, 32, seed=3, threads=1, host=h, num_hosts=4), 0, 7) for h in range(4)]
+    for step, whole in enumerate(expected):
+        for field, array in whole._asdict().items():
+            assert np.array_equal(np.concatenate([getattr(part[step], field) for part in parts]), array)
+
+
+def test_resuming_at_any_step_is_the_same_stream(split, options, expected):
+    for start in (1, 4, 6):
+        assert same(stream(split, options, start, 7), expected[start:])
+
+
+def test_other_seeds_are_other_streams(split, options, expected):
+    assert not same(stream(split, LoaderOptions(8, 32, seed=4, threads=1), 0, 7), expected)
+
+
+def test_every_epoch_visits_every_record_once_and_epochs_differ():
+    places = np.arange(3 * 101)
+    epochs = np.array(loader.record_numbers(places, 101, seed=5)).reshape(3, 101)
+    assert (np.sort(epochs, axis=1) == np.arange(101)).all()
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == 3
+    assert loader.record_numbers(places[:101], 101, seed=6) != epochs[0].tolist()
+    assert loader.record_numbers(np.array([150, 20]), 101, seed=5) == [epochs[1, 49], epochs[0, 20]]
+
+
+def test_an_epoch_ends_with_the_first_step_that_reaches_its_end():
+    assert [loader.epoch_end(e, 44, 8) for e in range(3)] == [6, 11, 17]
+    assert [loader.epoch_end(e, 40, 8) for e in range(2)] == [5, 10]
+
+
+def test_evaluation_covers_every_picture_once_and_pads_with_weight_0(dataset):
+    split = shards.open_split(dataset, "val")
+    options = LoaderOptions(8, 32, crop="centre", mirror=False, shuffle=False, threads=1)
+    batches = stream(split, options)
+    weights = np.concatenate([b.weights for b in batches])
+    assert len(batches) == 3 and weights.tolist() == [1] * NUM_VAL + [0] * 3
+    assert not np.concatenate([b.mirror for b in batches]).any()
+    labels = np.concatenate([b.labels for b in batches])[:NUM_VAL]
+    assert sorted(labels.tolist()) == sorted(i % 4 for i in range(NUM_VAL))
+
+
+def test_plain_windows_are_cut_from_the_picture(split):
+    batch = stream(split, LoaderOptions(8, 40, crop="plain", crop_fraction=1.0, threads=1), 0, 1)[0]
+    assert batch.images.shape == (8, 40, 40, 3)
+
+
+def test_datasets_that_tfds_wrote_open_too(tmp_path):
+    import tensorflow_datasets as tfds
+
+    class Colours(tfds.core.GeneratorBasedBuilder):
+        """Two colours as PNG, with a feature that nobody asked for."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {"image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"), "id": tfds.features.Text()}
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(features | {"label": tfds.features.ClassLabel(names=["red", "dark blue"])})
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i in range(10):
+                image = np.zeros((12, 12, 3), np.uint8)
+                image[..., 2 * (i % 2)] = 200
+                png = io.BytesIO(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+                yield i, {"image": png, "id": str(i), "label": i % 2}
+
+    builder = Colours(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    split = shards.open_split(builder.data_dir, "train")
+    assert split.classes.ids == ("red", "dark blue")
+    batch = stream(split, LoaderOptions(10, 32, threads=1))[0]
+    assert sorted(batch.labels.tolist()) == [0] * 5 + [1] * 5
+    assert (batch.images[..., 0].max(axis=(1, 2)) == np.where(batch.labels == 0, 200, 0)).all()
+
+
+def test_a_damaged_record_is_named(tmp_path, options):
+    directory = write_dataset(tmp_path / "d", {"train": NUM_TRAIN})
+    path = shards.open_split(directory, "train").shard_paths[1]
+    content = bytearray(path.read_bytes())
+    at = content.find(b"\xff\xd8\xff")
+    content[at + 200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"record \d+ of .*-00001-of-00003: it cannot be read"):
+        stream(shards.open_split(directory, "train"), options, 0, 6)
+
+
+def test_bad_options_are_refused(split):
+    with pytest.raises(ValueError, match="batch_size is 6; expected a positive multiple of the 4 hosts"):
+        LoaderOptions(6, 32, num_hosts=4)
+    with pytest.raises(ValueError, match="crop is 'middle'"):
+        LoaderOptions(8, 32, crop="middle")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"crop_fraction is 1\.5"):
+        LoaderOptions(8, 32, crop_fraction=1.5)

@@ -1,0 +1,264 @@
+import json
+import os
+import shutil
+import signal
+import socket
+
+import numpy as np
+import pytest
+
+from i21k.data import shards
+from i21k.evaluate import evaluate_checkpoint, load_checkpoint
+from i21k.labels import ClassList
+from i21k.train import interruption, loop
+from i21k.train.checkpoint import Checkpoints
+from i21k.train.report import read_metrics
+from i21k.wordnet.class_lists import named
+
+from .conftest import CLASSES, NUM_VAL, write_dataset
+
+TIMES = {"images_per_s", "data_wait_fraction", "train_s"}
+STEPS = 11  # two epochs of 44 pictures by 8
+
+
+def metrics(workdir) -> list[dict[str, str]]:
+    """The rows without what a clock measured."""
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in read_metrics(workdir)]
+
+
+def assert_same_checkpoint(a, b):
+    one, other = load_checkpoint(a), load_checkpoint(b)
+    assert one.step == other.step
+    assert one.meta["digests"] == other.meta["digests"]  # SHA-256 of every array
+
+
+def signal_at(monkeypatch, step: int) -> None:
+    """Send SIGTERM to this process when a run has done `step` steps."""
+    do = loop._one_step
+
+    def one_step(run, batches):
+        wait_s = do(run, batches)
+        if run.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not run.interruption:  # the thread that reads signals needs a moment
+                pass
+        return wait_s
+
+    monkeypatch.setattr(loop, "_one_step", one_step)
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, tmp_path_factory):
+    """A run that nobody disturbed."""
+    from .conftest import recipe
+
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    loop.run(recipe.__wrapped__(dataset), workdir)
+    return workdir
+
+
+def test_a_run_leaves_what_it_promises(finished, capsys):
+    rows = read_metrics(finished)
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "6"), ("2", "11")]
+    assert 0 <= float(rows[1]["val_top1"]) <= float(rows[1]["val_top5"]) <= float(rows[1]["val_top20"]) == 1
+    assert float(rows[1]["images_per_s"]) > 0 and 0 <= float(rows[1]["data_wait_fraction"]) <= 1
+    assert {p.name for p in finished.iterdir()} >= {"config.json", "metrics.csv", "metrics.jsonl", "learning_curve.png", "tensorboard"}
+    assert json.loads((finished / "config.json").read_text())["batch_size"] == 8
+    assert Checkpoints(finished / "checkpoints").steps() == [6, 11]
+    meta = load_checkpoint(finished).meta
+    assert meta["classes"] == list(CLASSES.ids) and meta["classes_hash"] == CLASSES.hash
+    kinds = [json.loads(line)["kind"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert kinds == ["step", "step", "epoch", "step", "step", "epoch"]
+
+
+def test_starting_a_finished_run_changes_nothing(finished, recipe, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "w")
+    loop.run(recipe, tmp_path / "w")
+    assert "resuming at step 11 of 11" in capsys.readouterr().out
+    assert (tmp_path / "w" / "metrics.csv").read_text() == (finished / "metrics.csv").read_text()
+
+
+def test_evaluate_repeats_the_row_of_the_run_and_counts_every_picture(finished, dataset):
+    result = evaluate_checkpoint(finished, dataset, "val", batch_size=4)
+    assert (result["count"], result["step"]) == (NUM_VAL, STEPS)
+    row = read_metrics(finished)[-1]
+    assert result["top1"] == pytest.approx(float(row["val_top1"])) and result["loss"] == pytest.approx(float(row["val_loss"]), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def stopped(dataset, tmp_path_factory):
+    """A run that a signal stopped after step 8, in the middle of its second epoch."""
+    from .conftest import recipe
+
+    workdir = tmp_path_factory.mktemp("runs") / "stopped"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        signal_at(monkeypatch, 8)
+        with pytest.raises(interruption.Interrupted, match="SIGTERM") as caught:
+            loop.run(recipe.__wrapped__(dataset), workdir)
+    assert caught.value.exit_code == 143
+    return workdir
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_going_on_in_mid_epoch_is_bit_exact_with_any_number_of_workers(stopped, finished, recipe, tmp_path, workers, capsys):
+    assert Checkpoints(stopped / "checkpoints").steps() == [6, 8]
+    shutil.copytree(stopped, tmp_path / "w")
+    recipe.data.workers = workers
+    loop.run(recipe, tmp_path / "w")
+    assert "resuming at step 8 of 11" in capsys.readouterr().out
+    assert_same_checkpoint(tmp_path / "w", finished)
+    assert metrics(tmp_path / "w") == metrics(finished)
+    assert Checkpoints(tmp_path / "w" / "checkpoints").steps() == [6, 11]
+
+
+def test_a_signal_during_evaluation_loses_nothing(finished, recipe, tmp_path, monkeypatch):
+    evaluate = loop.evaluate
+
+    def interrupted(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        while not args[-1]():
+            pass
+        return evaluate(*args)
+
+    monkeypatch.setattr(loop, "evaluate", interrupted)
+    with pytest.raises(interruption.Interrupted, match="SIGINT") as caught:
+        loop.run(recipe, tmp_path / "w")
+    assert caught.value.exit_code == 130
+    assert metrics(tmp_path / "w") == [] and Checkpoints(tmp_path / "w" / "checkpoints").steps() == [6]
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    loop.run(recipe, tmp_path / "w")
+    assert metrics(tmp_path / "w") == metrics(finished)
+    assert_same_checkpoint(tmp_path / "w", finished)
+
+
+def test_another_number_of_devices_may_go_on_and_is_said(stopped, recipe, tmp_path, capsys):
+    shutil.copytree(stopped, tmp_path / "w")
+    recipe.devices = 2
+    loop.run(recipe, tmp_path / "w")
+    assert "trained on 4 x cpu before, 2 x cpu now" in capsys.readouterr().out
+    assert load_checkpoint(tmp_path / "w").step == STEPS
+
+
+def test_without_a_val_split_evaluation_is_skipped(recipe, tmp_path, capsys):
+    recipe.data.directory = str(write_dataset(tmp_path / "d", {"train": 16}))
+    recipe.epochs = 1
+    loop.run(recipe, tmp_path / "w")
+    assert "no val split: evaluation is skipped" in capsys.readouterr().out
+    row = read_metrics(tmp_path / "w")[0]
+    assert row["val_loss"] == row["val_top20"] == "" and float(row["train_loss"]) > 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(recipe, tmp_path):
+    recipe.optimizer.learning_rate = 1e3
+    recipe.log.every_steps = 1
+    recipe.optimizer.weight_decay = 1e3
+    recipe.epochs = 8
+    with pytest.raises(ValueError, match=r"the loss is (nan|inf) at step \d+, learning rate 1000; the last good checkpoint is"):
+        loop.run(recipe, tmp_path / "w")
+    for step in Checkpoints(tmp_path / "w" / "checkpoints").steps():
+        assert np.isfinite(load_checkpoint(tmp_path / "w").tree["params"]["fc1"]["kernel"]).all(), step
+
+
+@pytest.mark.slow
+def test_the_recipe_of_2015_runs(tmp_path, capsys):
+    from configs.i21k_inception import get_config
+
+    config = get_config()
+    config.data.directory = str(write_dataset(tmp_path / "d", {"train": 16}, classes=named("fall11")))
+    config.epochs, config.batch_size = 1, 8
+    loop.run(config, tmp_path / "w")
+    out = capsys.readouterr().out
+    assert "33,619,969 parameters" in out and "batch 8 = 4 x 2" in out and "21,841 classes" in out
+    row = read_metrics(tmp_path / "w")[0]
+    assert row["step"] == "2" and 9 < float(row["train_loss"]) < 11  # ln 21841 = 9.99
+
+
+# ----------------------------------------------------------------------------------------------------- what users get wrong
+
+
+def test_fewer_devices_than_asked_for(recipe, tmp_path):
+    recipe.devices = 8
+    with pytest.raises(ValueError, match=r"config.devices is 8; this machine has 4 cpu devices; use --config.devices=4, or let 8 CPU devices"):
+        loop.run(recipe, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_batch_that_does_not_divide(recipe, tmp_path):
+    recipe.batch_size = 10
+    with pytest.raises(ValueError, match="batch_size 10 is not divisible by 4 devices; try --config.batch_size=12"):
+        loop.run(recipe, tmp_path / "w")
+
+
+def test_a_batch_larger_than_the_data(recipe, tmp_path):
+    recipe.batch_size = 48
+    with pytest.raises(ValueError, match=r"batch_size 48 is more than the 44 pictures of split 'train' .*; try --config.batch_size=44 or less"):
+        loop.run(recipe, tmp_path / "w")
+
+
+def test_a_size_that_the_network_cannot_take(recipe, tmp_path):
+    recipe.model.revision, recipe.image_size = "released", 48
+    with pytest.raises(ValueError, match="takes sizes of 32k-1 to 32k.6 px, got 48 x 48; the nearest is 38 px"):
+        loop.run(recipe, tmp_path / "w")
+
+
+def test_missing_data_shows_how_to_pack(recipe, tmp_path):
+    recipe.data.directory = str(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"gone does not exist; .*i21k pack SOURCE --out .*gone"):
+        loop.run(recipe, tmp_path / "w")
+
+
+def test_a_missing_shard_is_named(recipe, tmp_path):
+    directory = write_dataset(tmp_path / "d", {"train": 16})
+    shards.open_split(directory, "train").shard_paths[1].unlink()
+    recipe.data.directory = str(directory)
+    with pytest.raises(ValueError, match="00001-of-00003"):
+        loop.run(recipe, tmp_path / "w")
+
+
+def test_another_recipe_in_the_same_workdir(finished, recipe, tmp_path):
+    shutil.copytree(finished, tmp_path / "w")
+    recipe.optimizer.learning_rate = 0.5
+    recipe.log.every_steps = 7  # may change
+    recipe.seed = 1
+    with pytest.raises(ValueError, match=r"another recipe: config.optimizer.learning_rate was 0.01 and is 0.5; config.seed was 0 and is 1; go on"):
+        loop.run(recipe, tmp_path / "w")
+
+
+def test_other_data_behind_a_checkpoint(finished, recipe, tmp_path):
+    shutil.copytree(finished, tmp_path / "w")
+    recipe.data.directory = str(write_dataset(tmp_path / "fewer", {"train": 40}))
+    with pytest.raises(ValueError, match="holds other pictures than the checkpoint was trained on: it had 44 records"):
+        loop.run(recipe, tmp_path / "w")
+    other = ClassList(("n01440764", "n01443537", "n01484850", "n99999999"))
+    recipe.data.directory = str(write_dataset(tmp_path / "other", {"train": 44, "val": 4}, classes=other))
+    with pytest.raises(ValueError, match="another class list than the checkpoint: .*1 only in the second, such as n99999999"):
+        loop.run(recipe, tmp_path / "w")
+    with pytest.raises(ValueError, match="another class list than the checkpoint in .*n99999999"):
+        evaluate_checkpoint(finished, recipe.data.directory)
+
+
+def test_the_same_data_elsewhere_is_fine(finished, recipe, dataset, tmp_path):
+    shutil.copytree(dataset, tmp_path / "moved")
+    shutil.copytree(finished, tmp_path / "w")
+    recipe.data.directory = str(tmp_path / "moved")
+    loop.run(recipe, tmp_path / "w")
+
+
+def test_a_workdir_that_another_run_holds(recipe, tmp_path):
+    from i21k.train.workdir import locked
+
+    with locked(tmp_path / "w"), pytest.raises(ValueError, match=f"is held by process {os.getpid()} on {socket.gethostname()}"):
+        loop.run(recipe, tmp_path / "w")
+
+
+def test_a_workdir_that_cannot_be_written(recipe, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match=r"working directory .*file/w cannot be written \(Not a directory\); choose another one with --workdir"):
+        loop.run(recipe, tmp_path / "file" / "w")
+
+
+def test_no_checkpoint_to_evaluate(dataset, tmp_path):
+    with pytest.raises(ValueError, match="holds no checkpoint; expected the working directory of a run"):
+        evaluate_checkpoint(tmp_path, dataset)
+
+

@@ -1,0 +1,106 @@
+import io
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from i21k.data import pictures
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 / width, y * 255 / height, (x + y) * 255 / (width + height)], axis=-1).astype(np.uint8)
+
+
+def encoded(picture: np.ndarray, kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
+def test_size_and_decode(kind):
+    picture = smooth(30, 50)
+    data = encoded(picture, kind)
+    assert pictures.size(data) == (30, 50)
+    decoded = pictures.decode(data, 30, 50)
+    assert decoded.shape == (30, 50, 3)
+    assert np.abs(decoded.astype(int) - picture).max() <= (8 if kind == "JPEG" else 0)
+
+
+def test_decoding_a_small_picture_after_a_large_one():
+    large, small = smooth(60, 80), smooth(20, 30)
+    pictures.decode(encoded(large, "JPEG"), 60, 80)
+    assert np.abs(pictures.decode(encoded(small, "JPEG"), 20, 30).astype(int) - small).max() <= 8
+
+
+def test_exif_rotation_is_ignored():
+    picture = smooth(30, 50)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG", exif=exif)
+    assert pictures.decode(file.getvalue(), *pictures.size(file.getvalue())).shape == (30, 50, 3)
+
+
+def test_bad_pictures_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="no picture"):
+        pictures.size(b"<html>not found</html>")
+    data = encoded(smooth(30, 50), "JPEG")
+    with pytest.raises(ValueError, match="(?i)truncated|premature|end of"):
+        pictures.decode(data[:-40], 30, 50)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
+    with pytest.raises(ValueError, match="50 x 30 px; expected at most 1000 pixels"):
+        pictures.size(data)
+
+
+def test_crop_equals_plain_arithmetic():
+    picture = smooth(64, 64)
+    out = np.empty((16, 16, 3), np.uint8)
+    pictures.crop_into(out, picture, (3, 5, 16, 16))
+    assert (out == picture[3:19, 5:21]).all()
+    pictures.crop_into(out, picture, (0, 0, 64, 64))  # shrinks by 4: the mean of every 4 x 4
+    assert np.abs(out - picture.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))).max() <= 0.51
+
+
+def test_small_shrinking_is_bilinear_as_pillow_without_antialias():
+    rng = np.random.default_rng(0)
+    picture = cv2.GaussianBlur(rng.integers(0, 256, (40, 30, 3)).astype(np.uint8), (0, 0), 2)
+    out = np.empty((24, 24, 3), np.uint8)
+    pictures.crop_into(out, picture, (0, 0, 40, 30))
+    y = np.clip((np.arange(24) + 0.5) * 40 / 24 - 0.5, 0, 39)
+    x = np.clip((np.arange(24) + 0.5) * 30 / 24 - 0.5, 0, 29)
+    y0, x0 = np.minimum(y.astype(int), 38), np.minimum(x.astype(int), 28)
+    fy, fx = (y - y0)[:, None, None], (x - x0)[None, :, None]
+    p = picture.astype(float)
+    top = p[y0][:, x0] * (1 - fx) + p[y0][:, x0 + 1] * fx
+    bottom = p[y0 + 1][:, x0] * (1 - fx) + p[y0 + 1][:, x0 + 1] * fx
+    assert np.abs(out - (top * (1 - fy) + bottom * fy)).max() <= 1
+
+
+def test_regions_lie_inside_and_cover_what_they_should():
+    rng = np.random.default_rng(0)
+    sizes = np.tile([[256, 341]], (20000, 1))
+    boxes = pictures.region_boxes(sizes, rng.random((20000, pictures.NUM_DRAWS)))
+    top, left, height, width = boxes.T
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (top + height <= 256).all() and (left + width <= 341).all()
+    area, aspect = height * width / (256 * 341), width / height
+    assert 0.079 < area.min() < 0.1 and area.max() > 0.9
+    assert 0.74 < aspect.min() and aspect.max() < 1.35
+    assert abs((top / np.maximum(1, 256 - height)).mean() - 0.5) < 0.02
+
+
+def test_a_region_of_an_extreme_picture_is_its_middle():
+    boxes = pictures.region_boxes(np.array([[10, 1000]]), np.full((1, pictures.NUM_DRAWS), 0.9))
+    assert boxes.tolist() == [[0, 493, 10, 13]]
+
+
+def test_windows():
+    sizes = np.array([[256, 341], [341, 256]])
+    assert pictures.window_boxes(sizes, 0.875, 0.5).tolist() == [[16, 58, 224, 224], [58, 16, 224, 224]]
+    rng = np.random.default_rng(0)
+    boxes = pictures.window_boxes(np.tile([[256, 300]], (5000, 1)), 0.875, rng.random((5000, 2)))
+    assert set(boxes[:, 0]) == set(range(33)) and set(boxes[:, 1]) == set(range(77))
