@@ -1,0 +1,177 @@
+"""The command `i21k`: arguments in, one call into a room, text out. A front door that holds no work of its own.
+
+A subcommand is a pair of functions in `_COMMANDS`: one adds its arguments, one runs. Rooms are imported when they run, so that
+`i21k --help` answers at once. Input that does not do ends in `error: ...` and exit code 2, an interruption in 130 or 143.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from i21k.data.pack import PackReport, Progress
+    from i21k.labels import ClassList
+
+_LINE_EVERY_S = 10.0  # where the output is no terminal
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `i21k` with the given arguments (those of the process by default) and return its exit code."""
+    parser = argparse.ArgumentParser(prog="i21k", description="Pack, inspect and use pictures and models of the full ImageNet.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (what, add_arguments, run) in _COMMANDS.items():
+        command = commands.add_parser(name, help=what, description=what)
+        add_arguments(command)
+        command.set_defaults(run=run)
+    args = parser.parse_args(argv)
+    try:
+        with _sigterm_as_exit():
+            return args.run(args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+@contextlib.contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that whoever holds files or processes cleans up."""
+
+    def leave(*_: object) -> None:
+        sys.exit(143)
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# -------------------------------------------------------------------------------------------------------------------- pack
+
+
+def _add_pack_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", metavar="SOURCE", type=Path, help="a tar of synset tars, a folder of synset tars, or a folder of class folders")
+    add("--out", metavar="DIR", type=Path, required=True, help="dataset directory; a split is added to what is there")
+    add("--name", default="imagenet21k", help="name of the dataset (%(default)s)")
+    add("--split", default="train", help="split to make (%(default)s)")
+    add("--num-shards", type=int, metavar="N", help="files of the split; by default one per 256 MiB of source, at most 1,024")
+    add(
+        "--short-side", type=int, metavar="PX", default=256, help="reduce larger pictures to this (%(default)s); 0 keeps the bytes of JPEGs"
+    )
+    add("--quality", type=int, metavar="Q", default=90, help="of JPEGs that are encoded anew, 1 to 100 (%(default)s)")
+    add("--val-per-class", type=int, metavar="K", default=0, help="first K by name of each class with more go to the split 'val'")
+    add("--classes", metavar="FILE|fall11", help="leave out other classes; by default the list in DIR, or all classes of the source")
+    add("--workers", type=int, metavar="N", help="processes; by default one per CPU")
+    add("--seed", type=int, default=0, help="of the order of the records (%(default)s)")
+    add("--json", action="store_true", help="print the report as one line of JSON, and no progress")
+
+
+def _run_pack(args: argparse.Namespace) -> int:
+    from i21k.data.pack import PackOptions, pack
+
+    options = PackOptions(**{field.name: getattr(args, field.name) for field in dataclasses.fields(PackOptions)})
+    classes = _class_list(args.classes) if args.classes else None
+    with contextlib.nullcontext(_ignore) if args.json else _progress_shown() as on_progress:
+        report = pack(args.source, args.out, options, classes, args.workers, on_progress)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(report)))
+    else:
+        print(_pack_summary(report))
+    return 0
+
+
+def _class_list(name_or_path: str) -> "ClassList":
+    from i21k.labels import ClassList
+    from i21k.wordnet import class_lists
+
+    if name_or_path in class_lists.NAMES or not Path(name_or_path).exists():
+        return class_lists.named(name_or_path)
+    return ClassList.read(name_or_path)
+
+
+def _pack_summary(report: "PackReport") -> str:
+    lines = [f"{report.directory} is complete with these options; nothing to do"] if report.already_complete else []
+    for split, made in report.splits.items():
+        size = f"{made.num_bytes / 1e6:,.1f} MB in {made.num_shards:,} shards"
+        lines.append(f"split {split}: {made.num_pictures:,} pictures of {report.num_classes:,} classes, {size}")
+    lines.append(f"read {report.num_read:,} files, {report.source_bytes / 1e6:,.1f} MB; wrote {report.num_written:,} pictures")
+    lines += [f"left out {count:,}: {reason}" for reason, count in report.left_out.items()]
+    if not report.already_complete:
+        lines.append(f"{report.seconds:,.1f} s, {report.num_read / report.seconds:,.0f} pictures/s")
+    return "\n".join(lines)
+
+
+def _ignore(progress: "Progress") -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _progress_shown() -> "Iterator[Callable[[Progress], None]]":
+    """Show progress on the standard error output: a bar on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield _line_printer()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    pictures = TextColumn("{task.fields[pictures]:,} pictures, {task.fields[rate]:,.0f}/s")
+    columns = (TextColumn("{task.description}"), BarColumn(), pictures, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(progress: "Progress") -> None:
+            if progress.phase not in tasks:
+                tasks[progress.phase] = bars.add_task(progress.phase, total=progress.total_bytes, pictures=0, rate=0.0)
+            task = tasks[progress.phase]
+            rate = progress.num_pictures / max(bars.tasks[task].elapsed or 0.0, 1e-3)
+            bars.update(task, completed=progress.num_bytes, pictures=progress.num_pictures, rate=rate)
+
+        yield show
+
+
+def _line_printer() -> "Callable[[Progress], None]":
+    started: dict[str, float] = {}
+    printed_at = time.monotonic()
+
+    def show(progress: "Progress") -> None:
+        nonlocal printed_at
+        now = time.monotonic()
+        elapsed_s = max(now - started.setdefault(progress.phase, now), 1e-3)
+        if now - printed_at < _LINE_EVERY_S:
+            return
+        printed_at = now
+        share = progress.num_bytes / max(progress.total_bytes, 1)
+        eta = f"{elapsed_s * (1 - share) / share:,.0f} s" if share else "?"
+        print(
+            f"{progress.phase} {share:6.1%} | {progress.num_pictures:,} pictures | {progress.num_pictures / elapsed_s:,.0f} pictures/s | "
+            f"{progress.num_bytes / 1e6:,.0f}/{progress.total_bytes / 1e6:,.0f} MB | eta {eta}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return show
+
+
+_Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+_COMMANDS: dict[str, _Command] = {
+    "pack": ("Turn tars or folders of pictures into shuffled shards.", _add_pack_arguments, _run_pack),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

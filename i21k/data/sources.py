@@ -1,0 +1,232 @@
+"""What can be packed, as a stream of files: a tar of synset tars, a folder of synset tars, a folder of class folders.
+
+A room of its own so that the packer need not know where a picture comes from. A source is read once, front to back, as a disk that
+cannot seek wants it, and never extracted. The class of a picture is the name of the synset tar or class folder that holds it.
+"""
+
+import abc
+import dataclasses
+import lzma
+import os
+import re
+import stat
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Self
+
+MAX_FILE_BYTES = 1 << 27  # chosen here: no larger file is read into memory
+_READ_BYTES = 1 << 20
+_TAR_NAME = re.compile(r"(?P<stem>.+?)\.(tar|tgz|tar\.gz|tar\.bz2|tar\.xz)", re.IGNORECASE)
+_TAR_ERRORS = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
+_EndMark: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
+_TOO_LARGE = f"file larger than {MAX_FILE_BYTES >> 20} MiB"
+EXPECTED = "expected a tar of synset tars, a folder of synset tars, or a folder of class folders"
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One file of a source: its content, or the reason why it is left out (a kind, and after a colon the detail)."""
+
+    container: str  # the synset tar or class folder
+    name: str  # path inside the container
+    data: bytes = b""
+    class_id: str = ""
+    left_out: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """The name under which the picture is stored, such as `n01440764/n01440764_10026.JPEG`: the same however the source is laid out."""
+        return f"{self.class_id}/{self.name}"
+
+
+class Source(abc.ABC):
+    """A tar or a folder. `num_bytes` counts what lies on the disk, `num_bytes_read` how much of it `members` has passed."""
+
+    def __init__(self, path: Path, num_bytes: int) -> None:
+        self.path = path
+        self.num_bytes = num_bytes
+        self.num_bytes_read = 0
+        self.class_ids_seen: set[str] = set()
+
+    @abc.abstractmethod
+    def list_class_ids(self) -> tuple[str, ...] | None:
+        """Return the classes, sorted, or None where only a whole pass can tell (a compressed tar)."""
+
+    @abc.abstractmethod
+    def members(self) -> Iterator[Member]:
+        """Yield every file once, in an order that depends on the source only. Fills `class_ids_seen`.
+
+        Raises:
+            ValueError: if the source itself ends early or cannot be read; damage inside a synset tar is a member that is left out.
+        """
+
+    def _enter_class(self, class_id: str) -> str:
+        if class_id != class_id.strip() or not class_id.isprintable():
+            raise ValueError(f"source {self.path} has a class {class_id!r}; expected a printable name without spaces around it; rename it")
+        self.class_ids_seen.add(class_id)
+        return class_id
+
+
+def open_source(path: str | Path) -> Source:
+    """Find out what `path` is, how large, and (where that is cheap) whether it is whole.
+
+    Raises:
+        ValueError: if it is missing, empty, damaged, or neither a tar nor a folder.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return _FolderSource(path)
+        if path.is_file():
+            return _TarSource(path)
+    except OSError as error:
+        raise ValueError(f"source {path} cannot be read ({error}); {EXPECTED}") from error
+    raise ValueError(f"source {path} {'is not a file or folder' if path.exists() else 'does not exist'}; {EXPECTED}")
+
+
+class _TarSource(Source):
+    """A tar of synset tars, such as `fall11_whole.tar`, compressed or not."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, path.stat().st_size)
+        if self.num_bytes == 0:
+            raise ValueError(f"source {path} is empty; {EXPECTED}")
+        self._class_ids = self._scan_headers()
+
+    def list_class_ids(self) -> tuple[str, ...] | None:
+        return self._class_ids
+
+    def _scan_headers(self) -> tuple[str, ...] | None:
+        """Hop from header to header: 21,841 seeks that find an incomplete download in minutes, not at the end of a night."""
+        with self.path.open("rb") as file:
+            is_compressed = False
+            try:
+                with tarfile.open(fileobj=file, mode="r:", tarinfo=_StrictTarInfo) as tar:
+                    class_ids = {class_id for info in tar if info.isreg() and (class_id := _tar_stem(info.name))}
+            except tarfile.ReadError as error:
+                is_compressed = file.seek(0) == 0 and file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"))
+                if not is_compressed:
+                    raise ValueError(f"source {self.path} is no tar or not a whole one ({error}); {EXPECTED}; download it again") from error
+        return None if is_compressed else tuple(sorted(class_ids))
+
+    def members(self) -> Iterator[Member]:
+        with self.path.open("rb") as file:
+            try:
+                with tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictTarInfo, bufsize=_READ_BYTES) as tar:
+                    for info in tar:
+                        for member in self._of_entry(tar, info):
+                            self.num_bytes_read = file.tell()
+                            yield member
+            except (*_TAR_ERRORS, OSError) as error:
+                raise ValueError(f"source {self.path} ends early or is damaged ({error}); {EXPECTED}; download it again") from error
+        self.num_bytes_read = self.num_bytes
+
+    def _of_entry(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[Member]:
+        class_id = _tar_stem(info.name)
+        if info.isdir():
+            return
+        if reason := _refuse(info):
+            yield Member(self.path.name, info.name, left_out=reason)
+        elif not class_id:
+            yield Member(self.path.name, info.name, left_out="not in a synset tar")
+        else:
+            file = tar.extractfile(info)
+            assert file is not None  # it is regular
+            yield from _read_synset_tar(file, PurePosixPath(info.name).name, self._enter_class(class_id))
+
+
+class _FolderSource(Source):
+    """A folder of class folders or synset tars. What begins with a dot is passed over; links are followed to files."""
+
+    def __init__(self, path: Path) -> None:
+        self._entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+        if not self._entries:
+            raise ValueError(f"source {path} is empty; {EXPECTED}")
+        self._class_of = {e: e.name if e.is_dir() else _tar_stem(e.name) for e in self._entries}
+        files = (file for entry in self._entries for file in (_walk(entry) if entry.is_dir() else (entry,)))
+        super().__init__(path, sum(file.stat().st_size for file in files if file.is_file()))
+
+    def list_class_ids(self) -> tuple[str, ...]:
+        return tuple(sorted({class_id for class_id in self._class_of.values() if class_id}))
+
+    def members(self) -> Iterator[Member]:
+        for entry, class_id in self._class_of.items():
+            if not class_id:
+                yield Member(self.path.name, entry.name, left_out="not in a class folder or synset tar")
+                continue
+            self._enter_class(class_id)
+            if entry.is_dir():
+                for file in _walk(entry):
+                    member = _read_file(file, entry.name, file.relative_to(entry).as_posix(), class_id)
+                    self.num_bytes_read += len(member.data)
+                    yield member
+                continue
+            num_bytes_before = self.num_bytes_read
+            try:
+                with entry.open("rb") as opened:
+                    for member in _read_synset_tar(opened, entry.name, class_id):
+                        self.num_bytes_read = num_bytes_before + opened.tell()
+                        yield member
+            except OSError as error:
+                yield Member(entry.name, "", class_id=class_id, left_out=f"unreadable file: {error.strerror}")
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """A header for which only the end mark ends a tar; `tarfile` would silently take a damaged or missing header for the end as well."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tar)
+        except _EndMark:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tar.fileobj.tell()}") from error
+
+
+def _tar_stem(name: str) -> str:
+    match = _TAR_NAME.fullmatch(PurePosixPath(name).name)
+    return match["stem"] if match else ""
+
+
+def _refuse(info: tarfile.TarInfo) -> str:
+    """Say why a member of a tar is left out unread, if it is."""
+    path = PurePosixPath(info.name)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        return "unsafe name"
+    return "" if info.isreg() else "not a regular file"
+
+
+def _read_synset_tar(file: IO[bytes], container: str, class_id: str) -> Iterator[Member]:
+    try:
+        with tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictTarInfo, bufsize=_READ_BYTES) as tar:
+            for info in tar:
+                if info.isdir():
+                    continue
+                reason = _refuse(info) or (_TOO_LARGE if info.size > MAX_FILE_BYTES else "")
+                name = info.name if reason else PurePosixPath(info.name).as_posix()
+                content = None if reason else tar.extractfile(info)
+                yield Member(container, name, content.read() if content else b"", class_id, reason)
+    except _TAR_ERRORS as error:
+        yield Member(container, "", class_id=class_id, left_out=f"damaged tar: {error}")
+
+
+def _read_file(path: Path, container: str, name: str, class_id: str) -> Member:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return Member(container, name, class_id=class_id, left_out="not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            return Member(container, name, class_id=class_id, left_out=_TOO_LARGE)
+        return Member(container, name, path.read_bytes(), class_id)
+    except OSError as error:
+        return Member(container, name, class_id=class_id, left_out=f"unreadable file: {error.strerror}")
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield all files below a folder in the order of their names."""
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        yield from (Path(root, file) for file in sorted(files))

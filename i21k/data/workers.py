@@ -1,0 +1,135 @@
+"""Worker processes that apply a function to a stream, results in order. A room of its own for the rules of processes and signals.
+
+Item `k` goes to worker `k mod num_workers`, so the stream of results is the same for any number of them. Workers are spawned, never
+forked; they are deaf to SIGINT and SIGTERM (which reach the whole process group) and end when their pipe closes, also if the parent dies.
+"""
+
+import collections
+import contextlib
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+_IN_FLIGHT = 3  # items a worker: one in work, one waiting, one on its way
+_END_S = 5.0
+_FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
+
+
+def ordered_map(function: Callable[[T], R], items: Iterable[T], num_workers: int) -> Generator[R]:
+    """Yield `function(item)` for each item, in order; with one worker in this process, else in `num_workers` others.
+
+    Close the generator to end the workers early. `function` has to be importable by name.
+
+    Raises:
+        ValueError: if a worker dies; what `function` raises is raised here.
+    """
+    if num_workers == 1:
+        yield from map(function, items)
+        return
+    with contextlib.ExitStack() as stack:
+        with _signals_deferred():
+            workers = [stack.enter_context(_Worker(function)) for _ in range(num_workers)]
+        pending: collections.deque[_Worker] = collections.deque()
+        for k, item in enumerate(items):
+            if len(pending) == _IN_FLIGHT * num_workers:
+                yield pending.popleft().receive()
+            worker = workers[k % num_workers]
+            worker.send(item)
+            pending.append(worker)
+        while pending:
+            yield pending.popleft().receive()
+
+
+@contextlib.contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Start processes in here: they inherit a mask that blocks the signals, and one that comes meanwhile does not leave half of them.
+
+    The mask alone would not do, as another thread may take the signal and Python then runs its handler in the main thread at once.
+    """
+    resource_tracker.ensure_running()  # or the first start does it, which unblocks the signals
+    came: list[int] = []
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    numbers = [n for n in _FOR_THE_PARENT if is_main_thread and signal.getsignal(n) is not None]
+    handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in numbers}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(function, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> "_Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self._process.join(_END_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def send(self, item: object) -> None:
+        try:
+            self._pipe.send(item)
+        except OSError as error:
+            raise self._death() from error
+
+    def receive(self) -> Any:
+        try:
+            is_result, value = self._pipe.recv()
+        except (OSError, EOFError) as error:
+            raise self._death() from error
+        if not is_result:
+            raise value
+        return value
+
+    def _death(self) -> ValueError:
+        self._process.join(_END_S)
+        return ValueError(
+            f"a worker process ended with exit code {self._process.exitcode}; -9 usually means out of memory: try fewer --workers; "
+            'a script that packs needs `if __name__ == "__main__":`'
+        )
+
+
+def _work(function: Callable[[Any], Any], pipe: Connection) -> None:
+    """Run in a worker. A thread takes items from the pipe, so that the parent never waits to send while this waits to answer."""
+    items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def take() -> None:
+        while True:
+            try:
+                items.put(pipe.recv())
+            except (EOFError, OSError):
+                os._exit(0)  # the parent has closed the pipe, or is gone: nobody wants the rest
+
+    threading.Thread(target=take, daemon=True).start()
+    while True:
+        item = items.get()
+        try:
+            answer = (True, function(item))
+        except Exception as error:  # carried over and raised in the parent
+            answer = (False, error)
+        with contextlib.suppress(OSError):
+            pipe.send(answer)
