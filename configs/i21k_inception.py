@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
 
     config.evaluation = ConfigDict()
     config.evaluation.batch_size = 256  # over all devices
+    config.evaluation.recalibrate_bn = 0  # training pictures to compute BatchNorm's statistics from; 0: moving averages
 
     config.log = ConfigDict()
     config.log.every_steps = 100

@@ -1,8 +1,8 @@
 """Tiny-ImageNet (200 classes, 64 px) on two CPU cores within the hour: real pictures, a real learning curve.
 
-    i21k pack tiny_imagenet/train --out data/tiny_imagenet --name tiny_imagenet
-    i21k pack tiny_imagenet/val --out data/tiny_imagenet --name tiny_imagenet --split val
-    python launch.py --config configs/tiny_imagenet.py
+i21k pack tiny_imagenet/train --out data/tiny_imagenet --name tiny_imagenet
+i21k pack tiny_imagenet/val --out data/tiny_imagenet --name tiny_imagenet --split val
+python launch.py --config configs/tiny_imagenet.py
 """
 
 from ml_collections import ConfigDict

@@ -76,6 +76,7 @@ def _add_pack_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quality", type=int, metavar="Q", default=90, help="of JPEGs that are encoded anew, 1 to 100 (%(default)s)")
     add("--val-per-class", type=int, metavar="K", default=0, help="first K by name of each class with more go to the split 'val'")
     add("--classes", metavar="FILE|fall11", help="leave out other classes; by default the list in DIR, or all classes of the source")
+    add("--labels", metavar="FILE|ilsvrc2012-val", help="classes of a SOURCE of mere pictures: lines of FILE<TAB>CLASS")
     add("--workers", type=int, metavar="N", help="processes; by default one per CPU")
     add("--seed", type=int, default=0, help="of the order of the records (%(default)s)")
     add("--json", action="store_true", help="print the report as one line of JSON, and no progress")
@@ -168,9 +169,43 @@ def _line_printer() -> "Callable[[Progress], None]":
     return show
 
 
+# ---------------------------------------------------------------------------------------------------------------- evaluate
+
+
+def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--checkpoint", metavar="WORKDIR", type=Path, required=True, help="working directory of a run; its newest checkpoint is taken")
+    add("--data", metavar="DIR", type=Path, required=True, help="packed directory, or another TFDS dataset with the same classes")
+    add("--split", default="val", help="split to evaluate, whole (%(default)s)")
+    add("--over", metavar="FILE|ilsvrc2012|fall11", help="rank only the classes of this list; by default all")
+    add("--batch-size", type=int, metavar="N", default=256, help="over all devices (%(default)s); changes speed and memory only")
+    add("--recalibrate-bn", type=int, metavar="N", default=0, help="compute BatchNorm's statistics from N pictures of split 'train' first")
+    add("--json", action="store_true", help="print one line of JSON")
+
+
+def _run_evaluate(args: argparse.Namespace) -> int:
+    from i21k import backend
+
+    backend.prepare()
+    from i21k.evaluate import evaluate_checkpoint
+
+    over = _class_list(args.over) if args.over else None
+    result = evaluate_checkpoint(args.checkpoint, args.data, args.split, args.batch_size, over, args.recalibrate_bn)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(f"{args.checkpoint}, step {result['step']:,}, on {result['count']:,} pictures of split {args.split!r} of {args.data}")
+        print(
+            f"over {result['ranked_classes']:,} classes: loss {result['loss']:.4f} | "
+            + " | ".join(f"top-{k} {result[f'top{k}']:.2%}" for k in (1, 5, 20))
+        )
+    return 0
+
+
 _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 _COMMANDS: dict[str, _Command] = {
     "pack": ("Turn tars or folders of pictures into shuffled shards.", _add_pack_arguments, _run_pack),
+    "evaluate": ("Loss and accuracy of a checkpoint over a split.", _add_evaluate_arguments, _run_evaluate),
 }
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ def write_dataset(directory: Path, sizes: dict[str, int], num_shards: int = 3, c
             for i in range(size)
         ]
         written[split] = tuple(
-            shards.write_shard(directory / shards.shard_name("tiny", split, k, num_shards), records[k::num_shards]) for k in range(num_shards)
+            shards.write_shard(directory / shards.shard_name("tiny", split, k, num_shards), records[k::num_shards])
+            for k in range(num_shards)
         )
         manifest[split] = shards.SplitManifest(written[split], {}, {})
     shards.write_metadata(directory, "tiny", classes, written)

@@ -62,11 +62,13 @@ def test_bad_values_are_named(recipe, key, value, message):
 def test_unknown_and_missing_keys_are_named(recipe):
     recipe.optimizer.learning_rat = 0.1
     del recipe.optimizer.momentum
-    with pytest.raises(ValueError, match=r"unknown key config.optimizer.learning_rat; missing key config.optimizer.momentum; expected exactly"):
+    with pytest.raises(
+        ValueError, match=r"unknown key config.optimizer.learning_rat; missing key config.optimizer.momentum; expected exactly"
+    ):
         parse(recipe)
     with recipe.ignore_type():
         recipe.data = 3
-    with pytest.raises(ValueError, match="config.data is 3; expected a group of keys"):
+    with pytest.raises(ValueError, match=r"config.data is 3; expected a group of keys"):
         parse(recipe)
 
 

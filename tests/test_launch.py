@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,13 @@ __all__ = ["finished"]  # the fixture, shared with test_loop
 
 def flags(config: ConfigDict) -> list[str]:
     """A recipe as overrides of the recipe it was made from."""
-    return [f"--config.{key}={value}" for key, value in config.iteritems(preserve_field_references=False) if not isinstance(value, ConfigDict)] + [
-        f"--config.{group}.{key}={value}" for group, values in config.iteritems() if isinstance(values, ConfigDict) for key, value in values.iteritems()
+    return [
+        f"--config.{key}={value}" for key, value in config.iteritems(preserve_field_references=False) if not isinstance(value, ConfigDict)
+    ] + [
+        f"--config.{group}.{key}={value}"
+        for group, values in config.iteritems()
+        if isinstance(values, ConfigDict)
+        for key, value in values.iteritems()
     ]
 
 
@@ -32,11 +36,13 @@ def launch(arguments: list[str], **options) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
 
 
-def wait_for(condition, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
+def wait_for_line(running: subprocess.Popen, part: str) -> None:
+    said = []
+    for line in running.stdout:
+        said.append(line)
+        if part in line:
+            return
+    raise AssertionError(f"ended without {part!r}: {''.join(said)}")
 
 
 def start(recipe: ConfigDict, workdir: Path, **options) -> subprocess.Popen:
@@ -49,13 +55,13 @@ def test_kill_9_and_a_signal_to_the_whole_group_lose_nothing(finished, recipe, t
     recipe.data.workers = 1
     recipe.log.every_steps = 1  # a line a step, to see where it is
     running = start(recipe, workdir)
-    wait_for(lambda: (workdir / "metrics.jsonl").exists() and '"step": 8' in (workdir / "metrics.jsonl").read_text())
+    wait_for_line(running, "step 8/11")
     running.kill()
-    running.communicate()
+    running.communicate(timeout=20)  # ends only when the loader's worker, which holds the pipe too, has ended
     assert max(Checkpoints(workdir / "checkpoints").steps()) >= 6
 
     running = start(recipe, workdir, start_new_session=True)
-    wait_for(lambda: '"step": 8' in (workdir / "metrics.jsonl").read_text())
+    wait_for_line(running, "step 8/11")
     os.killpg(running.pid, signal.SIGTERM)  # loader workers get it too
     out, _ = running.communicate(timeout=60)
     if running.returncode != 0:  # unless it was done already

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from i21k.data import shards
-from i21k.evaluate import evaluate_checkpoint, load_checkpoint
+from i21k.evaluate import evaluate_checkpoint, load
 from i21k.labels import ClassList
 from i21k.train import interruption, loop
 from i21k.train.checkpoint import Checkpoints
@@ -27,7 +27,7 @@ def metrics(workdir) -> list[dict[str, str]]:
 
 
 def assert_same_checkpoint(a, b):
-    one, other = load_checkpoint(a), load_checkpoint(b)
+    one, other = load(a).checkpoint, load(b).checkpoint
     assert one.step == other.step
     assert one.meta["digests"] == other.meta["digests"]  # SHA-256 of every array
 
@@ -65,7 +65,7 @@ def test_a_run_leaves_what_it_promises(finished, capsys):
     assert {p.name for p in finished.iterdir()} >= {"config.json", "metrics.csv", "metrics.jsonl", "learning_curve.png", "tensorboard"}
     assert json.loads((finished / "config.json").read_text())["batch_size"] == 8
     assert Checkpoints(finished / "checkpoints").steps() == [6, 11]
-    meta = load_checkpoint(finished).meta
+    meta = load(finished).checkpoint.meta
     assert meta["classes"] == list(CLASSES.ids) and meta["classes_hash"] == CLASSES.hash
     kinds = [json.loads(line)["kind"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert kinds == ["step", "step", "epoch", "step", "step", "epoch"]
@@ -83,6 +83,17 @@ def test_evaluate_repeats_the_row_of_the_run_and_counts_every_picture(finished, 
     assert (result["count"], result["step"]) == (NUM_VAL, STEPS)
     row = read_metrics(finished)[-1]
     assert result["top1"] == pytest.approx(float(row["val_top1"])) and result["loss"] == pytest.approx(float(row["val_loss"]), rel=1e-5)
+
+
+def test_ranking_fewer_classes_can_only_help(finished, dataset):
+    two = ClassList(CLASSES.ids[:2])
+    result = evaluate_checkpoint(finished, dataset, over=two)
+    everything = evaluate_checkpoint(finished, dataset)
+    assert result["ranked_classes"] == 2 and result["count"] == NUM_VAL
+    in_two = sum(i % 4 < 2 for i in range(NUM_VAL)) / NUM_VAL
+    assert result["top5"] == pytest.approx(in_two) and everything["top5"] == 1  # pictures of other classes are always wrong
+    with pytest.raises(ValueError, match="none of the 1 classes to rank is one of the model's 4"):
+        evaluate_checkpoint(finished, dataset, over=ClassList(("n99999999",)))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +147,7 @@ def test_another_number_of_devices_may_go_on_and_is_said(stopped, recipe, tmp_pa
     recipe.devices = 2
     loop.run(recipe, tmp_path / "w")
     assert "trained on 4 x cpu before, 2 x cpu now" in capsys.readouterr().out
-    assert load_checkpoint(tmp_path / "w").step == STEPS
+    assert load(tmp_path / "w").checkpoint.step == STEPS
 
 
 def test_without_a_val_split_evaluation_is_skipped(recipe, tmp_path, capsys):
@@ -156,7 +167,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(recipe, tmp_pa
     with pytest.raises(ValueError, match=r"the loss is (nan|inf) at step \d+, learning rate 1000; the last good checkpoint is"):
         loop.run(recipe, tmp_path / "w")
     for step in Checkpoints(tmp_path / "w" / "checkpoints").steps():
-        assert np.isfinite(load_checkpoint(tmp_path / "w").tree["params"]["fc1"]["kernel"]).all(), step
+        assert np.isfinite(load(tmp_path / "w").variables["params"]["fc1"]["kernel"]).all(), step
 
 
 @pytest.mark.slow
@@ -178,26 +189,30 @@ def test_the_recipe_of_2015_runs(tmp_path, capsys):
 
 def test_fewer_devices_than_asked_for(recipe, tmp_path):
     recipe.devices = 8
-    with pytest.raises(ValueError, match=r"config.devices is 8; this machine has 4 cpu devices; use --config.devices=4, or let 8 CPU devices"):
+    with pytest.raises(
+        ValueError, match=r"config.devices is 8; this machine has 4 cpu devices; use --config.devices=4, or let 8 CPU devices"
+    ):
         loop.run(recipe, tmp_path / "w")
     assert not (tmp_path / "w").exists()
 
 
 def test_a_batch_that_does_not_divide(recipe, tmp_path):
     recipe.batch_size = 10
-    with pytest.raises(ValueError, match="batch_size 10 is not divisible by 4 devices; try --config.batch_size=12"):
+    with pytest.raises(ValueError, match=r"batch_size 10 is not divisible by 4 devices; try --config.batch_size=12"):
         loop.run(recipe, tmp_path / "w")
 
 
 def test_a_batch_larger_than_the_data(recipe, tmp_path):
     recipe.batch_size = 48
-    with pytest.raises(ValueError, match=r"batch_size 48 is more than the 44 pictures of split 'train' .*; try --config.batch_size=44 or less"):
+    with pytest.raises(
+        ValueError, match=r"batch_size 48 is more than the 44 pictures of split 'train' .*; try --config.batch_size=44 or less"
+    ):
         loop.run(recipe, tmp_path / "w")
 
 
 def test_a_size_that_the_network_cannot_take(recipe, tmp_path):
     recipe.model.revision, recipe.image_size = "released", 48
-    with pytest.raises(ValueError, match="takes sizes of 32k-1 to 32k.6 px, got 48 x 48; the nearest is 38 px"):
+    with pytest.raises(ValueError, match=r"takes sizes of 32k-1 to 32k.6 px, got 48 x 48; the nearest is 38 px"):
         loop.run(recipe, tmp_path / "w")
 
 
@@ -220,7 +235,9 @@ def test_another_recipe_in_the_same_workdir(finished, recipe, tmp_path):
     recipe.optimizer.learning_rate = 0.5
     recipe.log.every_steps = 7  # may change
     recipe.seed = 1
-    with pytest.raises(ValueError, match=r"another recipe: config.optimizer.learning_rate was 0.01 and is 0.5; config.seed was 0 and is 1; go on"):
+    with pytest.raises(
+        ValueError, match=r"another recipe: config.optimizer.learning_rate was 0.01 and is 0.5; config.seed was 0 and is 1; go on"
+    ):
         loop.run(recipe, tmp_path / "w")
 
 
@@ -231,9 +248,9 @@ def test_other_data_behind_a_checkpoint(finished, recipe, tmp_path):
         loop.run(recipe, tmp_path / "w")
     other = ClassList(("n01440764", "n01443537", "n01484850", "n99999999"))
     recipe.data.directory = str(write_dataset(tmp_path / "other", {"train": 44, "val": 4}, classes=other))
-    with pytest.raises(ValueError, match="another class list than the checkpoint: .*1 only in the second, such as n99999999"):
+    with pytest.raises(ValueError, match=r"another class list than the checkpoint: .*1 only in the second, such as n99999999"):
         loop.run(recipe, tmp_path / "w")
-    with pytest.raises(ValueError, match="another class list than the checkpoint in .*n99999999"):
+    with pytest.raises(ValueError, match=r"another class list than the checkpoint in .*n99999999"):
         evaluate_checkpoint(finished, recipe.data.directory)
 
 
@@ -253,12 +270,12 @@ def test_a_workdir_that_another_run_holds(recipe, tmp_path):
 
 def test_a_workdir_that_cannot_be_written(recipe, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ValueError, match=r"working directory .*file/w cannot be written \(Not a directory\); choose another one with --workdir"):
+    with pytest.raises(
+        ValueError, match=r"working directory .*file/w cannot be written \(Not a directory\); choose another one with --workdir"
+    ):
         loop.run(recipe, tmp_path / "file" / "w")
 
 
 def test_no_checkpoint_to_evaluate(dataset, tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint; expected the working directory of a run"):
         evaluate_checkpoint(tmp_path, dataset)
-
-

@@ -20,9 +20,10 @@ from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image, ImageCms
 
 from i21k import cli
-from i21k.data import recode, shards, workers
+from i21k.data import shards
 from i21k.data.pack import PackOptions, PackReport, pack
-from i21k.data.spill import Spill, place
+from i21k.data.packing import recode, workers
+from i21k.data.packing.spill import Spill, place
 from i21k.labels import ClassList
 
 CLASS_IDS = ("n00000001", "n00000002", "n00000003")
@@ -199,6 +200,31 @@ def test_given_class_list_decides_labels_and_what_is_left_out(whole_tar: Path, t
 
 
 # --------------------------------------------------------------------------------------------------------- what is left out
+
+
+def test_pictures_without_classes_take_them_from_a_table(tmp_path: Path) -> None:
+    files = {f"ILSVRC2012_val_{n:08d}.JPEG": encoded(photo(seed=n)) for n in (1, 2, 3)} | {"ILSVRC2012_val_00060000.JPEG": encoded(photo())}
+    (tmp_path / "val.tar").write_bytes(tar_of(files))
+    report = run(tmp_path / "val.tar", tmp_path / "a", split="val", labels="ilsvrc2012-val")
+    assert report.num_written == 3 and report.left_out == {"no label": 1}
+    names = {name for name, _, _ in records_of(tmp_path / "a", "val")}
+    # The first three ids of the ground truth that ILSVRC published.
+    expected = {1: "n01751748", 2: "n09193705", 3: "n02105855"}
+    assert names == {f"{class_id}/ILSVRC2012_val_{n:08d}.JPEG" for n, class_id in expected.items()}
+
+    (tmp_path / "flat").mkdir()
+    for name, content in files.items():
+        (tmp_path / "flat" / name).write_bytes(content)
+    (tmp_path / "labels.tsv").write_text("".join(f"ILSVRC2012_val_{n:08d}.JPEG\t{class_id}\n" for n, class_id in expected.items()))
+    run(tmp_path / "flat", tmp_path / "b", split="val", labels=str(tmp_path / "labels.tsv"))
+    assert records_of(tmp_path / "b", "val") == records_of(tmp_path / "a", "val")
+
+    (tmp_path / "labels.tsv").write_text("a.JPEG n01751748\n")
+    with pytest.raises(ValueError, match=r"line 1 of .*labels.tsv is 'a.JPEG n01751748'; expected FILE<TAB>CLASS"):
+        run(tmp_path / "flat", tmp_path / "c", labels=str(tmp_path / "labels.tsv"))
+    with pytest.raises(ValueError, match=r"table of labels gone cannot be read .* expected ilsvrc2012-val or a file"):
+        run(tmp_path / "flat", tmp_path / "c", labels="gone")
+    assert not (tmp_path / "c").exists()
 
 
 def test_what_cannot_be_read_is_left_out_with_its_reason(tmp_path: Path) -> None:

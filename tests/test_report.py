@@ -27,7 +27,10 @@ def test_the_columns_of_the_metrics(tmp_path):
     with Report(tmp_path, 0, 10) as report:
         report.epoch(row(1, 10))
     head, line = (tmp_path / "metrics.csv").read_text().splitlines()
-    assert head == "epoch,step,lr,train_loss,train_top1,train_top5,val_loss,val_top1,val_top5,val_top20,images_per_s,data_wait_fraction,train_s"
+    assert (
+        head
+        == "epoch,step,lr,train_loss,train_top1,train_top5,val_loss,val_top1,val_top5,val_top20,images_per_s,data_wait_fraction,train_s"
+    )
     assert line == "1,10,0.05,2.5,0.25,0.5,,,,,100.0,,"
     assert read_metrics(tmp_path)[0]["val_top1"] == ""
     assert len(COLUMNS) == 13

@@ -119,7 +119,9 @@ def test_initial_weights():
 
 
 def test_sums_count_hits_by_rank_and_never_a_nan():
-    logits = jnp.array([[3.0, 2, 1, 0, -1, -2, -3], [3, 2, 1, 0, -1, -2, -3], [3, 2, 1, 0, -1, -2, -3], [jnp.nan] * 7])  # the true class is 1st, 5th, 7th
+    logits = jnp.array(
+        [[3.0, 2, 1, 0, -1, -2, -3], [3, 2, 1, 0, -1, -2, -3], [3, 2, 1, 0, -1, -2, -3], [jnp.nan] * 7]
+    )  # the true class is 1st, 5th, 7th
     labels = jnp.array([0, 4, 6, 0])
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     totals = Totals.fetch(Sums.of(losses, logits, labels, jnp.array([1.0, 1, 1, 1])))

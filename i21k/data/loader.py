@@ -8,8 +8,10 @@ comes back after a crash needs to remember `s` alone.
 import contextlib
 import dataclasses
 import hashlib
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -196,3 +198,12 @@ def _init_worker(index: int, count: int) -> None:
     """Let the parent decide when to stop: a Ctrl-C or SIGTERM to the process group must not take the workers from under it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave when the parent is gone; Grain's workers outlive a parent that was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -14,16 +14,18 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from i21k.data import output, recode, shards, sources, workers
-from i21k.data.spill import Spill
+from i21k.data import shards
+from i21k.data.packing import output, recode, sources, workers
+from i21k.data.packing.spill import Spill
 from i21k.labels import ClassList
 
 SHARD_SOURCE_BYTES = 256 << 20  # a shard for so much of the source, at most MAX_SHARDS
@@ -45,6 +47,7 @@ class PackOptions:
         quality: of the JPEGs that are encoded anew, 1 to 100.
         val_per_class: the first so many pictures by name of each class that has more go to the split `val`.
         seed: of the order of the records.
+        labels: a table of labels, as `packing.sources.read_labels` takes it, for a source without classes; none by default.
     """
 
     name: str = "imagenet21k"
@@ -54,6 +57,7 @@ class PackOptions:
     quality: int = 90
     val_per_class: int = 0
     seed: int = 0
+    labels: str | None = None
 
     def __post_init__(self) -> None:
         for what, text in (("name", self.name), ("split", self.split)):
@@ -115,7 +119,8 @@ def pack(
     """Pack a source into a split of the dataset in `out`, which may have other splits already.
 
     Args:
-        source: a tar of synset tars, a folder of synset tars, or a folder of class folders.
+        source: a tar of synset tars, a folder of synset tars, or a folder of class folders; with `options.labels` a tar or folder
+            of pictures.
         out: a directory that is missing, empty, or was made by this function.
         options: what to make of the pictures.
         classes: the class list; pictures of other classes are left out, and counted. By default the list that `out` has, then
@@ -131,7 +136,8 @@ def pack(
     if num_workers is None:
         num_workers = os.cpu_count() or 1
     _check_number("workers", num_workers, 1, None)
-    opened = sources.open_source(source)
+    labels = sources.read_labels(options.labels) if options.labels is not None else None
+    opened = sources.open_source(source, labels)
     directory = Path(out)
     if directory.resolve().is_relative_to(Path(source).resolve()):
         raise ValueError(f"output directory {directory} lies in the source {source}; expected one elsewhere; change --out")
@@ -140,7 +146,7 @@ def pack(
             manifest = output.read_output(directory, options.name)
             is_given, classes = classes is not None, output.agree_on_classes(directory, manifest, classes)
             _check_classes(opened.list_class_ids() or (), classes, is_given, opened)
-            described = _describe(options, opened)
+            described = _describe(options, opened, labels)
             wanted = (options.split, VAL_SPLIT) if options.val_per_class else (options.split,)
             if classes and manifest and (done := output.find_complete(directory, manifest, wanted, described)):
                 return _report(directory, options.name, done, classes, time.monotonic() - started, already_complete=True)
@@ -179,11 +185,13 @@ def _check_classes(class_ids: Iterable[str], classes: ClassList | None, is_given
         )
 
 
-def _describe(options: PackOptions, source: sources.Source) -> dict[str, Any]:
+def _describe(options: PackOptions, source: sources.Source, labels: Mapping[str, str] | None) -> dict[str, Any]:
     """Return what the manifest says about how a split was made; equal descriptions make equal splits."""
     described = dataclasses.asdict(options) | {"source": source.path.name, "source_bytes": source.num_bytes}
     if options.num_shards is None:
         described["num_shards"] = min(max(1, math.ceil(source.num_bytes / SHARD_SOURCE_BYTES)), MAX_SHARDS)
+    if labels is not None:  # a table may lie elsewhere next time, but has to say the same
+        described["labels"] = hashlib.sha256("".join(f"{file}\t{label}\n" for file, label in labels.items()).encode()).hexdigest()
     del described["name"]
     return described
 

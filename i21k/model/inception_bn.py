@@ -150,6 +150,7 @@ class InceptionBN(nn.Module):
     bn_axis_name: str | None = None  # devices to compute BatchNorm statistics over; None: each by itself, as in 2015
     bn_momentum: float | None = None  # weight of the old moving average; None: the revision's own
     count_padding: bool | None = None  # of average pools; None: the revision's own
+    folded: bool = False  # without BatchNorm, for variables of `inference.fold`; for inference only
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"], train: bool = False) -> Float[Array, "b K"]:
@@ -175,6 +176,11 @@ class InceptionBN(nn.Module):
         logits = nn.Dense(self.num_classes, name="fc1", dtype=self.dtype, kernel_init=self.kernel_init)(features)
         return logits.astype(jnp.float32)
 
+    def describe(self) -> dict[str, Any]:
+        """Return what makes this network this function, as JSON: `InceptionBN(num_classes=..., **described)` is it again."""
+        described = {key: getattr(self, key) for key in ("variant", "revision", "width", "bn_momentum", "count_padding")}
+        return described | {"dtype": jnp.dtype(self.dtype).name}
+
     def _recomputed(self, block: Callable[["InceptionBN", Array], Array]) -> Callable[["InceptionBN", Array], Array]:
         if self.remat == "none":
             return block
@@ -183,7 +189,7 @@ class InceptionBN(nn.Module):
         return nn.remat(block, policy=policy)
 
     def _unit(self, x: Array, filters: int, name: str, train: bool, kernel: int = 1, stride: int = 1) -> Array:
-        """Convolution with bias, BatchNorm, ReLU; `filters` are those of width 1."""
+        """Convolution with bias, BatchNorm unless it is folded into the convolution, ReLU; `filters` are those of width 1."""
         revision = REVISIONS[self.revision]
         x = nn.Conv(
             scaled(filters, self.width),
@@ -194,9 +200,11 @@ class InceptionBN(nn.Module):
             dtype=self.dtype,
             kernel_init=self.kernel_init,
         )(x)
-        momentum = revision.momentum if self.bn_momentum is None else self.bn_momentum
-        norm = BatchNorm(revision.epsilon, momentum, revision.fixed_gamma, self.bn_axis_name, self.dtype, name=f"bn_{name}")
-        x = nn.relu(norm(x, train))
+        if not self.folded:
+            momentum = revision.momentum if self.bn_momentum is None else self.bn_momentum
+            norm = BatchNorm(revision.epsilon, momentum, revision.fixed_gamma, self.bn_axis_name, self.dtype, name=f"bn_{name}")
+            x = norm(x, train)
+        x = nn.relu(x)
         self.sow("intermediates", f"relu_{name}", x)
         return x
 

@@ -20,7 +20,7 @@ import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 
@@ -29,9 +29,10 @@ Layout = Literal["2015", "V1", "V2", "V3"]
 _FILE_MAGIC = 0x112
 _LAYOUTS: dict[int, Layout] = {0xF993FAC8: "V1", 0xF993FAC9: "V2", 0xF993FACA: "V3"}
 _MAGICS = {layout: magic for magic, layout in _LAYOUTS.items()}
-_DTYPES = {0: np.dtype("<f4"), 1: np.dtype("<f8"), 2: np.dtype("<f2")}  # by MXNet's type flag
+_DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f8"), 2: np.dtype("<f2")}  # by MXNet's type flag
 _DEVICES = (1, 2, 3, 5)  # CPU, GPU, pinned and shared memory; where the array lay when it was saved
 _MAX_NDIM = 8  # chosen here; the network has 4
+_MAX_ARRAYS = 10_000  # chosen here; the network has 416
 _MAX_NAME_BYTES = 1024  # chosen here; the longest name has 35
 _MIN_ARRAY_BYTES = 4 + 4 + 12 + 2  # ndim, one dimension, device and dtype, one float16
 _MIN_NAME_BYTES = 8 + 1
@@ -65,6 +66,8 @@ class _Stream:
 
     def count(self, what: str, smallest_bytes: int) -> int:
         (count,) = self.numbers("Q", f"the number of {what}")
+        if count > _MAX_ARRAYS:
+            raise self.error(f"{count:,} {what}; expected at most {_MAX_ARRAYS:,}", self.offset - 8)
         if count * smallest_bytes > self.left:
             raise self.error(f"{count:,} {what} cannot stand in the {self.left:,} bytes left", self.offset - 8)
         return count
@@ -187,12 +190,12 @@ def write_params(path: str | Path, arrays: Mapping[str, np.ndarray], layout: Lay
         with unfinished.open("wb") as file:
             file.write(struct.pack("<3Q", _FILE_MAGIC, 0, len(arrays)))
             for array in arrays.values():
-                data = np.ascontiguousarray(array, np.dtype(array.dtype).newbyteorder("<"))
-                file.write(_array_header(data, layout))
-                file.write(data.data)
+                ordered = np.ascontiguousarray(array, np.dtype(array.dtype).newbyteorder("<"))
+                file.write(_array_header(ordered, layout))
+                file.write(ordered.data)
             file.write(struct.pack("<Q", len(arrays)))
-            for name in encoded.values():
-                file.write(struct.pack("<Q", len(name)) + name)
+            for data in encoded.values():
+                file.write(struct.pack("<Q", len(data)) + data)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -59,6 +59,7 @@ class EvaluationConfig:
     """The pass over the val split."""
 
     batch_size: int  # global
+    recalibrate_bn: int  # training pictures from which BatchNorm's statistics are computed anew before each evaluation; 0: none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Config:
             ("optimizer.momentum", opt.momentum, 0),
             ("optimizer.weight_decay", opt.weight_decay, 0),
             ("evaluation.batch_size", self.evaluation.batch_size, 1),
+            ("evaluation.recalibrate_bn", self.evaluation.recalibrate_bn, 0),
             ("log.every_steps", log.every_steps, 1),
             ("log.keep_checkpoints", log.keep_checkpoints, 0),
         ]

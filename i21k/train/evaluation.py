@@ -7,21 +7,31 @@ import jax
 
 from i21k.data import loader, shards
 from i21k.train import steps
-from i21k.train.config import Config
 from i21k.train.metrics import Sums, Totals
 
 
-def eval_options(cfg: Config, num_devices: int) -> loader.LoaderOptions:
-    """Return how a recipe evaluates: the central window, in the order of the shards."""
+def eval_options(
+    batch_size: int, image_size: int, crop_fraction: float, num_devices: int, threads: int = 0, workers: int = 0
+) -> loader.LoaderOptions:
+    """Return how pictures are evaluated: the central window, in the order of the shards.
+
+    Args:
+        batch_size: of all devices; rounded up to a multiple of their number, which changes nothing but the padding.
+        image_size: in pixels.
+        crop_fraction: side of the window over the short side of the picture.
+        num_devices: that share a batch.
+        threads: as in `LoaderOptions`.
+        workers: as in `LoaderOptions`.
+    """
     return loader.LoaderOptions(
-        batch_size=-(-cfg.evaluation.batch_size // num_devices) * num_devices,
-        image_size=cfg.image_size,
+        batch_size=-(-batch_size // num_devices) * num_devices,
+        image_size=image_size,
         crop="centre",
-        crop_fraction=cfg.data.crop_fraction,
+        crop_fraction=crop_fraction,
         mirror=False,
         shuffle=False,
-        threads=cfg.data.threads,
-        workers=cfg.data.workers,
+        threads=threads,
+        workers=workers,
     )
 
 

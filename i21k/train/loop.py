@@ -18,12 +18,14 @@ from flax import serialization
 from ml_collections import ConfigDict
 
 from i21k.data import loader, shards
+from i21k.model.inception_bn import InceptionBN
 from i21k.train import facts, interruption, steps, workdir
 from i21k.train.checkpoint import Checkpoints
 from i21k.train.config import Config, parse
 from i21k.train.evaluation import eval_options, evaluate
 from i21k.train.metrics import Sums, Totals
 from i21k.train.optimizer import make_optimizer, make_schedule
+from i21k.train.recalibration import recalibrate
 from i21k.train.report import Clock, Report, duration, step_line
 
 
@@ -38,6 +40,7 @@ class Run:
     devices: list[jax.Device]
     train_split: shards.Split
     val_split: shards.Split | None
+    model: InceptionBN
     train_step: Callable[[steps.TrainState, steps.DeviceBatch], steps.TrainState]
     eval_step: Callable[[Any, steps.DeviceBatch], Sums]
     schedule: optax.Schedule
@@ -121,7 +124,7 @@ def _one_step(run: Run, batches: Iterator[loader.Batch]) -> float:
     if not run.compiled:
         facts.say_first_batch(run.report.say, batch)
     on_devices = steps.put_batch(batch, run.devices)
-    wait_s = time.perf_counter() - asked if run.state.step.is_ready() else 0.0
+    wait_s = time.perf_counter() - asked if run.state.step.is_ready() else 0.0  # type: ignore[attr-defined]
     jax.block_until_ready(run.state.step)  # no more than one batch waits on the devices
     run.state = run.train_step(run.state, on_devices)
     run.step += 1
@@ -170,8 +173,13 @@ def _finish_epoch(run: Run, epoch: int) -> None:
     if run.val_split is not None:
         start = time.perf_counter()
         variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
-        options = eval_options(run.cfg, len(run.devices))
-        totals = evaluate(run.eval_step, variables, run.val_split, options, run.devices, lambda: bool(run.interruption))
+        if run.cfg.evaluation.recalibrate_bn:
+            variables = recalibrate(
+                run.model, variables, run.train_split, train_options(run.cfg), run.devices, run.cfg.evaluation.recalibrate_bn
+            )
+        totals = evaluate(
+            run.eval_step, variables, run.val_split, eval_options_of(run.cfg, len(run.devices)), run.devices, lambda: bool(run.interruption)
+        )
         if totals is None:  # the checkpoint of this epoch is there; the next start evaluates it
             _leave(run)
         assert totals is not None
@@ -219,6 +227,12 @@ def train_options(cfg: Config) -> loader.LoaderOptions:
         threads=cfg.data.threads,
         workers=cfg.data.workers,
     )
+
+
+def eval_options_of(cfg: Config, num_devices: int) -> loader.LoaderOptions:
+    """Return how a recipe loads its validation pictures."""
+    batch_size, data = cfg.evaluation.batch_size, cfg.data
+    return eval_options(batch_size, cfg.image_size, data.crop_fraction, num_devices, data.threads, data.workers)
 
 
 def _open_data(cfg: Config) -> tuple[shards.Split, shards.Split | None]:
@@ -276,6 +290,7 @@ def _open_run(
             devices=devices,
             train_split=train_split,
             val_split=val_split,
+            model=model,
             train_step=steps.make_train_step(model, optimizer, devices),
             eval_step=steps.make_eval_step(model, devices),
             schedule=schedule,
@@ -284,5 +299,5 @@ def _open_run(
             step=step,
             clock=clock,
             compiled=False,
-            meta=workdir.meta(cfg, train_split, devices),
+            meta=workdir.meta(cfg, model, train_split, devices),
         )

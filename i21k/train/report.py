@@ -14,8 +14,10 @@ import rich.console
 import rich.progress
 import tensorboardX
 
-COLUMNS = ("epoch", "step", "lr", "train_loss", "train_top1", "train_top5", "val_loss", "val_top1", "val_top5", "val_top20")
-COLUMNS += ("images_per_s", "data_wait_fraction", "train_s")
+COLUMNS = (
+    *("epoch", "step", "lr", "train_loss", "train_top1", "train_top5", "val_loss", "val_top1", "val_top5", "val_top20"),
+    *("images_per_s", "data_wait_fraction", "train_s"),
+)
 INPUT_BOUND = 0.05  # a larger share of the time spent waiting for data is called input-bound
 
 

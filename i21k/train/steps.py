@@ -82,7 +82,7 @@ def init_state(model: InceptionBN, optimizer: optax.GradientTransformation, imag
 
     variables = jax.tree_util.tree_map_with_path(initial, shapes)
     params = variables["params"]
-    return TrainState(np.zeros((), np.int32), params, variables["batch_stats"], jax.jit(optimizer.init)(params), Sums.zero())
+    return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], jax.jit(optimizer.init)(params), Sums.zero())
 
 
 def put_state(state: Any, devices: Sequence[jax.Device]) -> Any:
@@ -114,10 +114,29 @@ def make_train_step(
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=(0,))
 
 
-def make_eval_step(model: InceptionBN, devices: Sequence[jax.Device]) -> Callable[[Any, DeviceBatch], Sums]:
-    """Compile, at its first call, a function of (variables, batch) that returns the sums over all devices."""
-    step = functools.partial(eval_step, model=model)
+def make_eval_step(
+    model: InceptionBN, devices: Sequence[jax.Device], columns: Bool[np.ndarray, " K"] | None = None
+) -> Callable[[Any, DeviceBatch], Sums]:
+    """Compile, at its first call, a function of (variables, batch) that returns the sums over all devices.
+
+    Args:
+        model: the network.
+        devices: to run on.
+        columns: the classes among which to rank; all by default.
+    """
+    step = functools.partial(eval_step, model=model, columns=columns)
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
+
+
+def make_statistics_step(model: InceptionBN, devices: Sequence[jax.Device]) -> Callable[[Any, DeviceBatch], Any]:
+    """Compile, at its first call, a function of (variables, batch) that returns each device's batch statistics, with an axis D in front."""
+    momentless = model.clone(bn_momentum=0.0)  # so that the new moving statistics are the batch's own
+
+    def step(variables: Any, batch: DeviceBatch) -> Any:
+        _, updated = momentless.apply(variables, prepare(batch.images, batch.mirror), train=True, mutable=["batch_stats"])
+        return updated["batch_stats"]
+
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices)
 
 
 def train_step(state: TrainState, batch: DeviceBatch, *, model: InceptionBN, optimizer: optax.GradientTransformation) -> TrainState:
@@ -147,9 +166,11 @@ def train_step(state: TrainState, batch: DeviceBatch, *, model: InceptionBN, opt
     )
 
 
-def eval_step(variables: Any, batch: DeviceBatch, *, model: InceptionBN) -> Sums:
+def eval_step(variables: Any, batch: DeviceBatch, *, model: InceptionBN, columns: Bool[np.ndarray, " K"] | None = None) -> Sums:
     """Sum loss and hits over one device's part of the batch, then over the devices; pictures of weight 0 do not count."""
-    logits = model.apply(variables, prepare(batch.images, batch.mirror), train=False)
+    logits: Any = model.apply(variables, prepare(batch.images, batch.mirror), train=False)
+    if columns is not None:
+        logits = jnp.where(columns, logits, -jnp.inf)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     return lax.psum(Sums.of(losses, logits, batch.labels, batch.weights), AXIS)
 

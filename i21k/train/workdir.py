@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from i21k.data.shards import Split
+from i21k.model.inception_bn import InceptionBN
 from i21k.train.checkpoint import Checkpoint
 from i21k.train.config import Config
 
@@ -27,6 +28,7 @@ CHANGEABLE = {
     "data.workers",
     "model.remat",
     "evaluation.batch_size",
+    "evaluation.recalibrate_bn",
     "log.every_steps",
     "log.keep_checkpoints",
 }
@@ -111,10 +113,12 @@ def check_checkpoint(checkpoint: Checkpoint, split: Split, num_steps: int) -> No
         raise ValueError(f"the checkpoint is of step {checkpoint.step:,}, beyond the {num_steps:,} of this recipe; set more config.epochs")
 
 
-def meta(cfg: Config, split: Split, devices: Sequence[jax.Device]) -> dict[str, Any]:
+def meta(cfg: Config, model: InceptionBN, split: Split, devices: Sequence[jax.Device]) -> dict[str, Any]:
     """Return what stands beside the arrays in every checkpoint of a run."""
     return {
         "config": dataclasses.asdict(cfg),
+        "model": model.describe(),
+        "input": {"image_size": cfg.image_size, "crop_fraction": cfg.data.crop_fraction},
         "classes": list(split.classes.ids),
         "classes_hash": split.classes.hash,
         "data": {"fingerprint": split.fingerprint, "num_records": split.num_records, "split": split.split},

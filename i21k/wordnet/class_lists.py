@@ -5,7 +5,7 @@ from pathlib import Path
 
 from i21k.labels import ClassList
 
-NAMES = ("fall11",)
+NAMES = ("fall11", "ilsvrc2012")
 
 
 @functools.cache

@@ -12,14 +12,15 @@ from i21k.labels import ClassList
 TABLES = Path(__file__).parent / "tables"
 
 
-def make_fall11(timm_wheel: Path) -> None:
-    """Write `fall11.txt` from timm's list, checking its count and order."""
+def make_class_list(timm_wheel: Path, source: str, name: str, num_classes: int) -> None:
+    """Write one of timm's lists as `name`.txt, checking its count and order."""
     with zipfile.ZipFile(timm_wheel) as wheel:
-        ids = wheel.read("timm/data/_info/imagenet22k_synsets.txt").decode().split()
-    if len(ids) != 21841 or ids != sorted(ids):
-        raise ValueError(f"{timm_wheel} holds {len(ids)} synsets; expected 21,841 in ascending order")
-    ClassList(tuple(ids)).write(TABLES / "fall11.txt")
+        ids = wheel.read(f"timm/data/_info/{source}").decode().split()
+    if len(ids) != num_classes or ids != sorted(ids):
+        raise ValueError(f"{source} of {timm_wheel} holds {len(ids)} synsets; expected {num_classes:,} in ascending order")
+    ClassList(tuple(ids)).write(TABLES / f"{name}.txt")
 
 
 if __name__ == "__main__":
-    make_fall11(Path(sys.argv[1]))
+    make_class_list(Path(sys.argv[1]), "imagenet22k_synsets.txt", "fall11", 21841)
+    make_class_list(Path(sys.argv[1]), "imagenet_synsets.txt", "ilsvrc2012", 1000)

@@ -19,8 +19,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageCms, ImageFile
 
+from i21k.data.packing.sources import Member
 from i21k.data.pictures import MAX_PIXELS
-from i21k.data.sources import Member
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MAX_SIDE_PX = 65_500  # of libjpeg

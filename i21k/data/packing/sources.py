@@ -1,28 +1,31 @@
-"""What can be packed, as a stream of files: a tar of synset tars, a folder of synset tars, a folder of class folders.
+"""What can be packed, as a stream of files: a tar of synset tars, a folder of either, or pictures with a table of labels.
 
 A room of its own so that the packer need not know where a picture comes from. A source is read once, front to back, as a disk that
-cannot seek wants it, and never extracted. The class of a picture is the name of the synset tar or class folder that holds it.
+cannot seek wants it, and never extracted. The class of a picture is the name of the synset tar or class folder that holds it, or what
+a table of labels says of its file name.
 """
 
 import abc
 import dataclasses
+import importlib.util
 import lzma
 import os
 import re
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
+ILSVRC2012_VAL = "ilsvrc2012-val"
 MAX_FILE_BYTES = 1 << 27  # chosen here: no larger file is read into memory
 _READ_BYTES = 1 << 20
 _TAR_NAME = re.compile(r"(?P<stem>.+?)\.(tar|tgz|tar\.gz|tar\.bz2|tar\.xz)", re.IGNORECASE)
 _TAR_ERRORS = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
 _EndMark: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
 _TOO_LARGE = f"file larger than {MAX_FILE_BYTES >> 20} MiB"
-EXPECTED = "expected a tar of synset tars, a folder of synset tars, or a folder of class folders"
+EXPECTED = "expected a tar of synset tars, a folder of synset tars, a folder of class folders, or --labels for pictures without classes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +72,12 @@ class Source(abc.ABC):
         return class_id
 
 
-def open_source(path: str | Path) -> Source:
+def open_source(path: str | Path, labels: Mapping[str, str] | None = None) -> Source:
     """Find out what `path` is, how large, and (where that is cheap) whether it is whole.
+
+    Args:
+        path: a tar or a folder.
+        labels: class of each file name; given, the source is a tar or folder of pictures without classes around them.
 
     Raises:
         ValueError: if it is missing, empty, damaged, or neither a tar nor a folder.
@@ -78,19 +85,20 @@ def open_source(path: str | Path) -> Source:
     path = Path(path)
     try:
         if path.is_dir():
-            return _FolderSource(path)
+            return _FolderSource(path) if labels is None else _LabelledFolder(path, labels)
         if path.is_file():
-            return _TarSource(path)
+            return _TarSource(path, labels)
     except OSError as error:
         raise ValueError(f"source {path} cannot be read ({error}); {EXPECTED}") from error
     raise ValueError(f"source {path} {'is not a file or folder' if path.exists() else 'does not exist'}; {EXPECTED}")
 
 
 class _TarSource(Source):
-    """A tar of synset tars, such as `fall11_whole.tar`, compressed or not."""
+    """A tar of synset tars, such as `fall11_whole.tar`, or with labels a tar of pictures; compressed or not."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, labels: Mapping[str, str] | None) -> None:
         super().__init__(path, path.stat().st_size)
+        self._labels = labels
         if self.num_bytes == 0:
             raise ValueError(f"source {path} is empty; {EXPECTED}")
         self._class_ids = self._scan_headers()
@@ -104,12 +112,15 @@ class _TarSource(Source):
             is_compressed = False
             try:
                 with tarfile.open(fileobj=file, mode="r:", tarinfo=_StrictTarInfo) as tar:
-                    class_ids = {class_id for info in tar if info.isreg() and (class_id := _tar_stem(info.name))}
+                    class_ids = {class_id for info in tar if info.isreg() and (class_id := self._class_of(info.name))}
             except tarfile.ReadError as error:
                 is_compressed = file.seek(0) == 0 and file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"))
                 if not is_compressed:
                     raise ValueError(f"source {self.path} is no tar or not a whole one ({error}); {EXPECTED}; download it again") from error
         return None if is_compressed else tuple(sorted(class_ids))
+
+    def _class_of(self, name: str) -> str:
+        return _tar_stem(name) if self._labels is None else self._labels.get(PurePosixPath(name).name, "")
 
     def members(self) -> Iterator[Member]:
         with self.path.open("rb") as file:
@@ -124,13 +135,15 @@ class _TarSource(Source):
         self.num_bytes_read = self.num_bytes
 
     def _of_entry(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[Member]:
-        class_id = _tar_stem(info.name)
+        class_id = self._class_of(info.name)
         if info.isdir():
             return
         if reason := _refuse(info):
             yield Member(self.path.name, info.name, left_out=reason)
         elif not class_id:
-            yield Member(self.path.name, info.name, left_out="not in a synset tar")
+            yield Member(self.path.name, info.name, left_out="not in a synset tar" if self._labels is None else "no label")
+        elif self._labels is not None:
+            yield _read_tar_member(tar, info, self.path.name, self._enter_class(class_id))
         else:
             file = tar.extractfile(info)
             assert file is not None  # it is regular
@@ -173,6 +186,59 @@ class _FolderSource(Source):
                 yield Member(entry.name, "", class_id=class_id, left_out=f"unreadable file: {error.strerror}")
 
 
+class _LabelledFolder(Source):
+    """A folder of pictures, at any depth, whose classes a table of labels tells."""
+
+    def __init__(self, path: Path, labels: Mapping[str, str]) -> None:
+        self._files, self._labels = list(_walk(path)), labels
+        if not self._files:
+            raise ValueError(f"source {path} is empty; expected pictures; {EXPECTED}")
+        super().__init__(path, sum(file.stat().st_size for file in self._files))
+
+    def list_class_ids(self) -> tuple[str, ...]:
+        return tuple(sorted({self._labels[file.name] for file in self._files if file.name in self._labels}))
+
+    def members(self) -> Iterator[Member]:
+        for file in self._files:
+            name = file.relative_to(self.path).as_posix()
+            if class_id := self._labels.get(file.name, ""):
+                member = _read_file(file, self.path.name, name, self._enter_class(class_id))
+            else:
+                member = Member(self.path.name, name, left_out="no label")
+            self.num_bytes_read += len(member.data)
+            yield member
+
+
+def read_labels(table: str | Path) -> dict[str, str]:
+    """Return the class id of each file name.
+
+    Args:
+        table: lines of `file<TAB>class id`, or "ilsvrc2012-val" for the 50,000 validation pictures of ILSVRC 2012, whose labels the
+            package tensorflow-datasets ships in the order of their numbers.
+
+    Raises:
+        ValueError: if the table cannot be read, or a line is not such a pair.
+    """
+    if table == ILSVRC2012_VAL:
+        spec = importlib.util.find_spec("tensorflow_datasets")  # found, not imported
+        assert spec is not None and spec.origin is not None
+        ids = (Path(spec.origin).parent / "datasets" / "imagenet2012" / "validation_labels.txt").read_text("utf-8").split()
+        return {f"ILSVRC2012_val_{number:08d}.JPEG": class_id for number, class_id in enumerate(ids, 1)}
+    try:
+        lines = Path(table).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"table of labels {table} cannot be read ({error}); expected {ILSVRC2012_VAL} or a file of FILE<TAB>CLASS; change --labels"
+        ) from error
+    labels = {}
+    for number, line in enumerate(lines, 1):
+        name, tab, class_id = line.partition("\t")
+        if not (name and tab and class_id.strip()) or name in labels:
+            raise ValueError(f"line {number} of {table} is {line!r}; expected FILE<TAB>CLASS, each file once")
+        labels[name] = class_id.strip()
+    return labels
+
+
 class _StrictTarInfo(tarfile.TarInfo):
     """A header for which only the end mark ends a tar; `tarfile` would silently take a damaged or missing header for the end as well."""
 
@@ -205,12 +271,16 @@ def _read_synset_tar(file: IO[bytes], container: str, class_id: str) -> Iterator
             for info in tar:
                 if info.isdir():
                     continue
-                reason = _refuse(info) or (_TOO_LARGE if info.size > MAX_FILE_BYTES else "")
-                name = info.name if reason else PurePosixPath(info.name).as_posix()
-                content = None if reason else tar.extractfile(info)
-                yield Member(container, name, content.read() if content else b"", class_id, reason)
+                yield _read_tar_member(tar, info, container, class_id)
     except _TAR_ERRORS as error:
         yield Member(container, "", class_id=class_id, left_out=f"damaged tar: {error}")
+
+
+def _read_tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, container: str, class_id: str) -> Member:
+    reason = _refuse(info) or (_TOO_LARGE if info.size > MAX_FILE_BYTES else "")
+    name = info.name if reason else PurePosixPath(info.name).as_posix()
+    content = None if reason else tar.extractfile(info)
+    return Member(container, name, content.read() if content else b"", class_id, reason)
 
 
 def _read_file(path: Path, container: str, name: str, class_id: str) -> Member:

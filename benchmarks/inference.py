@@ -1,0 +1,125 @@
+"""Pictures a second of inference: the network as trained, with BatchNorm folded, and (on request) in MXNet 1.9.1, in turn.
+
+    python benchmarks/inference.py [--mxnet-python mx/bin/python]
+
+float32, pictures of 224 px that lie in memory, 21,841 classes, medians of several rounds; what is timed runs round by round in turn, so
+that a busy machine slows all of it. Prints one JSON line. MXNet gets the graph that `write_symbol` writes, random parameters and the
+threads it chooses; its environment: python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1.
+
+On a CPU folding gains nothing (0.99 to 1.02; 42 images/s on 2 cores of an AMD EPYC, jaxlib 0.10.2): XLA computes an unfolded BatchNorm
+in the same pass over memory as bias and ReLU. Leaving out every pool as well would give 1.17, so nothing around the convolutions can give
+1.3. Joining the 1x1 convolutions of a block and pooling after the projection was tried: 1.07. MXNet, one thread by its own choice, gives
+33 images/s there; with OMP_NUM_THREADS=2 in the environment its oneDNN convolutions give 61.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from i21k import backend
+
+backend.prepare()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import jaxlib  # noqa: E402
+import numpy as np  # noqa: E402
+
+from i21k.model.inception_bn import InceptionBN  # noqa: E402
+from i21k.model.inference import fold  # noqa: E402
+from i21k.model.mxnet_symbol import write_symbol  # noqa: E402
+
+SIZE_PX = 224
+
+# A round for every line it reads, answered with the seconds it took.
+MXNET = """
+import sys, time, mxnet as mx
+batch = int(sys.argv[2])
+logits = mx.sym.load(sys.argv[1]).get_internals()["fc1_output"]
+bound = logits.simple_bind(mx.cpu(), data=(batch, 3, 224, 224), grad_req="null")
+for array in list(bound.arg_dict.values()) + list(bound.aux_dict.values()):
+    array[:] = mx.nd.random.uniform(0.01, 0.02, array.shape)
+for line in sys.stdin:
+    start = time.perf_counter()
+    bound.forward(is_train=False)[0].wait_to_read()
+    print(time.perf_counter() - start, flush=True)
+"""
+
+
+def timer(model: InceptionBN, variables: dict, images: jax.Array) -> Callable[[], float]:
+    """Compile `model` and return a function that runs it once and gives the seconds."""
+    variables = jax.device_put(variables)
+    compiled = jax.jit(lambda variables, images: model.apply(variables, images)).lower(variables, images).compile()
+
+    def once() -> float:
+        start = time.perf_counter()
+        compiled(variables, images).block_until_ready()
+        return time.perf_counter() - start
+
+    return once
+
+
+def mxnet_timer(python: str, model: InceptionBN, batch_size: int, directory: str) -> Callable[[], float]:
+    """Start MXNet in its own environment and return a function that has it run the same network once."""
+    symbol = Path(directory) / "symbol.json"
+    write_symbol(symbol, model)
+    peer = subprocess.Popen([python, "-c", MXNET, str(symbol), str(batch_size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def once() -> float:
+        assert peer.stdin and peer.stdout
+        peer.stdin.write("\n")
+        peer.stdin.flush()
+        return float(peer.stdout.readline())
+
+    return once
+
+
+def main() -> None:
+    cli = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    cli.add_argument("--batch-size", type=int, default=32)
+    cli.add_argument("--rounds", type=int, default=9)
+    cli.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of activations; MXNet always runs float32")
+    cli.add_argument("--revision", choices=("released", "symbol2016"), default="released")
+    cli.add_argument("--mxnet-python", help="interpreter that has MXNet 1.9.1")
+    args = cli.parse_args()
+    load_before = round(os.getloadavg()[0], 1)
+
+    model = InceptionBN(revision=args.revision, dtype=jnp.dtype(args.dtype))
+    images = jnp.asarray(np.random.default_rng(0).normal(0, 50, (args.batch_size, SIZE_PX, SIZE_PX, 3)), jnp.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), images[:1])
+    with tempfile.TemporaryDirectory() as directory:
+        timers = {
+            "unfolded": timer(model, variables, images),
+            "folded": timer(model.clone(folded=True), fold(variables, args.revision), images),
+        }
+        if args.mxnet_python:
+            timers["mxnet"] = mxnet_timer(args.mxnet_python, model, args.batch_size, directory)
+        seconds: dict[str, list[float]] = {name: [] for name in timers}
+        for number in range(args.rounds + 2):
+            for name, once in timers.items():
+                taken = once()
+                if number >= 2:  # two rounds to warm up
+                    seconds[name].append(taken)
+    rates = {name: args.batch_size / statistics.median(taken) for name, taken in seconds.items()}
+    line = {f"{name}_img_per_s": round(rate, 1) for name, rate in rates.items()}
+    line |= {f"folded_over_{name}": round(rates["folded"] / rate, 2) for name, rate in rates.items() if name != "folded"}
+    line |= {
+        "batch_size": args.batch_size,
+        "size_px": SIZE_PX,
+        "classes": model.num_classes,
+        "revision": args.revision,
+        "dtype": args.dtype,
+    }
+    line |= {"rounds": args.rounds, "device": jax.devices()[0].device_kind, "jax": jax.__version__, "jaxlib": jaxlib.__version__}
+    line |= {"load_before": load_before}  # other programs' share of the machine: runnable threads, mean of a minute
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

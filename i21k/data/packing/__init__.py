@@ -1,0 +1,1 @@
+"""What `i21k.data.pack` is made of."""
