@@ -202,9 +202,82 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+# ------------------------------------------------------------------------------------------------------ the files of MXNet
+
+
+def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--symbol", metavar="FILE", type=Path, required=True, help="the graph, such as Inception-symbol.json")
+    add("--params", metavar="FILE", type=Path, required=True, help="the arrays, such as Inception-0009.params")
+    add("--synset", metavar="FILE", type=Path, required=True, help="the classes in the order of the outputs, such as synset.txt")
+    add("--out", metavar="WORKDIR", type=Path, required=True, help="directory for the checkpoint")
+    count = "whether average pools count padding (CPUs of 2015 did, GPUs did not); by default as the graph says, or its revision"
+    add("--count-padding", action=argparse.BooleanOptionalAction, help=count)
+    add("--json", action="store_true", help="print one line of JSON")
+
+
+def _run_import(args: argparse.Namespace) -> int:
+    from i21k.exchange import import_mxnet
+
+    report = import_mxnet(args.symbol, args.params, args.synset, args.out, args.count_padding)
+    if args.json:
+        print(json.dumps(report))
+    else:
+        print(f"{report['variant']} network of revision {report['revision']}: {report['num_parameters']:,} parameters,", end=" ")
+        print(f"{report['num_classes']:,} classes, written to {args.out}")
+    return 0
+
+
+def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--checkpoint", metavar="WORKDIR", type=Path, required=True, help="working directory of a run or an imported model")
+    add("--out", metavar="DIR", type=Path, required=True, help="directory for symbol, params and synset.txt")
+    add("--order", metavar="FILE", type=Path, help="class list whose order the files shall have; by default sorted")
+    add("--layout", choices=("2015", "V1", "V2", "V3"), default="V2", help="of the .params (%(default)s)")
+
+
+def _run_export(args: argparse.Namespace) -> int:
+    from i21k.exchange import export_mxnet
+    from i21k.labels import ClassList
+
+    for path in export_mxnet(args.checkpoint, args.out, ClassList.read(args.order) if args.order else None, args.layout):
+        print(path)
+    return 0
+
+
+# ----------------------------------------------------------------------------------------------------------------- summary
+
+
+def _add_summary_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--config", metavar="FILE", type=Path, required=True, help="a recipe; it is executed")
+    add("--num-classes", type=int, metavar="K", default=21841, help="outputs; a run takes them from its data (%(default)s)")
+
+
+def _run_summary(args: argparse.Namespace) -> int:
+    import runpy
+
+    from i21k import backend
+
+    backend.prepare()
+    from i21k.model.summary import describe
+    from i21k.train.config import parse
+    from i21k.train.steps import make_model
+
+    if not args.config.is_file():
+        raise ValueError(f"there is no config {args.config}; expected a Python file with get_config(), such as configs/quickstart.py")
+    sys.path.insert(0, str(Path.cwd()))  # recipes import each other as configs.NAME, as they do under launch.py
+    cfg = parse(runpy.run_path(str(args.config))["get_config"]())
+    print(describe(make_model(cfg.model, args.num_classes), cfg.image_size))
+    return 0
+
+
 _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 _COMMANDS: dict[str, _Command] = {
     "pack": ("Turn tars or folders of pictures into shuffled shards.", _add_pack_arguments, _run_pack),
+    "summary": ("Table of a recipe's network: layers, parameters, operations.", _add_summary_arguments, _run_summary),
+    "import-mxnet": ("Turn a model that MXNet trained into a checkpoint.", _add_import_arguments, _run_import),
+    "export-mxnet": ("Write a checkpoint as files that MXNet loads.", _add_export_arguments, _run_export),
     "evaluate": ("Loss and accuracy of a checkpoint over a split.", _add_evaluate_arguments, _run_evaluate),
 }
 

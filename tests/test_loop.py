@@ -142,6 +142,17 @@ def test_a_signal_during_evaluation_loses_nothing(finished, recipe, tmp_path, mo
     assert_same_checkpoint(tmp_path / "w", finished)
 
 
+def test_recalibrated_statistics_repair_the_evaluation_and_leave_the_training_alone(stopped, finished, recipe, dataset, tmp_path):
+    shutil.copytree(stopped, tmp_path / "w")
+    recipe.evaluation.recalibrate_bn = 20  # rounded up to 3 batches
+    loop.run(recipe, tmp_path / "w")
+    assert_same_checkpoint(tmp_path / "w", finished)
+    # After 11 steps the moving averages still hold a third of where they started.
+    assert float(read_metrics(tmp_path / "w")[1]["val_loss"]) < 0.1 * float(read_metrics(finished)[1]["val_loss"])
+    plain, recalibrated = (evaluate_checkpoint(finished, dataset, batch_size=8, recalibrate_bn=n) for n in (0, 20))
+    assert recalibrated["loss"] < 0.1 * plain["loss"] and recalibrated["recalibrated_on"] == 20
+
+
 def test_another_number_of_devices_may_go_on_and_is_said(stopped, recipe, tmp_path, capsys):
     shutil.copytree(stopped, tmp_path / "w")
     recipe.devices = 2

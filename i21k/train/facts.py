@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from i21k.data import loader, shards
 from i21k.model.inception_bn import InceptionBN
+from i21k.model.summary import forward_gflops
 from i21k.train import steps, workdir
 from i21k.train.config import Config
 
@@ -78,15 +79,6 @@ def say_model(say: Callable[[str], None], model: InceptionBN, state: steps.Train
         f"Inception-BN {model.variant}, {model.revision}, width {model.width:g}: {num_parameters:,} parameters,"
         f" {forward_gflops(model, image_size):.2f} GFLOPs forward an image | {jnp.dtype(model.dtype).name}, remat {model.remat}"
     )
-
-
-def forward_gflops(model: InceptionBN, image_size: int) -> float:
-    """Return 1e9 floating-point operations of a forward pass for one picture, as XLA counts them (a multiply-add is two)."""
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
-    cost = jax.jit(lambda v, x: model.apply(v, x)).lower(variables, images).cost_analysis()
-    assert cost is not None
-    return float(cost["flops"]) / 1e9
 
 
 def say_first_batch(say: Callable[[str], None], batch: loader.Batch) -> None:

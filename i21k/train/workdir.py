@@ -100,6 +100,8 @@ def check_checkpoint(checkpoint: Checkpoint, split: Split, num_steps: int) -> No
     Raises:
         ValueError: naming the difference.
     """
+    if "data" not in checkpoint.meta:
+        raise ValueError("the working directory holds an imported model, not a run to go on with; choose another --workdir")
     if difference := checkpoint.classes.difference(split.classes):
         raise ValueError(f"{split.directory} has another class list than the checkpoint: {difference}; use the data it was trained on")
     before = checkpoint.meta["data"]
