@@ -30,9 +30,10 @@ def flags(config: ConfigDict) -> list[str]:
     ]
 
 
-def launch(arguments: list[str], **options) -> subprocess.Popen:
+def launch(arguments: list[str], env: dict[str, str] | None = None, **options) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "launch.py"), *arguments]
-    env = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in conftest, so that the compilation cache is shared
+    # As in conftest, so that the compilation cache is shared.
+    env = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | (env or {})
     return subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
 
 
@@ -70,6 +71,26 @@ def test_kill_9_and_a_signal_to_the_whole_group_lose_nothing(finished, recipe, t
         assert "resuming at step" in out
     assert metrics(workdir) == metrics(finished)
     assert_same_checkpoint(workdir, finished)
+
+
+def test_a_signal_while_xla_compiles_is_heard(recipe, tmp_path):
+    running = start(recipe, tmp_path / "w")
+    wait_for_line(running, "compiling the train step")
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=120)
+    assert running.returncode == 130 and "checkpoint of step 1 saved" in out, out
+    assert Checkpoints(tmp_path / "w" / "checkpoints").steps() == [1]
+
+
+def test_a_second_signal_leaves_at_once(recipe, tmp_path):
+    running = start(recipe, tmp_path / "w", env={"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cold")})  # so that it compiles for seconds
+    wait_for_line(running, "compiling the train step")
+    running.send_signal(signal.SIGTERM)
+    wait_for_line(running, "SIGTERM: saving a checkpoint after this step, then leaving (once more: leave at once)")
+    running.send_signal(signal.SIGTERM)
+    out, _ = running.communicate(timeout=5)
+    assert running.returncode == 143 and "second signal: leaving at once" in out, out
+    assert Checkpoints(tmp_path / "w" / "checkpoints").steps() == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import shutil
 import signal
 import socket
 
+import jax
 import numpy as np
 import pytest
 
@@ -205,6 +206,14 @@ def test_fewer_devices_than_asked_for(recipe, tmp_path):
     ):
         loop.run(recipe, tmp_path / "w")
     assert not (tmp_path / "w").exists()
+
+
+def test_a_silent_fall_back_to_the_cpu_is_named(recipe, tmp_path, monkeypatch):
+    errors = {"cuda": "Unable to load cuDNN. Is it installed?\nmore"}
+    monkeypatch.setattr(jax._src.xla_bridge, "_backend_errors", errors, raising=True)
+    recipe.devices = 8
+    with pytest.raises(ValueError, match=r"4 cpu devices \(JAX fell back to the CPU: cuda: Unable to load cuDNN. Is it installed\?\); use"):
+        loop.run(recipe, tmp_path / "w")
 
 
 def test_a_batch_that_does_not_divide(recipe, tmp_path):

@@ -27,7 +27,7 @@ def find_devices(cfg: Config) -> list[jax.Device]:
     wanted = cfg.devices or len(there)
     if wanted > len(there):
         names = f"{len(there)} {there[0].platform} device{'s' * (len(there) > 1)}"
-        why = f" ({reason})" if there[0].platform == "cpu" and (reason := _no_gpu()) else ""
+        why = f" ({reason})" if there[0].platform == "cpu" and (reason := why_no_gpu()) else ""
         ways = f"use --config.devices={len(there)}"
         if there[0].platform == "cpu":
             ways += f", or let {wanted} CPU devices stand in: JAX_NUM_CPU_DEVICES={wanted} python launch.py ..."
@@ -38,9 +38,9 @@ def find_devices(cfg: Config) -> list[jax.Device]:
     return there[:wanted]
 
 
-def _no_gpu() -> str:
+def why_no_gpu() -> str:
     """Say why JAX uses the CPU although there may be a GPU; empty if there is none to be seen."""
-    errors = jax._src.xla_bridge._backend_errors
+    errors = getattr(jax._src.xla_bridge, "_backend_errors", {})  # JAX has no public way to ask
     if errors:
         return "JAX fell back to the CPU: " + "; ".join(f"{name}: {str(error).splitlines()[0]}" for name, error in errors.items())
     if Path("/proc/driver/nvidia").exists():
@@ -60,6 +60,8 @@ def say_run(
     )
     hands = f"{cfg.data.workers} worker processes" if cfg.data.workers else f"{loader.num_threads(cfg.data.threads)} loader threads"
     say(f"{len(devices)} x {devices[0].device_kind} | {hands} | workdir {directory}")
+    if devices[0].platform == "cpu" and (reason := why_no_gpu()):
+        say(f"warning: {reason}")
     size = sum(path.stat().st_size for path in train.shard_paths)
     say(
         f"{train.num_records:,} train images of {len(train.classes):,} classes in {len(train.shard_paths):,} shards"

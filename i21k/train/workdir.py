@@ -16,7 +16,7 @@ import jax
 
 from i21k.data.shards import Split
 from i21k.model.inception_bn import InceptionBN
-from i21k.train.checkpoint import Checkpoint
+from i21k.train.checkpoint import Checkpoint, Checkpoints
 from i21k.train.config import Config
 
 # What may differ when a run goes on: it changes speed, memory, place or what is kept, not the numbers. The rest may not.
@@ -67,13 +67,13 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def check_config(directory: Path, cfg: Config) -> None:
-    """Refuse to go on with another recipe.
+    """Refuse to go on from a checkpoint with another recipe.
 
     Raises:
         ValueError: naming each key that differs, with both values.
     """
     path = directory / "config.json"
-    if not path.exists():
+    if not path.exists() or not Checkpoints(directory / "checkpoints").steps():
         return
     try:
         before = _flat(json.loads(path.read_text()))
