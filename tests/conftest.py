@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 CACHE = tempfile.mkdtemp(prefix="i21k-xla-")  # one for the session: a compilation takes 10 seconds and more
@@ -25,6 +26,7 @@ from ml_collections import ConfigDict  # noqa: E402
 
 from i21k.data import shards  # noqa: E402
 from i21k.labels import ClassList  # noqa: E402
+from i21k.model.inception_bn import WIDTHS  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ are files of the checkout, not of the package
@@ -70,6 +72,15 @@ def write_dataset(directory: Path, sizes: dict[str, int], num_shards: int = 3, c
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "tiny", {"train": NUM_TRAIN, "val": NUM_VAL})
+
+
+@pytest.fixture(scope="module")
+def few_blocks() -> Iterator[None]:
+    """Leave three of the ten blocks in the standard network: a third of the time to compile, for tests of what is around it."""
+    standard = WIDTHS["standard"]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(WIDTHS, "standard", standard._replace(blocks={name: standard.blocks[name] for name in ("3a", "3c", "5b")}))
+        yield
 
 
 @pytest.fixture

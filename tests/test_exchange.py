@@ -45,7 +45,9 @@ def test_import_evaluate_export(release, dataset, tmp_path, capsys):
     assert loaded.classes == CLASSES and loaded.image_size == 224
     images = np.random.default_rng(1).uniform(-117, 138, (2, 64, 64, 3)).astype(np.float32)
     apply = jax.jit(lambda m, v, x: m.apply(v, x), static_argnums=0)
-    np.testing.assert_allclose(apply(loaded.model, loaded.variables, images), apply(model, variables, images)[:, ::-1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        apply(loaded.model, loaded.variables, images), apply(model, variables, images)[:, ::-1], rtol=1e-5, atol=1e-5
+    )
 
     result = evaluate_checkpoint(tmp_path / "w", dataset, batch_size=8)
     assert result["count"] == NUM_VAL and result["top5"] == 1

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from i21k.train import loop
 from i21k.train.checkpoint import Checkpoints
 
 from .conftest import ROOT
-from .test_loop import assert_same_checkpoint, finished, metrics
-
-__all__ = ["finished"]  # the fixture, shared with test_loop
+from .test_loop import assert_same_checkpoint, metrics
 
 
 def flags(config: ConfigDict) -> list[str]:
@@ -51,8 +50,10 @@ def start(recipe: ConfigDict, workdir: Path, **options) -> subprocess.Popen:
     return launch(arguments, **options)
 
 
-def test_kill_9_and_a_signal_to_the_whole_group_lose_nothing(finished, recipe, tmp_path):
-    workdir = tmp_path / "w"
+@pytest.mark.slow
+def test_kill_9_and_a_signal_to_the_whole_group_lose_nothing(recipe, tmp_path):
+    finished, workdir = tmp_path / "finished", tmp_path / "w"
+    loop.run(recipe, finished)
     recipe.data.workers = 1
     recipe.log.every_steps = 1  # a line a step, to see where it is
     running = start(recipe, workdir)
@@ -73,6 +74,7 @@ def test_kill_9_and_a_signal_to_the_whole_group_lose_nothing(finished, recipe, t
     assert_same_checkpoint(workdir, finished)
 
 
+@pytest.mark.slow
 def test_a_signal_while_xla_compiles_is_heard(recipe, tmp_path):
     running = start(recipe, tmp_path / "w")
     wait_for_line(running, "compiling the train step")
@@ -82,6 +84,7 @@ def test_a_signal_while_xla_compiles_is_heard(recipe, tmp_path):
     assert Checkpoints(tmp_path / "w" / "checkpoints").steps() == [1]
 
 
+@pytest.mark.slow
 def test_a_second_signal_leaves_at_once(recipe, tmp_path):
     running = start(recipe, tmp_path / "w", env={"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cold")})  # so that it compiles for seconds
     wait_for_line(running, "compiling the train step")

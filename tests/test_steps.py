@@ -16,6 +16,8 @@ from i21k.train.optimizer import make_optimizer, make_schedule
 
 from .conftest import picture
 
+pytestmark = pytest.mark.usefixtures("few_blocks")
+
 
 def make_batch(size: int, seed: int = 0) -> Batch:
     rng = np.random.default_rng(seed)
