@@ -22,7 +22,7 @@ flags.mark_flag_as_required("config")
 def main(argv: list[str]) -> int:
     from i21k.train import interruption, loop  # imports JAX, after the flags are known to be right
 
-    logging.set_verbosity(logging.WARNING)  # Orbax tells forty lines a checkpoint
+    logging.set_verbosity(logging.ERROR)  # Orbax tells forty lines a checkpoint
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     try:
         loop.run(_CONFIG.value, _WORKDIR.value or Path("runs") / name)

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _sigterm_as_exit():
             return args.run(args)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -94,6 +94,16 @@ def _run_pack(args: argparse.Namespace) -> int:
     else:
         print(_pack_summary(report))
     return 0
+
+
+def _prepare() -> None:
+    """Set what has to be set before JAX is imported, and keep Orbax's forty lines a checkpoint from the screen."""
+    from absl import logging
+
+    from i21k import backend
+
+    backend.prepare()
+    logging.set_verbosity(logging.ERROR)
 
 
 def _class_list(name_or_path: str) -> "ClassList":
@@ -184,19 +194,17 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_evaluate(args: argparse.Namespace) -> int:
-    from i21k import backend
-
-    backend.prepare()
+    _prepare()
     from i21k.evaluate import evaluate_checkpoint
 
     over = _class_list(args.over) if args.over else None
     result = evaluate_checkpoint(args.checkpoint, args.data, args.split, args.batch_size, over, args.recalibrate_bn)
     if args.json:
-        print(json.dumps(result))
+        print(json.dumps(result, allow_nan=False))
     else:
         print(f"{args.checkpoint}, step {result['step']:,}, on {result['count']:,} pictures of split {args.split!r} of {args.data}")
         print(
-            f"over {result['ranked_classes']:,} classes: loss {result['loss']:.4f} | "
+            f"over {result['ranked_classes']:,} classes: loss {'infinite' if result['loss'] is None else format(result['loss'], '.4f')} | "
             + " | ".join(f"top-{k} {result[f'top{k}']:.2%}" for k in (1, 5, 20))
         )
     return 0
@@ -217,6 +225,7 @@ def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_import(args: argparse.Namespace) -> int:
+    _prepare()
     from i21k.exchange import import_mxnet
 
     report = import_mxnet(args.symbol, args.params, args.synset, args.out, args.count_padding)
@@ -237,6 +246,7 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_export(args: argparse.Namespace) -> int:
+    _prepare()
     from i21k.exchange import export_mxnet
     from i21k.labels import ClassList
 
@@ -257,9 +267,7 @@ def _add_summary_arguments(parser: argparse.ArgumentParser) -> None:
 def _run_summary(args: argparse.Namespace) -> int:
     import runpy
 
-    from i21k import backend
-
-    backend.prepare()
+    _prepare()
     from i21k.model.summary import describe
     from i21k.train.config import parse
     from i21k.train.steps import make_model

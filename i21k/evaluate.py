@@ -1,5 +1,6 @@
 """Loss and accuracy of a checkpoint over a split, every picture counted once: what stands behind `i21k evaluate`."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,10 +44,13 @@ def load(workdir: str | Path) -> Loaded:
     checkpoint = Checkpoints(Path(workdir) / "checkpoints").newest()
     if checkpoint is None:
         raise ValueError(f"{workdir} holds no checkpoint; expected the working directory of a run, such as runs/quickstart")
-    described = checkpoint.meta["model"]
-    model = InceptionBN(num_classes=len(checkpoint.classes), **(described | {"dtype": jnp.dtype(described["dtype"])}))
-    variables = {key: checkpoint.tree[key] for key in ("params", "batch_stats")}
-    return Loaded(checkpoint, model, variables, **checkpoint.meta["input"])
+    try:
+        described = checkpoint.meta["model"]
+        model = InceptionBN(num_classes=len(checkpoint.classes), **(described | {"dtype": jnp.dtype(described["dtype"])}))
+        variables = {key: checkpoint.tree[key] for key in ("params", "batch_stats")}
+        return Loaded(checkpoint, model, variables, **checkpoint.meta["input"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"checkpoint {checkpoint.step} of {workdir} does not describe a network ({error!r}); train it again") from error
 
 
 def evaluate_checkpoint(
@@ -68,11 +72,15 @@ def evaluate_checkpoint(
         recalibrate_bn: pictures of the split `train` of `data` from which BatchNorm's statistics are computed first; 0: as they are.
 
     Returns:
-        `loss` (nats), `top1`, `top5`, `top20` (fractions), `count`, and what was evaluated on what.
+        `loss` (nats; None where it is infinite, as for a picture whose class is not ranked), `top1`, `top5`, `top20` (fractions),
+        `count`, and what was evaluated on what.
 
     Raises:
         ValueError: if checkpoint or data are missing, or their class lists differ.
     """
+    for name, value, least in (("batch_size", batch_size, 1), ("recalibrate_bn", recalibrate_bn, 0)):
+        if value < least:
+            raise ValueError(f"{name} is {value}; expected at least {least}")
     opened, loaded = shards.open_split(data, split), load(workdir)
     if difference := loaded.classes.difference(opened.classes):
         raise ValueError(f"{data} has another class list than the checkpoint in {workdir}: {difference}; evaluate on data of its classes")
@@ -81,12 +89,16 @@ def evaluate_checkpoint(
     model, variables = loaded.model, loaded.variables
     if recalibrate_bn:
         options = loader.LoaderOptions(batch_size, loaded.image_size, crop="plain", crop_fraction=loaded.crop_fraction)
-        variables = recalibrate(model, variables, shards.open_split(data, "train"), options, devices, recalibrate_bn)
+        statistics_step = steps.make_statistics_step(model, devices)
+        variables = recalibrate(statistics_step, variables, shards.open_split(data, "train"), options, devices, recalibrate_bn)
     folded = inference.fold(jax.device_get(variables), model.revision)  # the same function without BatchNorm, and faster
     eval_step = steps.make_eval_step(model.clone(folded=True), devices, columns)
     options = eval_options(batch_size, loaded.image_size, loaded.crop_fraction, len(devices))
     totals = evaluate(eval_step, steps.put_state(folded, devices), opened, options, devices)
     assert totals is not None
+    means: dict[str, float | None] = {**totals.means()}
+    if not math.isfinite(totals.loss):
+        means["loss"] = None
     return {
         "checkpoint": str(workdir),
         "step": loaded.checkpoint.step,
@@ -95,7 +107,7 @@ def evaluate_checkpoint(
         "recalibrated_on": recalibrate_bn,
         "ranked_classes": len(loaded.classes) if columns is None else int(columns.sum()),
         "count": totals.count,
-        **totals.means(),
+        **means,
     }
 
 

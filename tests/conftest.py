@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-CACHE = tempfile.mkdtemp(prefix="i21k-xla-")  # one for the session: a compilation takes 10 seconds and more
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
+if "PYTEST_XDIST_WORKER" not in os.environ:  # one cache for the session, its workers and what they start: compiling takes seconds
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="i21k-xla-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from i21k import backend  # noqa: E402
+from i21k import backend
 
 backend.prepare()
 

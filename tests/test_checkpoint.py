@@ -56,13 +56,14 @@ def test_keeps_the_newest_epochs_and_drops_what_was_saved_in_between(tmp_path):
     assert everything.steps() == [0, 1, 2, 3]
 
 
-def test_saving_an_older_step_removes_the_newer_ones(tmp_path):
+def test_saving_an_older_step_puts_the_newer_ones_aside(tmp_path):
     checkpoints = Checkpoints(tmp_path / "c")
     for step in (10, 20, 30):
         checkpoints.save(step, tree(step), META)
     checkpoints.save(15, tree(15), META)
     assert checkpoints.steps() == [10, 15]
     assert checkpoints.newest().tree["w"]["kernel"][0, 0] == 15
+    assert {p.name for p in (tmp_path / "c").glob("*.aside")} == {"20.aside", "30.aside"}
 
 
 def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
@@ -102,6 +103,45 @@ def test_a_save_that_was_cut_off_does_not_count(tmp_path):
     assert checkpoints.steps() == [1]
     checkpoints.save(2, tree(), META)
     assert sorted(p.name for p in (tmp_path / "c").iterdir() if p.is_dir()) == ["1", "2"]
+
+
+def test_reading_does_not_touch_what_a_run_is_writing(tmp_path):
+    Checkpoints(tmp_path / "c").save(1, tree(), META)
+    (tmp_path / "c" / "2.orbax-checkpoint-tmp").mkdir()
+    assert Checkpoints(tmp_path / "c").newest().step == 1
+    assert (tmp_path / "c" / "2.orbax-checkpoint-tmp").exists()
+
+
+def test_what_stands_beside_the_arrays_is_verified_too(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c")
+    for step in (1, 2):
+        checkpoints.save(step, tree(), META)
+    path = tmp_path / "c" / "2" / "meta" / "metadata"
+    path.write_text(path.read_text().replace('["a", "b"]', '["b", "a"]'))
+    assert checkpoints.newest().step == 1
+
+
+def test_a_disk_that_does_not_answer_is_not_taken_for_damage(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "c")
+    for step in (1, 2):
+        checkpoints.save(step, tree(), META)
+
+    def fail(_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(checkpoint, "_digest", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        checkpoints.newest()
+
+
+def test_another_format_is_refused_and_not_passed_over(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(1, tree(), META)
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    checkpoints.save(2, tree(), META)
+    monkeypatch.setattr(checkpoint, "FORMAT", 1)
+    with pytest.raises(ValueError, match="2 has format 2; this version of i21k reads 1"):
+        checkpoints.newest()
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):

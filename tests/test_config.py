@@ -46,6 +46,9 @@ def test_the_recipe_of_2015(recipe):
         ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate is nan"),
         ("optimizer.schedule", "linear", "config.optimizer.schedule is 'linear'"),
         ("log.every_steps", 0, "config.log.every_steps is 0"),
+        ("seed", 2**63, "config.seed is 9223372036854775808; expected below"),
+        ("optimizer.warmup_epochs", float("inf"), "config.optimizer.warmup_epochs is inf"),
+        ("optimizer.momentum", 5.0, "config.optimizer.momentum is 5.0; expected 0 up to below 1"),
     ],
 )
 def test_bad_values_are_named(recipe, key, value, message):

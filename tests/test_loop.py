@@ -3,12 +3,13 @@ import os
 import shutil
 import signal
 import socket
+import time
 
 import jax
 import numpy as np
 import pytest
 
-from i21k.data import shards
+from i21k.data import loader, shards
 from i21k.evaluate import evaluate_checkpoint, load
 from i21k.labels import ClassList
 from i21k.train import interruption, loop
@@ -95,6 +96,7 @@ def test_ranking_fewer_classes_can_only_help(finished, dataset):
     assert result["ranked_classes"] == 2 and result["count"] == NUM_VAL
     in_two = sum(i % 4 < 2 for i in range(NUM_VAL)) / NUM_VAL
     assert result["top5"] == pytest.approx(in_two) and everything["top5"] == 1  # pictures of other classes are always wrong
+    assert result["loss"] is None
     with pytest.raises(ValueError, match="none of the 1 classes to rank is one of the model's 4"):
         evaluate_checkpoint(finished, dataset, over=ClassList(("n99999999",)))
 
@@ -123,6 +125,9 @@ def test_going_on_in_mid_epoch_is_bit_exact_with_any_number_of_workers(stopped, 
     assert_same_checkpoint(tmp_path / "w", finished)
     assert metrics(tmp_path / "w") == metrics(finished)
     assert Checkpoints(tmp_path / "w" / "checkpoints").steps() == [6, 11]
+    # Times add up too: 2 steps before and 3 after, of which the first, that compiled, is left out.
+    assert load(tmp_path / "w").checkpoint.meta["clock"]["images"] == 32
+    assert load(finished).checkpoint.meta["clock"]["images"] == 40
 
 
 def test_a_signal_during_evaluation_loses_nothing(finished, recipe, tmp_path, monkeypatch):
@@ -162,6 +167,26 @@ def test_another_number_of_devices_may_go_on_and_is_said(stopped, recipe, tmp_pa
     loop.run(recipe, tmp_path / "w")
     assert "trained on 4 x cpu before, 2 x cpu now" in capsys.readouterr().out
     assert load(tmp_path / "w").checkpoint.step == STEPS
+
+
+def test_the_wait_for_data_is_what_the_devices_were_idle(recipe, tmp_path, monkeypatch, capsys):
+    build = loader.BatchBuilder.__call__
+
+    def slow(self, step):
+        time.sleep(0.3)  # far longer than the step
+        return build(self, step)
+
+    train_split = shards.open_split(recipe.data.directory, "train")
+    monkeypatch.setattr(loader.BatchBuilder, "__call__", slow)
+    recipe.data.threads, recipe.epochs = 1, 2
+    recipe.data.val_split = "none"
+    loop.run(recipe, tmp_path / "w")
+    row = read_metrics(tmp_path / "w")[1]
+    waited_s = float(row["data_wait_fraction"]) * float(row["train_s"])
+    num_timed = loader.epoch_end(1, train_split.num_records, 8) - loader.epoch_end(0, train_split.num_records, 8)
+    assert 0.5 * 0.3 * num_timed < waited_s < float(row["train_s"])
+    assert "input-bound" in capsys.readouterr().out
+    assert float(row["images_per_s"]) == pytest.approx(8 * num_timed / float(row["train_s"]), rel=1e-6)
 
 
 def test_without_a_val_split_evaluation_is_skipped(recipe, tmp_path, capsys):
@@ -242,6 +267,7 @@ def test_missing_data_shows_how_to_pack(recipe, tmp_path):
     recipe.data.directory = str(tmp_path / "gone")
     with pytest.raises(ValueError, match=r"gone does not exist; .*i21k pack SOURCE --out .*gone"):
         loop.run(recipe, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
 
 
 def test_a_missing_shard_is_named(recipe, tmp_path):
@@ -257,6 +283,7 @@ def test_another_recipe_in_the_same_workdir(finished, recipe, tmp_path):
     recipe.optimizer.learning_rate = 0.5
     recipe.log.every_steps = 7  # may change
     recipe.seed = 1
+    (tmp_path / "w" / "config.json").unlink()  # the checkpoint knows
     with pytest.raises(
         ValueError, match=r"another recipe: config.optimizer.learning_rate was 0.01 and is 0.5; config.seed was 0 and is 1; go on"
     ):
@@ -296,6 +323,13 @@ def test_a_workdir_that_cannot_be_written(recipe, tmp_path):
         ValueError, match=r"working directory .*file/w cannot be written \(Not a directory\); choose another one with --workdir"
     ):
         loop.run(recipe, tmp_path / "file" / "w")
+
+
+def test_numbers_that_evaluate_does_not_take(finished, dataset):
+    with pytest.raises(ValueError, match="recalibrate_bn is -5; expected at least 0"):
+        evaluate_checkpoint(finished, dataset, recalibrate_bn=-5)
+    with pytest.raises(ValueError, match="batch_size is 0; expected at least 1"):
+        evaluate_checkpoint(finished, dataset, batch_size=0)
 
 
 def test_no_checkpoint_to_evaluate(dataset, tmp_path):

@@ -45,7 +45,7 @@ def test_the_first_layer_gets_the_statistics_of_the_population(split, network):
     model, variables = network
     options = LoaderOptions(8, 32, crop="plain", mirror=False, threads=1)
     devices = jax.local_devices()
-    fixed = recalibrate(model, variables, split, options, devices, 64)
+    fixed = recalibrate(steps.make_statistics_step(model, devices), variables, split, options, devices, 64)
     from i21k.data.loader import batches
 
     with batches(split, options, 0, 8) as stream:
@@ -58,7 +58,14 @@ def test_the_first_layer_gets_the_statistics_of_the_population(split, network):
     found = fixed["batch_stats"]["bn_conv1"]
     np.testing.assert_allclose(found["moving_mean"], x.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-2)
     np.testing.assert_allclose(found["moving_var"], x.var(axis=(0, 1, 2)), rtol=1e-3)
-    again = recalibrate(model, variables, split, LoaderOptions(8, 32, crop="plain", mirror=False, threads=4), devices, 64)
+    again = recalibrate(
+        steps.make_statistics_step(model, devices),
+        variables,
+        split,
+        LoaderOptions(8, 32, crop="plain", mirror=False, threads=4),
+        devices,
+        64,
+    )
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(fixed), jax.tree.leaves(again), strict=True))
 
 
@@ -74,7 +81,7 @@ def test_it_repairs_what_momentum_a_tenth_breaks(split, network):
         parts = [jax.device_get(step(steps.put_state(variables, devices), steps.put_batch(batch, devices))) for batch in stream]
     everything = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)  # [32, channels]: of each device's 2 pictures
     last = jax.tree.map(lambda *leaves: 0.1 * leaves[-2].mean(axis=0) + 0.9 * leaves[-1].mean(axis=0), *parts)
-    fixed = jax.device_get(recalibrate(model, variables, split, options, devices, 64))["batch_stats"]
+    fixed = jax.device_get(recalibrate(steps.make_statistics_step(model, devices), variables, split, options, devices, 64))["batch_stats"]
     for layer in ("bn_conv1", "bn_3a_1x1", "bn_5b_proj"):
         truth = everything[layer]["moving_mean"].astype(np.float64).mean(axis=0)
         spread = everything[layer]["moving_mean"].std(axis=0).mean()

@@ -1,4 +1,9 @@
+import io
 import json
+import time
+
+import pytest
+import rich.console
 
 from i21k.train.report import COLUMNS, Clock, Report, duration, read_metrics, step_line
 
@@ -36,6 +41,30 @@ def test_the_columns_of_the_metrics(tmp_path):
     assert len(COLUMNS) == 13
 
 
+def test_a_run_killed_before_the_row_was_written_does_the_epoch_again(tmp_path, monkeypatch):
+    with Report(tmp_path, 0, 10) as report:
+        monkeypatch.setattr(report, "_write_csv", lambda: None)
+        report.epoch(row(1, 10))
+    with Report(tmp_path, 10, 10) as report:
+        assert report.row_of(10) is None and (tmp_path / "metrics.jsonl").read_text() == ""
+        report.epoch(row(1, 10))
+    assert (tmp_path / "metrics.jsonl").read_text().count('"epoch"') == 2  # kind and number of one record
+
+
+def test_damaged_metrics_are_named(tmp_path):
+    (tmp_path / "metrics.csv").write_text(",".join(COLUMNS) + "\n1,ten" + "," * 11 + "\n")
+    with pytest.raises(ValueError, match=r"line 2 of .*metrics.csv is no row of metrics"):
+        Report(tmp_path, 0, 10)
+
+
+def test_a_narrow_terminal_shows_the_whole_line(tmp_path):
+    out = io.StringIO()
+    console = rich.console.Console(file=out, force_terminal=True, width=80)
+    with Report(tmp_path, 0, 10, console) as report:
+        report.step({"step": 5, "epoch": 1, "loss": 1.0}, "epoch 1/2 | " + "x" * 100 + " | eta 1d09h | input-bound")
+    assert "input-bound" in out.getvalue()
+
+
 def test_the_step_line():
     numbers = {"epoch": 4, "epochs": 40, "step": 100_140, "num_steps": 965_520, "means": {"loss": 6.2141, "top1": 0.123}, "lr": 0.045}
     line = step_line(**numbers, images_per_s=3680.2, step_s=0.139, wait_s=0.003)
@@ -54,9 +83,11 @@ def test_the_clock_leaves_out_what_it_is_told_to():
     clock.lap(64, 1.0)  # not started: a compilation
     assert (clock.train_s, clock.images) == (0, 0)
     clock.lap(64, 0.0)
-    clock.stop()
-    clock.lap(64, 9.0)
     assert (clock.images, clock.steps, clock.wait_s) == (64, 1, 0) and 0 < clock.train_s < 1
+    following = clock.next()
+    time.sleep(0.05)  # belongs to the next lap, not to nobody
+    following.lap(64, 0.0)
+    assert following.train_s >= 0.05
     other = Clock()
     other.restore(clock.state())
     assert other.state() == clock.state()

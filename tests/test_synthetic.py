@@ -120,6 +120,7 @@ def test_logistic_regression_stays_below_half(features: Callable[[np.ndarray], n
 
 
 def test_pack_if_missing(tmp_path: Path) -> None:
+    (tmp_path / "data" / ".packing").mkdir(parents=True)  # a run before was killed
     synthetic.pack_if_missing(tmp_path / "data", 5, seed=0)
     train, val = (shards.open_split(tmp_path / "data", split) for split in ("train", "val"))
     assert (train.num_records, val.num_records) == (5 * K, K)

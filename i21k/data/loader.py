@@ -86,7 +86,8 @@ def _epoch_key(seed: int, epoch: int) -> int:
 
 def num_threads(threads: int) -> int:
     """Return the number of loader threads that 0 stands for: one a core."""
-    return threads or len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return threads or cores
 
 
 class BatchBuilder:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
+from i21k.data import shards
 from i21k.data.pack import PackOptions, pack
 
 Field = np.ndarray  # float32 [S, S]: one number per pixel
@@ -436,8 +437,8 @@ def write_source(folder: Path, per_class: int, *, size_px: int = 72, seed: int =
 
 
 def pack_if_missing(directory: Path, per_class: int, seed: int) -> None:
-    """Draw and pack `per_class` training pictures of each class, and a fifth as many to validate, unless `directory` is there."""
-    if directory.is_dir() and any(directory.iterdir()):
+    """Draw and pack `per_class` training pictures of each class, and a fifth as many to validate, unless `directory` has a dataset."""
+    if (directory / shards.MANIFEST).exists():  # it comes last; what a run that was killed left, the packer clears away
         return
     val_per_class = max(1, per_class // 5)
     print(f"drawing {per_class} + {val_per_class} pictures of each of {len(SYNSETS)} classes into {directory}", flush=True)

@@ -23,7 +23,12 @@ from flax import serialization
 from i21k.labels import ClassList
 
 FORMAT = 1
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, NotADirectoryError)  # what damaged files become when read
 Flat = dict[str, np.ndarray]  # arrays by path, such as params/conv_conv1/kernel
+
+
+class FormatError(ValueError):
+    """A checkpoint that another version of i21k has written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +77,8 @@ class Checkpoints:
         self._directory, self._keep = directory.resolve(), keep
 
     @contextlib.contextmanager
-    def _manager(self) -> Iterator[ocp.CheckpointManager]:
-        options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False, cleanup_tmp_directories=True)
-        with ocp.CheckpointManager(self._directory, options=options) as manager:
+    def _manager(self, **options: bool) -> Iterator[ocp.CheckpointManager]:
+        with ocp.CheckpointManager(self._directory, options=ocp.CheckpointManagerOptions(**options)) as manager:
             yield manager
 
     def steps(self) -> list[int]:
@@ -87,7 +91,7 @@ class Checkpoints:
         """Write a checkpoint and wait until it is there; then remove the ones that are not kept.
 
         Args:
-            step: newer than any there is; newer ones are removed first (they belong to a run that was rolled back).
+            step: those from it on are put aside first (they were damaged, or belong to a run that was rolled back).
             tree: nested dict of arrays.
             meta: JSON; `epoch_done` (bool) says whether this is a finished epoch's.
 
@@ -99,15 +103,11 @@ class Checkpoints:
         for path, array in arrays.items():
             if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
                 raise ValueError(f"{path} is not finite at step {step}; it is not saved, and earlier checkpoints stay")
-        self.discard_after(step - 1)
-        needed = sum(array.nbytes for array in arrays.values())
-        self._directory.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._directory).free
-        if free < 1.1 * needed:
-            there = f"{free / 2**20:.0f} MiB free, a checkpoint needs {needed / 2**20:.0f} MiB"
-            raise OSError(f"{self._directory} has {there}; make room, or lower --config.log.keep_checkpoints")
+        self._put_aside(step)
+        self.check_room(sum(array.nbytes for array in arrays.values()))
         meta = {"format": FORMAT, "step": step, **meta, "digests": {path: _digest(array) for path, array in arrays.items()}}
-        with self._manager() as manager:
+        meta["meta_digest"] = _digest_of_meta(meta)
+        with self._manager(create=True, enable_async_checkpointing=False, cleanup_tmp_directories=True) as manager:
             args = ocp.args.Composite(state=ocp.args.PyTreeSave(_nest(arrays)), meta=ocp.args.JsonSave(meta))
             if not manager.save(step, args=args, force=True) or step not in self.steps():
                 raise OSError(f"the checkpoint of step {step} was not written to {self._directory}")
@@ -125,24 +125,36 @@ class Checkpoints:
             superfluous += epochs[: -self._keep]
         return [step for step in superfluous if step != newest]
 
-    def discard_after(self, step: int) -> None:
-        """Remove checkpoints newer than `step`."""
-        for newer in self.steps():
-            if newer > step:
-                shutil.rmtree(self._directory / str(newer))
+    def check_room(self, num_bytes: int) -> None:
+        """Raise an `OSError` if the disk has no room for a checkpoint of so many bytes; makes the directory."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._directory).free
+        if free < 1.1 * num_bytes:
+            there = f"{free / 2**20:.0f} MiB free, a checkpoint needs {num_bytes / 2**20:.0f} MiB"
+            raise OSError(f"{self._directory} has {there}; make room, or keep fewer with --config.log.keep_checkpoints=2")
+
+    def _put_aside(self, step: int) -> None:
+        """Rename checkpoints from `step` on: they were passed over as damaged, or belong to a run that was rolled back."""
+        for newer in (s for s in self.steps() if s >= step):
+            aside = self._directory / f"{newer}.aside"
+            shutil.rmtree(aside, ignore_errors=True)
+            (self._directory / str(newer)).rename(aside)
 
     def newest(self) -> Checkpoint | None:
         """Restore the newest intact checkpoint, saying which ones are damaged; None if there is none at all.
 
         Raises:
             ValueError: if there are checkpoints and all are damaged.
+            FormatError: if the newest was written by a version of i21k with another format.
         """
         steps = self.steps()
         faults = []
         for step in reversed(steps):
             try:
                 return self._restore(step)
-            except Exception as error:  # whatever Orbax, TensorStore or JSON makes of damaged files
+            except FormatError:
+                raise
+            except _DAMAGE as error:  # others (a disk that does not answer, memory) say nothing about the checkpoint
                 faults.append(f"step {step}: {error}".splitlines()[0])
                 logging.getLogger("i21k").warning(
                     "checkpoint %s is damaged (%s); trying the one before", self._directory / str(step), error
@@ -158,13 +170,15 @@ class Checkpoints:
             return {}
 
     def _restore(self, step: int) -> Checkpoint:
-        with self._manager() as manager:
+        with self._manager(read_only=True) as manager:  # a run may be writing here
             # What was saved as NumPy arrays comes back as NumPy arrays, on any machine.
             args = ocp.args.Composite(state=ocp.args.PyTreeRestore(), meta=ocp.args.JsonRestore())
             restored = manager.restore(step, args=args)
         tree, meta = restored["state"], restored["meta"]
-        if meta.get("format") != FORMAT:
-            raise ValueError(f"its format is {meta.get('format')!r}; this version reads {FORMAT}")
+        if meta["format"] != FORMAT:
+            raise FormatError(f"{self._directory / str(step)} has format {meta['format']!r}; this version of i21k reads {FORMAT}")
+        if meta["meta_digest"] != _digest_of_meta(meta):
+            raise ValueError("what stands beside the arrays is not what was saved (its SHA-256 differs)")
         found = {path: _digest(array) for path, array in _flatten(tree).items()}
         for path in sorted(set(found) | set(meta["digests"])):
             if found.get(path) != meta["digests"].get(path):
@@ -188,6 +202,11 @@ def _nest(arrays: Flat) -> dict[str, Any]:
             branch = branch.setdefault(parent, {})
         branch[name] = array
     return tree
+
+
+def _digest_of_meta(meta: Mapping[str, Any]) -> str:
+    canonical = json.dumps({key: value for key, value in meta.items() if key != "meta_digest"}, sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _digest(array: np.ndarray) -> str:

@@ -5,6 +5,7 @@ dataclasses, so that a key that nobody reads, or one that is missing, cannot exi
 """
 
 import dataclasses
+import math
 import typing
 from typing import Any, Literal
 
@@ -87,6 +88,8 @@ class Config:
 
     def __post_init__(self) -> None:
         data, opt, model, log = self.data, self.optimizer, self.model, self.log
+        if self.seed >= 2**63:
+            raise ValueError(f"config.seed is {self.seed}; expected below 2**63")
         at_least: list[tuple[str, float, int]] = [
             ("seed", self.seed, 0),
             ("epochs", self.epochs, 1),
@@ -104,7 +107,7 @@ class Config:
             ("log.keep_checkpoints", log.keep_checkpoints, 0),
         ]
         for key, value, least in at_least:
-            if not value >= least:  # so that NaN is refused too
+            if not least <= value < math.inf:  # so that NaN is refused too
                 raise ValueError(f"config.{key} is {value}; expected at least {least}")
         above_zero: list[tuple[str, float, float]] = [
             ("data.crop_fraction", data.crop_fraction, 1),
@@ -117,6 +120,8 @@ class Config:
                 raise ValueError(f"config.{key} is {value}; expected above 0 and at most {most}")
         if not 0 <= model.bn_momentum < 1:
             raise ValueError(f"config.model.bn_momentum is {model.bn_momentum}; expected 0 (the revision's own) up to below 1")
+        if opt.momentum >= 1:
+            raise ValueError(f"config.optimizer.momentum is {opt.momentum}; expected 0 up to below 1")
 
 
 def parse(config: ConfigDict) -> Config:

@@ -8,9 +8,11 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SAME_S = 0.3  # a launcher that passes Ctrl-C on makes two of one
 
 
 class Interrupted(Exception):
@@ -43,14 +45,18 @@ def watch(say: Callable[[str], None]) -> Iterator[Interruption]:
         return
 
     def read() -> None:
+        first_at = 0.0
         while data := receiver.recv(1):  # an empty read: closed, the block is over
             signum = data[0]
             if signum not in SIGNALS:
                 continue
+            now = time.monotonic()
+            if interruption and now - first_at < _SAME_S:
+                continue
             if interruption:
                 say("second signal: leaving at once; the last checkpoint stays")
                 os._exit(128 + signum)
-            interruption.signum = signum
+            interruption.signum, first_at = signum, now
             say(f"{signal.Signals(signum).name}: saving a checkpoint after this step, then leaving (once more: leave at once)")
 
     receiver, sender = socket.socketpair()

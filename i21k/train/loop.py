@@ -4,13 +4,14 @@ The order of an epoch is a contract: train to its last step -> checkpoint -> eva
 comes back to the checkpoint and does what is missing, so that every epoch has one row and every row a checkpoint.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import optax
@@ -18,7 +19,6 @@ from flax import serialization
 from ml_collections import ConfigDict
 
 from i21k.data import loader, shards
-from i21k.model.inception_bn import InceptionBN
 from i21k.train import facts, interruption, steps, workdir
 from i21k.train.checkpoint import Checkpoints
 from i21k.train.config import Config, parse
@@ -40,9 +40,9 @@ class Run:
     devices: list[jax.Device]
     train_split: shards.Split
     val_split: shards.Split | None
-    model: InceptionBN
     train_step: Callable[[steps.TrainState, steps.DeviceBatch], steps.TrainState]
     eval_step: Callable[[Any, steps.DeviceBatch], Sums]
+    statistics_step: Callable[[Any, steps.DeviceBatch], Any]
     schedule: optax.Schedule
     num_steps: int
     state: steps.TrainState
@@ -73,11 +73,12 @@ def run(config: ConfigDict, directory: str | Path) -> Path:
     devices = facts.find_devices(cfg)
     directory = Path(directory)
     with workdir.locked(directory), interruption.watch(_say) as interrupted:
-        workdir.check_config(directory, cfg)
         train_split, val_split = _open_data(cfg)
+        if interrupted:  # while pictures were drawn
+            _leave(interrupted)
         facts.say_run(_say, cfg, directory, devices, train_split, val_split)
-        warnings.filterwarnings("error", message="Some donated buffers were not usable")
-        with _open_run(cfg, directory, devices, train_split, val_split, interrupted) as this:
+        with warnings.catch_warnings(), _open_run(cfg, directory, devices, train_split, val_split, interrupted) as this:
+            warnings.filterwarnings("error", message="Some donated buffers were not usable")
             _run_epochs(this)
     return directory
 
@@ -101,12 +102,12 @@ def _run_epochs(run: Run) -> None:
 def _train_epoch(run: Run, epoch: int) -> None:
     last = run.epoch_end(epoch)
     since, window = Totals.fetch(run.state.sums), Clock()
-    with loader.batches(run.train_split, train_options(run.cfg), run.step, last) as batches:
+    with loader.batches(run.train_split, train_options(run.cfg), run.step, last) as batches, Feeder(batches, run.devices) as feeder:
         if run.compiled:
             run.clock.start()
             window.start()
         while run.step < last:
-            wait_s = _one_step(run, batches)
+            wait_s = _one_step(run, feeder)
             for clock in (run.clock, window):
                 clock.lap(run.cfg.batch_size, wait_s)
             if run.step % run.cfg.log.every_steps == 0 or run.step == last:
@@ -114,30 +115,55 @@ def _train_epoch(run: Run, epoch: int) -> None:
             if run.interruption:
                 _check_finite(run, Totals.fetch(run.state.sums))
                 _save(run, epoch)
-                _leave(run)
+                _leave(run.interruption)
 
 
-def _one_step(run: Run, batches: Iterator[loader.Batch]) -> float:
-    """Do a step while the devices are busy with the one before; return the seconds that they were idle for want of data."""
-    asked = time.perf_counter()
-    batch = next(batches)
+def _one_step(run: Run, feeder: "Feeder") -> float:
+    """Start a step when the one before is done; return the seconds that the devices were idle for want of data."""
+    jax.block_until_ready(run.state.step)
+    started = time.perf_counter()
+    batch, on_devices = feeder.take()
+    wait_s = time.perf_counter() - started
     if not run.compiled:
         facts.say_first_batch(run.report.say, batch)
-    on_devices = steps.put_batch(batch, run.devices)
-    wait_s = time.perf_counter() - asked if run.state.step.is_ready() else 0.0  # type: ignore[attr-defined]
-    jax.block_until_ready(run.state.step)  # no more than one batch waits on the devices
     run.state = run.train_step(run.state, on_devices)
     run.step += 1
     if not run.compiled:
         jax.block_until_ready(run.state.step)
         run.compiled = True  # and the clocks, which were not running yet, start with their next lap
-        run.report.say(f"first step {time.perf_counter() - asked:.1f} s | {facts.peak_memory(run.devices)}")
+        run.report.say(f"first step {time.perf_counter() - started:.1f} s | {facts.peak_memory(run.devices)}")
     return wait_s
 
 
-def _leave(run: Run) -> None:
-    assert run.interruption.signum is not None
-    raise interruption.Interrupted(run.interruption.signum)
+class Feeder:
+    """Sends the next batch to the devices while they work on the one before: a thread, one batch ahead."""
+
+    def __init__(self, batches: Iterator[loader.Batch], devices: list[jax.Device]) -> None:
+        self._batches, self._devices = batches, devices
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "feeder")
+        self._next = self._thread.submit(self._send)
+
+    def __enter__(self) -> "Feeder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)  # waits for a batch on its way; the loader may be closed only then
+
+    def _send(self) -> tuple[loader.Batch, steps.DeviceBatch] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else (batch, steps.put_batch(batch, self._devices))
+
+    def take(self) -> tuple[loader.Batch, steps.DeviceBatch]:
+        """Wait for the next batch: on the host, and on the devices."""
+        taken = self._next.result()
+        assert taken is not None, "the stream of batches ended before the epoch"
+        self._next = self._thread.submit(self._send)
+        return taken
+
+
+def _leave(interrupted: interruption.Interruption) -> NoReturn:
+    assert interrupted.signum is not None
+    raise interruption.Interrupted(interrupted.signum)
 
 
 def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Totals, Clock]:
@@ -159,9 +185,7 @@ def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Total
     )
     numbers = {"step": run.step, "epoch": epoch + 1, "lr": lr, **means}
     run.report.step(numbers | {"images_per_s": window.images_per_s(), "data_wait_fraction": window.wait_fraction()}, line)
-    fresh = Clock()
-    fresh.start()
-    return now, fresh
+    return now, window.next()
 
 
 def _finish_epoch(run: Run, epoch: int) -> None:
@@ -171,17 +195,16 @@ def _finish_epoch(run: Run, epoch: int) -> None:
     row |= {"train_loss": means["loss"], "train_top1": means["top1"], "train_top5": means["top5"]}
     line = f"epoch {epoch + 1}/{run.cfg.epochs} done | train loss {means['loss']:.3f} top1 {means['top1']:.1%}"
     if run.val_split is not None:
-        start = time.perf_counter()
+        start, stop = time.perf_counter(), lambda: bool(run.interruption)
         variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
-        if run.cfg.evaluation.recalibrate_bn:
-            variables = recalibrate(
-                run.model, variables, run.train_split, train_options(run.cfg), run.devices, run.cfg.evaluation.recalibrate_bn
-            )
-        totals = evaluate(
-            run.eval_step, variables, run.val_split, eval_options_of(run.cfg, len(run.devices)), run.devices, lambda: bool(run.interruption)
-        )
+        if num_images := run.cfg.evaluation.recalibrate_bn:
+            options = train_options(run.cfg)
+            variables = recalibrate(run.statistics_step, variables, run.train_split, options, run.devices, num_images, stop)
+            if variables is None:
+                _leave(run.interruption)
+        totals = evaluate(run.eval_step, variables, run.val_split, eval_options_of(run.cfg, len(run.devices)), run.devices, stop)
         if totals is None:  # the checkpoint of this epoch is there; the next start evaluates it
-            _leave(run)
+            _leave(run.interruption)
         assert totals is not None
         val = totals.means()
         row |= {f"val_{key}": value for key, value in val.items()}
@@ -206,7 +229,7 @@ def _check_finite(run: Run, totals: Totals) -> None:
         last = f"step {steps_saved[-1]:,}" if steps_saved else "none"
         raise ValueError(
             f"the loss is {totals.loss} at step {run.step:,}, learning rate {lr:g}; the last good checkpoint is {last};"
-            " try a lower --config.optimizer.learning_rate or more warmup_epochs"
+            " try a lower --config.optimizer.learning_rate or more warmup_epochs in another --workdir"
         )
 
 
@@ -272,7 +295,7 @@ def _open_run(
     facts.say_model(_say, model, state, cfg.image_size)
     clock, step = Clock(), 0
     if (restored := checkpoints.newest()) is not None:
-        workdir.check_checkpoint(restored, train_split, num_steps)
+        workdir.check_checkpoint(directory, restored, cfg, train_split, num_steps)
         state, step = restored.into(state), restored.step
         clock.restore(restored.meta["clock"])
         _say(f"resuming at step {step:,} of {num_steps:,}")
@@ -280,6 +303,7 @@ def _open_run(
             _say(
                 f"trained on {before['count']} x {before['kind']} before, {now['count']} x {now['kind']} now: not bit for bit the same run"
             )
+    checkpoints.check_room(sum(x.nbytes for x in jax.tree.leaves(state)))  # now, not after the first epoch
     workdir.write_config(directory, cfg)
     with Report(directory, step, num_steps) as report:
         yield Run(
@@ -290,9 +314,9 @@ def _open_run(
             devices=devices,
             train_split=train_split,
             val_split=val_split,
-            model=model,
             train_step=steps.make_train_step(model, optimizer, devices),
             eval_step=steps.make_eval_step(model, devices),
+            statistics_step=steps.make_statistics_step(model, devices),
             schedule=schedule,
             num_steps=num_steps,
             state=steps.put_state(state, devices),

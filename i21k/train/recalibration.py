@@ -6,40 +6,44 @@ has momentum 0.1, so that what it calls moving averages is nearly the last batch
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from i21k.data import loader, shards
-from i21k.model.inception_bn import InceptionBN
 from i21k.train import steps
 
 
 def recalibrate(
-    model: InceptionBN,
+    statistics_step: Callable[[Any, steps.DeviceBatch], Any],
     variables: Any,
     split: shards.Split,
     options: loader.LoaderOptions,
     devices: Sequence[jax.Device],
     num_images: int,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Any:
     """Return `variables`, on the devices, with statistics computed anew from the first pictures of the training stream.
+
+    None if `should_stop` said so between two batches.
 
     The same for any number of loader threads and workers. On more devices each sees smaller batches, which normalise a little differently.
 
     Args:
-        model: the network.
+        statistics_step: of `steps.make_statistics_step`.
         variables: its parameters and statistics.
         split: of training pictures.
         options: of the loader; its seed chooses the pictures.
         devices: to run on.
-        num_images: rounded up to whole batches.
+        num_images: at least 1, rounded up to whole batches.
+        should_stop: asked after each batch.
     """
+    if num_images < 1:
+        raise ValueError(f"recalibrate_bn is {num_images}; expected at least 1 picture")
     batch_size = -(-options.batch_size // len(devices)) * len(devices)
     num_steps = -(-num_images // batch_size)
-    statistics_step = steps.make_statistics_step(model, devices)
     variables = steps.put_state(variables, devices)
     population: Population | None = None
     with loader.batches(split, dataclasses.replace(options, batch_size=batch_size), 0, num_steps) as batches:
@@ -47,6 +51,8 @@ def recalibrate(
             parts = jax.device_get(statistics_step(variables, steps.put_batch(batch, devices)))
             population = population or Population(parts)
             population.add(parts)
+            if should_stop():
+                return None
     assert population is not None
     return {"params": variables["params"], "batch_stats": steps.put_state(population.statistics(), devices)}
 

@@ -5,13 +5,13 @@ Nothing here touches a device; numbers arrive as Python floats.
 
 import csv
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import rich.console
 import rich.progress
+import rich.table
 import tensorboardX
 
 COLUMNS = (
@@ -43,9 +43,11 @@ class Clock:
             self.steps += 1
         self._since = now
 
-    def stop(self) -> None:
-        """Leave out what comes now."""
-        self._since = None
+    def next(self) -> "Clock":
+        """Return an empty clock that goes on from the last lap."""
+        following = Clock()
+        following._since = self._since
+        return following
 
     def images_per_s(self) -> float:
         return self.images / self.train_s if self.train_s else 0.0
@@ -65,14 +67,15 @@ class Clock:
 class Report:
     """Writes a run's lines and files; rows after `restored_step` belong to a run that was cut off and are dropped."""
 
-    def __init__(self, workdir: Path, restored_step: int, num_steps: int) -> None:
+    def __init__(self, workdir: Path, restored_step: int, num_steps: int, console: rich.console.Console | None = None) -> None:
         self._workdir, self._num_steps = workdir, num_steps
         self._csv, self._jsonl = workdir / "metrics.csv", workdir / "metrics.jsonl"
         self.rows = [row for row in read_metrics(workdir) if int(row["step"]) <= restored_step]
         self._write_csv()
         lines = self._jsonl.read_text().splitlines() if self._jsonl.exists() else []
-        _replace(self._jsonl, "".join(f"{line}\n" for line in lines if _step_of(line) <= restored_step))
+        _replace(self._jsonl, "".join(f"{line}\n" for line in lines if self._stays(line, restored_step)))
         self._tensorboard = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=restored_step + 1)
+        self._console = console or rich.console.Console()
         self._progress: rich.progress.Progress | None = None
         self._task: rich.progress.TaskID | None = None
 
@@ -82,6 +85,14 @@ class Report:
     def __exit__(self, *_: object) -> None:
         self._end_progress()
         self._tensorboard.close()
+
+    def _stays(self, line: str, restored_step: int) -> bool:
+        """Whether a line of metrics.jsonl belongs to the run as restored: an epoch's only with its row, which is written last."""
+        try:
+            record = json.loads(line)
+            return int(record["step"]) <= restored_step and (record["kind"] != "epoch" or self.row_of(record["step"]) is not None)
+        except (ValueError, KeyError, TypeError):  # a line that was cut off
+            return False
 
     def row_of(self, step: int) -> dict[str, str] | None:
         """Return the epoch's row that was written at `step`, if it was."""
@@ -100,7 +111,7 @@ class Report:
         for key, value in numbers.items():
             if key not in ("step", "epoch"):
                 self._tensorboard.add_scalar(f"step/{key}", value, int(numbers["step"]))
-        if sys.stdout.isatty():
+        if self._console.is_terminal:
             self._advance(int(numbers["step"]), line)
         else:
             self.say(line)
@@ -109,14 +120,15 @@ class Report:
         """Write an epoch's row everywhere and draw the learning curve again; missing values stay empty."""
         self._end_progress()
         row = {key: _text(numbers.get(key)) for key in COLUMNS}
-        self.rows = [other for other in self.rows if int(other["step"]) < int(row["step"])] + [row]
-        self._write_csv()
+        rows = [other for other in self.rows if int(other["step"]) < int(row["step"])] + [row]
         self._append({"kind": "epoch", **{k: numbers[k] for k in COLUMNS if k in numbers}})
         for key in COLUMNS[2:]:
             if key in numbers:
                 self._tensorboard.add_scalar(f"epoch/{key}", numbers[key], int(numbers["step"]))
         self._tensorboard.flush()
-        draw_learning_curve(self.rows, self._workdir / "learning_curve.png")
+        draw_learning_curve(rows, self._workdir / "learning_curve.png")
+        self.rows = rows
+        self._write_csv()  # last: a run that comes back finds the epoch done with all its records, or does it again
 
     def _append(self, record: dict[str, Any]) -> None:
         with self._jsonl.open("a") as file:
@@ -132,8 +144,9 @@ class Report:
 
     def _advance(self, step: int, line: str) -> None:
         if self._progress is None:
-            columns = (rich.progress.BarColumn(bar_width=20), rich.progress.TextColumn("{task.description}"))
-            self._progress = rich.progress.Progress(*columns, console=rich.console.Console())
+            wrapped = rich.progress.TextColumn("{task.description}", table_column=rich.table.Column(overflow="fold"))
+            bar = rich.progress.BarColumn(bar_width=12)
+            self._progress = rich.progress.Progress(bar, wrapped, console=self._console)
             self._task = self._progress.add_task(line, total=self._num_steps)
             self._progress.start()
         assert self._task is not None
@@ -151,7 +164,11 @@ def read_metrics(workdir: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row.get("step")]
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows, 2):
+        if set(row) != set(COLUMNS) or not (row["epoch"] or "").isdecimal() or not (row["step"] or "").isdecimal():
+            raise ValueError(f"line {number} of {path} is no row of metrics; restore the file, or move it away")
+    return rows
 
 
 def step_line(
@@ -217,13 +234,6 @@ def draw_learning_curve(rows: list[dict[str, str]], path: Path) -> None:
 
 def _text(value: Any) -> str:
     return "" if value is None else repr(round(value, 9)) if isinstance(value, float) else str(value)
-
-
-def _step_of(line: str) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # a line that was cut off
-        return sys.maxsize
 
 
 def _replace(path: Path, text: str) -> None:

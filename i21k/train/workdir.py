@@ -16,10 +16,10 @@ import jax
 
 from i21k.data.shards import Split
 from i21k.model.inception_bn import InceptionBN
-from i21k.train.checkpoint import Checkpoint, Checkpoints
+from i21k.train.checkpoint import Checkpoint
 from i21k.train.config import Config
 
-# What may differ when a run goes on: it changes speed, memory, place or what is kept, not the numbers. The rest may not.
+# What may differ when a run goes on: speed, memory, place, what is kept and how it is evaluated, but not the training.
 CHANGEABLE = {
     "devices",
     "data.directory",  # the same pictures elsewhere; their fingerprint is compared
@@ -42,7 +42,7 @@ def locked(directory: Path) -> Iterator[None]:
     Raises:
         ValueError: if it cannot be written, or another run holds it.
     """
-    path = directory / "lock"
+    path, was_there = directory / "lock", directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
@@ -62,29 +62,13 @@ def locked(directory: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield
-        file.truncate(0)  # the empty file stays: removing it would race with the next run
-
-
-def check_config(directory: Path, cfg: Config) -> None:
-    """Refuse to go on from a checkpoint with another recipe.
-
-    Raises:
-        ValueError: naming each key that differs, with both values.
-    """
-    path = directory / "config.json"
-    if not path.exists() or not Checkpoints(directory / "checkpoints").steps():
-        return
-    try:
-        before = _flat(json.loads(path.read_text()))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it, or start anew with another --workdir") from error
-    now = _flat(dataclasses.asdict(cfg))
-    changeable = CHANGEABLE | ({"epochs"} if cfg.optimizer.schedule == "constant" else set())  # a cosine's shape depends on its length
-    different = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in changeable]
-    if different:
-        changes = "; ".join(f"config.{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in different)
-        raise ValueError(f"{directory} was started with another recipe: {changes}; go on with the old values, or choose another --workdir")
+        try:
+            yield
+        finally:
+            file.truncate(0)  # the empty file stays where a run does: removing it would race with the next one
+            if not was_there and [p.name for p in directory.iterdir()] == ["lock"]:
+                path.unlink()
+                directory.rmdir()
 
 
 def write_config(directory: Path, cfg: Config) -> None:
@@ -94,21 +78,27 @@ def write_config(directory: Path, cfg: Config) -> None:
     temporary.replace(directory / "config.json")
 
 
-def check_checkpoint(checkpoint: Checkpoint, split: Split, num_steps: int) -> None:
-    """Refuse to go on with other data than the checkpoint was trained on; the place where it lies does not matter.
+def check_checkpoint(directory: Path, checkpoint: Checkpoint, cfg: Config, split: Split, num_steps: int) -> None:
+    """Refuse to go on with another recipe or other data than the checkpoint's; the place where the data lies does not matter.
 
     Raises:
-        ValueError: naming the difference.
+        ValueError: naming each difference, with both values.
     """
     if "data" not in checkpoint.meta:
         raise ValueError("the working directory holds an imported model, not a run to go on with; choose another --workdir")
+    before, now = _flat(checkpoint.meta["config"]), _flat(dataclasses.asdict(cfg))
+    changeable = CHANGEABLE | ({"epochs"} if cfg.optimizer.schedule == "constant" else set())  # a cosine's shape depends on its length
+    different = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in changeable]
+    if different:
+        changes = "; ".join(f"config.{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in different)
+        raise ValueError(f"{directory} was started with another recipe: {changes}; go on with the old values, or choose another --workdir")
     if difference := checkpoint.classes.difference(split.classes):
         raise ValueError(f"{split.directory} has another class list than the checkpoint: {difference}; use the data it was trained on")
-    before = checkpoint.meta["data"]
-    if before["fingerprint"] != split.fingerprint:
+    data = checkpoint.meta["data"]
+    if data["fingerprint"] != split.fingerprint:
         raise ValueError(
-            f"{split.directory} holds other pictures than the checkpoint was trained on: it had {before['num_records']:,} records of"
-            f" fingerprint {before['fingerprint'][:12]}, this has {split.num_records:,} of {split.fingerprint[:12]}; use the old data, or"
+            f"{split.directory} holds other pictures than the checkpoint was trained on: it had {data['num_records']:,} records of"
+            f" fingerprint {data['fingerprint'][:12]}, this has {split.num_records:,} of {split.fingerprint[:12]}; use the old data, or"
             " choose another --workdir"
         )
     if checkpoint.step > num_steps:
