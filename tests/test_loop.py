@@ -236,7 +236,7 @@ def test_fewer_devices_than_asked_for(recipe, tmp_path):
 
 
 def test_a_silent_fall_back_to_the_cpu_is_named(recipe, tmp_path, monkeypatch):
-    errors = {"cuda": "Unable to load cuDNN. Is it installed?\nmore"}
+    errors = {"tpu": "no libtpu.so", "cuda": "Unable to load cuDNN. Is it installed?\nmore"}
     monkeypatch.setattr(jax._src.xla_bridge, "_backend_errors", errors, raising=True)
     recipe.devices = 8
     with pytest.raises(ValueError, match=r"4 cpu devices \(JAX fell back to the CPU: cuda: Unable to load cuDNN. Is it installed\?\); use"):

@@ -77,7 +77,7 @@ class Checkpoints:
         self._directory, self._keep = directory.resolve(), keep
 
     @contextlib.contextmanager
-    def _manager(self, **options: bool) -> Iterator[ocp.CheckpointManager]:
+    def _manager(self, **options: Any) -> Iterator[ocp.CheckpointManager]:
         with ocp.CheckpointManager(self._directory, options=ocp.CheckpointManagerOptions(**options)) as manager:
             yield manager
 
@@ -170,7 +170,7 @@ class Checkpoints:
             return {}
 
     def _restore(self, step: int) -> Checkpoint:
-        with self._manager(read_only=True) as manager:  # a run may be writing here
+        with self._manager(read_only=True, create=False, save_interval_steps=0) as manager:  # a run may be writing here
             # What was saved as NumPy arrays comes back as NumPy arrays, on any machine.
             args = ocp.args.Composite(state=ocp.args.PyTreeRestore(), meta=ocp.args.JsonRestore())
             restored = manager.restore(step, args=args)

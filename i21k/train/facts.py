@@ -40,7 +40,8 @@ def find_devices(cfg: Config) -> list[jax.Device]:
 
 def why_no_gpu() -> str:
     """Say why JAX uses the CPU although there may be a GPU; empty if there is none to be seen."""
-    errors = getattr(jax._src.xla_bridge, "_backend_errors", {})  # JAX has no public way to ask
+    errors = dict(getattr(jax._src.xla_bridge, "_backend_errors", {}))  # JAX has no public way to ask
+    errors.pop("tpu", None)  # it looks for one everywhere
     if errors:
         return "JAX fell back to the CPU: " + "; ".join(f"{name}: {str(error).splitlines()[0]}" for name, error in errors.items())
     if Path("/proc/driver/nvidia").exists():
