@@ -84,10 +84,13 @@ def test_the_clock_leaves_out_what_it_is_told_to():
     assert (clock.train_s, clock.images) == (0, 0)
     clock.lap(64, 0.0)
     assert (clock.images, clock.steps, clock.wait_s) == (64, 1, 0) and 0 < clock.train_s < 1
+    time.sleep(0.05)
+    clock.settle()  # the step that was started last has ended
+    assert clock.train_s >= 0.05 and (clock.images, clock.steps) == (64, 1)
     following = clock.next()
     time.sleep(0.05)  # belongs to the next lap, not to nobody
     following.lap(64, 0.0)
-    assert following.train_s >= 0.05
+    assert 0.05 <= following.train_s < 1 and following.steps == 1
     other = Clock()
     other.restore(clock.state())
     assert other.state() == clock.state()

@@ -4,7 +4,6 @@ The order of an epoch is a contract: train to its last step -> checkpoint -> eva
 comes back to the checkpoint and does what is missing, so that every epoch has one row and every row a checkpoint.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import time
@@ -19,10 +18,10 @@ from flax import serialization
 from ml_collections import ConfigDict
 
 from i21k.data import loader, shards
-from i21k.train import facts, interruption, steps, workdir
+from i21k.train import facts, feed, interruption, steps, workdir
 from i21k.train.checkpoint import Checkpoints
 from i21k.train.config import Config, parse
-from i21k.train.evaluation import eval_options, evaluate
+from i21k.train.evaluation import evaluate
 from i21k.train.metrics import Sums, Totals
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.recalibration import recalibrate
@@ -73,7 +72,7 @@ def run(config: ConfigDict, directory: str | Path) -> Path:
     devices = facts.find_devices(cfg)
     directory = Path(directory)
     with workdir.locked(directory), interruption.watch(_say) as interrupted:
-        train_split, val_split = _open_data(cfg)
+        train_split, val_split = feed.open_data(cfg)
         if interrupted:  # while pictures were drawn
             _leave(interrupted)
         facts.say_run(_say, cfg, directory, devices, train_split, val_split)
@@ -102,7 +101,10 @@ def _run_epochs(run: Run) -> None:
 def _train_epoch(run: Run, epoch: int) -> None:
     last = run.epoch_end(epoch)
     since, window = Totals.fetch(run.state.sums), Clock()
-    with loader.batches(run.train_split, train_options(run.cfg), run.step, last) as batches, Feeder(batches, run.devices) as feeder:
+    with (
+        loader.batches(run.train_split, feed.train_options(run.cfg), run.step, last) as batches,
+        feed.Feeder(batches, run.devices) as feeder,
+    ):
         if run.compiled:
             run.clock.start()
             window.start()
@@ -118,7 +120,7 @@ def _train_epoch(run: Run, epoch: int) -> None:
                 _leave(run.interruption)
 
 
-def _one_step(run: Run, feeder: "Feeder") -> float:
+def _one_step(run: Run, feeder: feed.Feeder) -> float:
     """Start a step when the one before is done; return the seconds that the devices were idle for want of data."""
     jax.block_until_ready(run.state.step)
     started = time.perf_counter()
@@ -135,32 +137,6 @@ def _one_step(run: Run, feeder: "Feeder") -> float:
     return wait_s
 
 
-class Feeder:
-    """Sends the next batch to the devices while they work on the one before: a thread, one batch ahead."""
-
-    def __init__(self, batches: Iterator[loader.Batch], devices: list[jax.Device]) -> None:
-        self._batches, self._devices = batches, devices
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "feeder")
-        self._next = self._thread.submit(self._send)
-
-    def __enter__(self) -> "Feeder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(cancel_futures=True)  # waits for a batch on its way; the loader may be closed only then
-
-    def _send(self) -> tuple[loader.Batch, steps.DeviceBatch] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else (batch, steps.put_batch(batch, self._devices))
-
-    def take(self) -> tuple[loader.Batch, steps.DeviceBatch]:
-        """Wait for the next batch: on the host, and on the devices."""
-        taken = self._next.result()
-        assert taken is not None, "the stream of batches ended before the epoch"
-        self._next = self._thread.submit(self._send)
-        return taken
-
-
 def _leave(interrupted: interruption.Interruption) -> NoReturn:
     assert interrupted.signum is not None
     raise interruption.Interrupted(interrupted.signum)
@@ -169,6 +145,8 @@ def _leave(interrupted: interruption.Interruption) -> NoReturn:
 def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Totals, Clock]:
     """Fetch the sums, say what the steps since the last line did, and start a new window."""
     now = Totals.fetch(run.state.sums)
+    for clock in (run.clock, window):
+        clock.settle()  # the fetch has waited for the last step
     _check_finite(run, now)
     means, lr = (now - since).means(), float(run.schedule(run.step - 1))
     num_laps = max(window.steps, 1)
@@ -198,11 +176,11 @@ def _finish_epoch(run: Run, epoch: int) -> None:
         start, stop = time.perf_counter(), lambda: bool(run.interruption)
         variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
         if num_images := run.cfg.evaluation.recalibrate_bn:
-            options = train_options(run.cfg)
+            options = feed.train_options(run.cfg)
             variables = recalibrate(run.statistics_step, variables, run.train_split, options, run.devices, num_images, stop)
             if variables is None:
                 _leave(run.interruption)
-        totals = evaluate(run.eval_step, variables, run.val_split, eval_options_of(run.cfg, len(run.devices)), run.devices, stop)
+        totals = evaluate(run.eval_step, variables, run.val_split, feed.val_options(run.cfg, len(run.devices)), run.devices, stop)
         if totals is None:  # the checkpoint of this epoch is there; the next start evaluates it
             _leave(run.interruption)
         assert totals is not None
@@ -235,45 +213,6 @@ def _check_finite(run: Run, totals: Totals) -> None:
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-def train_options(cfg: Config) -> loader.LoaderOptions:
-    """Return how a recipe loads its training pictures."""
-    return loader.LoaderOptions(
-        batch_size=cfg.batch_size,
-        image_size=cfg.image_size,
-        crop=cfg.data.crop,
-        crop_fraction=cfg.data.crop_fraction,
-        min_area=cfg.data.min_area,
-        mirror=cfg.data.mirror,
-        seed=cfg.seed,
-        threads=cfg.data.threads,
-        workers=cfg.data.workers,
-    )
-
-
-def eval_options_of(cfg: Config, num_devices: int) -> loader.LoaderOptions:
-    """Return how a recipe loads its validation pictures."""
-    batch_size, data = cfg.evaluation.batch_size, cfg.data
-    return eval_options(batch_size, cfg.image_size, data.crop_fraction, num_devices, data.threads, data.workers)
-
-
-def _open_data(cfg: Config) -> tuple[shards.Split, shards.Split | None]:
-    directory = Path(cfg.data.directory)
-    if cfg.data.synthetic_per_class:
-        from i21k.data import synthetic
-
-        synthetic.pack_if_missing(directory, cfg.data.synthetic_per_class, cfg.seed)
-    train_split = shards.open_split(directory, cfg.data.train_split)
-    if train_split.num_records < cfg.batch_size:
-        there = f"the {train_split.num_records} pictures of split {cfg.data.train_split!r} of {directory}"
-        raise ValueError(f"batch_size {cfg.batch_size} is more than {there}; try --config.batch_size={train_split.num_records} or less")
-    if cfg.data.val_split not in shards.splits(directory):
-        return train_split, None
-    val_split = shards.open_split(directory, cfg.data.val_split)
-    if difference := train_split.classes.difference(val_split.classes):
-        raise ValueError(f"{directory}: the class lists of its splits differ ({difference}); pack it again")
-    return train_split, val_split
 
 
 @contextlib.contextmanager

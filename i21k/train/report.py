@@ -43,6 +43,13 @@ class Clock:
             self.steps += 1
         self._since = now
 
+    def settle(self) -> None:
+        """Count the time since the last lap to that lap's step: what was waited for it."""
+        now = time.perf_counter()
+        if self._since is not None:
+            self.train_s += now - self._since
+            self._since = now
+
     def next(self) -> "Clock":
         """Return an empty clock that goes on from the last lap."""
         following = Clock()

@@ -1,0 +1,85 @@
+"""What a run eats: its splits, how their pictures are loaded, and the thread that sends batches ahead of the step.
+
+Apart from the loop so that the loop fits one screen.
+"""
+
+import concurrent.futures
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+
+from i21k.data import loader, shards
+from i21k.train import steps
+from i21k.train.config import Config
+from i21k.train.evaluation import eval_options
+
+
+def open_data(cfg: Config) -> tuple[shards.Split, shards.Split | None]:
+    """Open the training split and, where the directory has it, the validation split; draw the pictures first if the recipe says so.
+
+    Raises:
+        ValueError: if there is no such data, too little for a batch, or the two have different class lists.
+    """
+    directory = Path(cfg.data.directory)
+    if cfg.data.synthetic_per_class:
+        from i21k.data import synthetic
+
+        synthetic.pack_if_missing(directory, cfg.data.synthetic_per_class, cfg.seed)
+    train_split = shards.open_split(directory, cfg.data.train_split)
+    if train_split.num_records < cfg.batch_size:
+        there = f"the {train_split.num_records} pictures of split {cfg.data.train_split!r} of {directory}"
+        raise ValueError(f"batch_size {cfg.batch_size} is more than {there}; try --config.batch_size={train_split.num_records} or less")
+    if cfg.data.val_split not in shards.splits(directory):
+        return train_split, None
+    val_split = shards.open_split(directory, cfg.data.val_split)
+    if difference := train_split.classes.difference(val_split.classes):
+        raise ValueError(f"{directory}: the class lists of its splits differ ({difference}); pack it again")
+    return train_split, val_split
+
+
+def train_options(cfg: Config) -> loader.LoaderOptions:
+    """Return how a recipe loads its training pictures."""
+    return loader.LoaderOptions(
+        batch_size=cfg.batch_size,
+        image_size=cfg.image_size,
+        crop=cfg.data.crop,
+        crop_fraction=cfg.data.crop_fraction,
+        min_area=cfg.data.min_area,
+        mirror=cfg.data.mirror,
+        seed=cfg.seed,
+        threads=cfg.data.threads,
+        workers=cfg.data.workers,
+    )
+
+
+def val_options(cfg: Config, num_devices: int) -> loader.LoaderOptions:
+    """Return how a recipe loads its validation pictures."""
+    batch_size, data = cfg.evaluation.batch_size, cfg.data
+    return eval_options(batch_size, cfg.image_size, data.crop_fraction, num_devices, data.threads, data.workers)
+
+
+class Feeder:
+    """Sends the next batch to the devices while they work on the one before: a thread, one batch ahead."""
+
+    def __init__(self, batches: Iterator[loader.Batch], devices: Sequence[jax.Device]) -> None:
+        self._batches, self._devices = batches, devices
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "feeder")
+        self._next = self._thread.submit(self._send)
+
+    def __enter__(self) -> "Feeder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)  # waits for a batch on its way; the loader may be closed only then
+
+    def _send(self) -> tuple[loader.Batch, steps.DeviceBatch] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else (batch, steps.put_batch(batch, self._devices))
+
+    def take(self) -> tuple[loader.Batch, steps.DeviceBatch]:
+        """Wait for the next batch: on the host, and on the devices."""
+        taken = self._next.result()
+        assert taken is not None, "the stream of batches ended before the epoch"
+        self._next = self._thread.submit(self._send)
+        return taken
