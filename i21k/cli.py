@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from i21k.data.overview import Overview
     from i21k.data.pack import PackReport, Progress
+    from i21k.data.verify import VerifyReport
     from i21k.labels import ClassList
 
 _LINE_EVERY_S = 10.0  # where the output is no terminal
@@ -179,6 +181,75 @@ def _line_printer() -> "Callable[[Progress], None]":
     return show
 
 
+# --------------------------------------------------------------------------------------------------------- verify and info
+
+
+def _add_verify_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("directory", metavar="DIR", type=Path, help="packed directory, or another TFDS dataset in ArrayRecord files")
+    add("--split", help="check only this one; by default all, and that none shares a picture with another")
+    sample = parser.add_mutually_exclusive_group()
+    sample.add_argument("--all", action="store_true", help="decode all pictures")
+    sample.add_argument("--sample", type=int, metavar="N", default=1000, help="decode N pictures of each split (%(default)s)")
+    add("--workers", type=int, metavar="N", help="processes; by default one per CPU")
+    add("--json", action="store_true", help="print the report as one line of JSON, and no progress")
+
+
+def _run_verify(args: argparse.Namespace) -> int:
+    from i21k.data.verify import verify
+
+    with contextlib.nullcontext(_ignore) if args.json else _progress_shown() as on_progress:
+        report = verify(args.directory, args.split, None if args.all else args.sample, args.workers, on_progress)
+    print(json.dumps(dataclasses.asdict(report)) if args.json else _verify_summary(report))
+    return 1 if report.num_faults else 0
+
+
+def _verify_summary(report: "VerifyReport") -> str:
+    lines = [f"fault: {fault}" for fault in report.faults]
+    unnamed = sum(report.num_faults.values()) - len(report.faults)
+    lines += [f"fault: and {unnamed:,} more of the same kinds in the same files"] if unnamed else []
+    for name, split in report.splits.items():
+        size = f"{split.num_records:,} records, {split.num_bytes / 1e6:,.1f} MB in {split.num_shards:,} shards"
+        lines.append(f"split {name}: {size}; decoded {split.num_decoded:,}, compared {split.num_named:,} labels with file names")
+    lines.append(f"no manifest: sizes, hashes and class list of {report.directory} not checked" if not report.has_manifest else "")
+    lines.append(f"contents compared between splits {', '.join(report.compared)}" if report.compared else "one split: no contents compared")
+    by_kind = ", ".join(f"{kind} {count:,}" for kind, count in report.num_faults.items())
+    lines.append(f"{report.seconds:,.1f} s; " + (f"faults: {by_kind}" if by_kind else "no faults"))
+    return "\n".join(filter(None, lines))
+
+
+def _add_info_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("directory", metavar="DIR", type=Path, help="packed directory, or another TFDS dataset in ArrayRecord files")
+    add("--contact-sheet", metavar="PNG", type=Path, help="write random pictures with their labels to this file")
+    add("--json", action="store_true", help="print one line of JSON")
+
+
+def _run_info(args: argparse.Namespace) -> int:
+    from i21k.data.overview import contact_sheet, overview
+
+    report = overview(args.directory)
+    if args.contact_sheet:
+        contact_sheet(args.directory).save(args.contact_sheet, "PNG")
+    print(json.dumps(dataclasses.asdict(report)) if args.json else _info_summary(report))
+    return 0
+
+
+def _info_summary(report: "Overview") -> str:
+    made_by = "packed by i21k" if report.has_manifest else "not packed by i21k"
+    lines = [f"{report.directory}: dataset {report.name!r}, {made_by}, {report.num_records:,} pictures, {report.num_bytes / 1e6:,.1f} MB"]
+    lines.append(f"{report.num_classes:,} classes, {report.first_class} to {report.last_class}, hash {report.class_list_hash}")
+    for name, split in report.splits.items():
+        each = f"{split.num_bytes / max(split.num_records, 1) / 1e3:,.1f} KB a picture"
+        lines.append(
+            f"split {name}: {split.num_records:,} pictures, {split.num_bytes / 1e6:,.1f} MB in {split.num_shards:,} shards, {each}"
+        )
+        for what, entries in (("options", split.options), ("counts", split.counts), ("left out", split.left_out)):
+            if entries:
+                lines.append(f"  {what}: " + ", ".join(f"{key} {value}" for key, value in entries.items()))
+    return "\n".join(lines)
+
+
 # ---------------------------------------------------------------------------------------------------------------- evaluate
 
 
@@ -283,6 +354,8 @@ def _run_summary(args: argparse.Namespace) -> int:
 _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 _COMMANDS: dict[str, _Command] = {
     "pack": ("Turn tars or folders of pictures into shuffled shards.", _add_pack_arguments, _run_pack),
+    "verify": ("Check a dataset: hashes, counts, labels, splits, pictures.", _add_verify_arguments, _run_verify),
+    "info": ("What is in a dataset: splits, classes, sizes, options.", _add_info_arguments, _run_info),
     "summary": ("Table of a recipe's network: layers, parameters, operations.", _add_summary_arguments, _run_summary),
     "import-mxnet": ("Turn a model that MXNet trained into a checkpoint.", _add_import_arguments, _run_import),
     "export-mxnet": ("Write a checkpoint as files that MXNet loads.", _add_export_arguments, _run_export),

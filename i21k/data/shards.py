@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ _INFO, _FEATURES, _LABELS = "dataset_info.json", "features.json", "label.labels.
 METADATA = (_LABELS, _FEATURES, _INFO)
 _FILE_FORMAT = "array_record"
 _WRITER_OPTIONS = "group_size:1,uncompressed"  # JPEGs do not compress, and a read costs one record
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # one record at a time, in this thread
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # the default of TFDS
 
 _Example = tf_example_generated_pb2.Example
@@ -395,6 +396,63 @@ def _check_files(directory: Path, split: str, files: list[str], expected_bytes: 
                 f"{directory / file} has {sizes[k]} bytes; expected {expected}; it is damaged: copy it again or pack the split again"
             )
     return sizes
+
+
+# ----------------------------------------------------------------------------------------------------------------- looking
+# What the loader need not know, for those who look into a directory that may be damaged.
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What `dataset_info.json` says of a dataset; whether the files are there has not been looked at."""
+
+    name: str
+    splits: dict[str, tuple[tuple[str, int], ...]]  # file and number of records of each shard
+
+
+def list_shards(directory: str | Path) -> Listing:
+    """Return what a directory should hold, by `dataset_info.json`.
+
+    Raises:
+        ValueError: if it is not a TFDS dataset in ArrayRecord files.
+    """
+    info = _read_info(Path(directory))
+    return Listing(
+        info.name, {split: tuple(zip(info.shard_files(split), entry.shard_counts, strict=True)) for split, entry in info.splits.items()}
+    )
+
+
+def read_classes(directory: str | Path) -> ClassList:
+    """Return the class list of a dataset directory, not compared with the manifest.
+
+    Raises:
+        ValueError: if its files are damaged, contradict each other or are not those of labelled pictures.
+    """
+    return _read_features(Path(directory))[0]
+
+
+def count_records(path: Path) -> int | None:
+    """Return how many records a file has, or None if it is missing, truncated or else no ArrayRecord file."""
+    reader = ArrayRecordReader(str(path), _READER_OPTIONS)
+    return reader.num_records() if reader.ok() else None
+
+
+def read_records(path: Path, indices: Iterable[int]) -> Iterator[tuple[int, bytes | ValueError]]:
+    """Yield the records at `indices` of a file that `count_records` could count; in the place of a damaged one, what is wrong with it.
+
+    Every byte of a record is covered by a hash in the file, so a damaged one cannot pass for whole.
+    """
+    reader, at = ArrayRecordReader(str(path), _READER_OPTIONS), 0
+    for index in indices:
+        try:
+            if index != at:
+                reader.seek(index)
+            record, at = reader.read(), index + 1  # one after the other takes 2 us, by number 130 us in a file of 100,000
+        except (RuntimeError, IndexError) as error:  # RuntimeError is what the library raises for a damaged file
+            yield index, ValueError(str(error))
+            reader, at = ArrayRecordReader(str(path), _READER_OPTIONS), 0  # a reader that failed stays so
+        else:
+            yield index, record
 
 
 def _read_text(path: Path) -> str:
