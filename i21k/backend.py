@@ -8,8 +8,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-# XLA's YNNPACK convolutions lose to its Eigen ones on the CPU: without them a training step is 1.4 to 1.6 times as fast
-# (`benchmarks/train_step.py`). An unknown flag aborts the process, so it is set for the versions that were seen to know it.
+# XLA's YNNPACK convolutions lose to its Eigen ones on the CPU: without them a training step is 1.3 times as fast (`notebooks/LOG.md`).
+# An unknown flag aborts the process, so it is set for the versions that were seen to know it.
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 _CPU_FLAG_VERSIONS = ("0.10.2", "0.11.2")
 

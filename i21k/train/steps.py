@@ -58,7 +58,7 @@ def make_model(cfg: ModelConfig, num_classes: int) -> InceptionBN:
 def init_state(model: InceptionBN, optimizer: optax.GradientTransformation, image_size: int, init: str, seed: int) -> TrainState:
     """Make a state from a seed, the same on every machine: each kernel is drawn by NumPy from a key of its own.
 
-    XLA would take 5 to 10 seconds to compile the random numbers of 70 kernels, for a tenth of a second of work.
+    XLA would compile the random numbers of 70 kernels for longer than the train step (`notebooks/LOG.md`), to run them once.
 
     Args:
         model: the network.
