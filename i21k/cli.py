@@ -76,7 +76,12 @@ def _add_pack_arguments(parser: argparse.ArgumentParser) -> None:
         "--short-side", type=int, metavar="PX", default=256, help="reduce larger pictures to this (%(default)s); 0 keeps the bytes of JPEGs"
     )
     add("--quality", type=int, metavar="Q", default=90, help="of JPEGs that are encoded anew, 1 to 100 (%(default)s)")
-    add("--val-per-class", type=int, metavar="K", default=0, help="first K by name of each class with more go to the split 'val'")
+    add("--min-side", type=int, metavar="PX", default=0, help="leave out pictures with a shorter side in the source (%(default)s)")
+    copies = "pictures whose files are equal: all stay, the one with the least name, or none (%(default)s)"
+    add("--duplicates", choices=("keep", "first", "drop"), default="keep", help=copies)
+    add("--val-per-class", type=int, metavar="K", default=0, help="first K by name of each large enough class go to the split 'val'")
+    add("--min-class-size", type=int, metavar="M", help="pictures a class needs to give some to 'val'; by default K + 1")
+    add("--keep-val-copies", action="store_true", help="let copies of validation pictures stay in the other split, as in 2015")
     add("--classes", metavar="FILE|fall11", help="leave out other classes; by default the list in DIR, or all classes of the source")
     add("--labels", metavar="FILE|ilsvrc2012-val", help="classes of a SOURCE of mere pictures: lines of FILE<TAB>CLASS")
     add("--workers", type=int, metavar="N", help="processes; by default one per CPU")
@@ -89,8 +94,12 @@ def _run_pack(args: argparse.Namespace) -> int:
 
     options = PackOptions(**{field.name: getattr(args, field.name) for field in dataclasses.fields(PackOptions)})
     classes = _class_list(args.classes) if args.classes else None
-    with contextlib.nullcontext(_ignore) if args.json else _progress_shown() as on_progress:
-        report = pack(args.source, args.out, options, classes, args.workers, on_progress)
+    try:
+        with contextlib.nullcontext(_ignore) if args.json else _progress_shown() as on_progress:
+            report = pack(args.source, args.out, options, classes, args.workers, on_progress)
+    except (KeyboardInterrupt, SystemExit):
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise
     if args.json:
         print(json.dumps(dataclasses.asdict(report)))
     else:
@@ -124,8 +133,10 @@ def _pack_summary(report: "PackReport") -> str:
         lines.append(f"split {split}: {made.num_pictures:,} pictures of {report.num_classes:,} classes, {size}")
     lines.append(f"read {report.num_read:,} files, {report.source_bytes / 1e6:,.1f} MB; wrote {report.num_written:,} pictures")
     lines += [f"left out {count:,}: {reason}" for reason, count in report.left_out.items()]
+    lines += [f"dropped {count:,}: {reason}" for reason, count in report.dropped.items()]
+    lines += [f"went on behind the first {report.resumed_after:,} files, which were read before"] if report.resumed_after else []
     if not report.already_complete:
-        lines.append(f"{report.seconds:,.1f} s, {report.num_read / report.seconds:,.0f} pictures/s")
+        lines.append(f"{report.seconds:,.1f} s, {(report.num_read - report.resumed_after) / report.seconds:,.0f} pictures/s")
     return "\n".join(lines)
 
 

@@ -1,9 +1,14 @@
 """Packing: every picture accounted for, the same bytes for any number of workers, nothing half-written left, every refusal explained."""
 
+import collections
+import contextlib
 import dataclasses
+import gzip
+import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +25,11 @@ from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image, ImageCms
 
 from i21k import cli
+from i21k.data import pack as packing
 from i21k.data import shards
 from i21k.data.pack import PackOptions, PackReport, pack
-from i21k.data.packing import recode, workers
-from i21k.data.packing.spill import Spill, place
+from i21k.data.packing import output, plan, recode, runs, workers
+from i21k.data.packing.runs import place
 from i21k.labels import ClassList
 
 CLASS_IDS = ("n00000001", "n00000002", "n00000003")
@@ -138,17 +144,18 @@ def test_seed_decides_the_order(whole_tar: Path, tmp_path: Path) -> None:
     assert [name.partition("/")[0] for name in a] != sorted(name.partition("/")[0] for name in a)  # classes are mixed
 
 
-def test_spill_cuts_any_number_of_shards(tmp_path: Path) -> None:
-    spill = Spill(tmp_path, num_buckets=3, seed=5)
-    names = [f"c/{i}" for i in range(200)]
-    for i, name in enumerate(names):
-        spill.add(i, name, name.encode())
-    spill.flush()
-    expected = sorted(names, key=lambda name: place(name, 5))
-    for num_shards in (1, 2, 3, 5, 7, 64):
-        got = [[record.file_name for record in spill.shard(k, num_shards)] for k in range(num_shards)]
-        assert [name for shard in got for name in shard] == expected
-        assert max(map(len, got)) < 200 / num_shards + 6 * (200 / num_shards) ** 0.5
+def test_shards_cut_the_order_evenly(whole_tar: Path, tmp_path: Path) -> None:
+    order = None
+    for num_shards in (1, 2, 3, 7):
+        out = tmp_path / str(num_shards)
+        run(whole_tar, out, num_shards=num_shards)
+        names = [name for name, _, _ in records_of(out)]
+        order = order or names
+        assert names == order == sorted(names, key=lambda name: place(name, seed=0))
+        ends = np.cumsum(shards.open_split(out, "train").shard_counts).tolist()
+        places = np.array([place(name, seed=0) for name in names], np.uint64)
+        bounds = np.array([-(-(k << 64) // num_shards) for k in range(1, num_shards)], np.uint64)
+        assert ends == [*np.searchsorted(places, bounds).tolist(), len(names)]
 
 
 def test_split_is_added_and_reads_by_tfds_without_tensorflow(whole_tar: Path, class_folders: Path, tmp_path: Path) -> None:
@@ -188,8 +195,64 @@ def test_first_pictures_by_name_of_large_classes_are_validation(tmp_path: Path) 
     assert len(records_of(tmp_path / "out")) == 5
     assert {split: made.num_pictures for split, made in report.splits.items()} == {"train": 5, "val": 2}
     assert (report.num_read, report.num_written, report.left_out) == (8, 7, {"not a picture": 1})
-    with pytest.raises(ValueError, match=r"val_per_class is 7, but the largest class of the source has 5 pictures"):
+    with pytest.raises(ValueError, match=r"val_per_class takes 7 of each class with at least 8 pictures, but the largest class has 5; .*"):
         run(source, tmp_path / "other", val_per_class=7)
+
+
+def test_large_enough_classes_give_to_validation(class_folders: Path, tmp_path: Path) -> None:
+    for name in list(pictures_of(CLASS_IDS[0]))[:2]:
+        (class_folders / CLASS_IDS[0] / name).unlink()
+    run(class_folders, tmp_path / "out", val_per_class=1, min_class_size=6)
+    assert {name.partition("/")[0] for name, _, _ in records_of(tmp_path / "out", "val")} == set(CLASS_IDS[1:])
+    run(class_folders, tmp_path / "smaller", val_per_class=1, min_class_size=4)
+    assert {name.partition("/")[0] for name, _, _ in records_of(tmp_path / "smaller", "val")} == set(CLASS_IDS)
+    with pytest.raises(ValueError, match=r"takes 1 of each class with at least 7 pictures, but the largest class has 6"):
+        run(class_folders, tmp_path / "other", val_per_class=1, min_class_size=7)
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Path:
+    """Two classes of five names and five pictures: `same` three times, `twin` twice in one class."""
+    same, twin = encoded(photo(seed=91)), encoded(photo(seed=92))
+    files = {
+        "a": {"1.jpg": encoded(photo(seed=1)), "3.jpg": same, "4.jpg": same, "5.jpg": encoded(photo(seed=2))},
+        "b": {"0.jpg": same, "6.jpg": twin, "7.jpg": twin, "8.jpg": b"no picture", "9.jpg": encoded(photo(seed=3))},
+    }
+    path = tmp_path / "copies.tar"
+    path.write_bytes(tar_of({f"{class_id}.tar": tar_of(of_class) for class_id, of_class in files.items()}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "train", "val", "dropped"),
+    [
+        ({}, "a1 a3 a4 a5 b0 b6 b7 b9", "", {}),
+        ({"duplicates": "first"}, "a1 a3 a5 b6 b9", "", {"copy of another picture": 3}),
+        ({"duplicates": "drop"}, "a1 a5 b9", "", {"copy of another picture": 5}),
+        ({"val_per_class": 2}, "a5 b9", "a1 a3 b0 b6", {"copy of a validation picture": 2}),
+        ({"val_per_class": 2, "keep_val_copies": True}, "a4 a5 b7 b9", "a1 a3 b0 b6", {}),
+        ({"val_per_class": 1, "duplicates": "first"}, "a3 a5 b9", "a1 b6", {"copy of another picture": 3}),
+    ],
+)
+def test_copies(copies: Path, tmp_path: Path, options: dict[str, Any], train: str, val: str, dropped: dict[str, int]) -> None:
+    report = run(copies, tmp_path / "out", **options)
+
+    def names(split: str) -> str:
+        return " ".join(sorted(name.replace("/", "").removesuffix(".jpg") for name, _, _ in records_of(tmp_path / "out", split)))
+
+    assert names("train") == train and (names("val") if val else "") == val
+    assert report.dropped == dropped and report.left_out == {"not a picture": 1}
+    assert report.num_read == 9 == report.num_written + report.num_left_out + report.num_dropped
+    counts = shards.read_manifest(tmp_path / "out").splits["train"].counts  # type: ignore[union-attr]
+    assert counts["dropped"] == dropped
+    rows = [line.split("\t") for line in (tmp_path / "out" / "duplicates-train.tsv").read_text().splitlines()]
+    assert rows[0] == ["sha256", "file_name", "fate"] and len(rows) == 6
+    groups = collections.defaultdict(list)
+    for digest, name, fate in rows[1:]:
+        groups[digest].append(name)
+        assert fate.startswith("dropped: ") == (name not in {n for s in report.splits for n, _, _ in records_of(tmp_path / "out", s)})
+    assert groups[hashlib.sha256(encoded(photo(seed=91))).hexdigest()] == ["a/3.jpg", "a/4.jpg", "b/0.jpg"]
+    assert groups[hashlib.sha256(encoded(photo(seed=92))).hexdigest()] == ["b/6.jpg", "b/7.jpg"]
 
 
 def test_given_class_list_decides_labels_and_what_is_left_out(whole_tar: Path, tmp_path: Path) -> None:
@@ -331,6 +394,24 @@ def test_cmyk_sixteen_bits_and_transparency_become_rgb() -> None:
     assert recoded(encoded(clear, "PNG"), 0).min() > 250
 
 
+def test_ycck_becomes_rgb() -> None:
+    """CMYK stored as YCCK, as Photoshop does: Adobe's marker says so with a 2 where Pillow writes a 0."""
+    inverted = np.asarray(Image.fromarray(255 - np.asarray(photo())).convert("YCbCr"))
+    channels = np.concatenate([inverted, np.full((32, 48, 1), 255, np.uint8)], axis=2)
+    data = bytearray(encoded(Image.fromarray(255 - channels, "CMYK"), quality=95, subsampling=0))
+    at = data.index(b"Adobe") + 11
+    assert data[at] == 0
+    data[at] = 2
+    assert np.abs(recoded(bytes(data), 0) - np.asarray(photo())).mean() < 3
+
+
+def test_small_pictures_are_left_out_if_told() -> None:
+    assert recode.recode(encoded(photo(48, 32)), 0, 90, min_side_px=32)
+    for size in ((48, 31), (31, 48)):
+        with pytest.raises(recode.Unreadable, match=f"too small: {size[0]} x {size[1]}"):
+            recode.recode(encoded(photo(*size)), 0, 90, min_side_px=32)
+
+
 def test_large_picture_is_reduced_to_the_short_side() -> None:
     for width, height, expected in ((100, 50, (64, 32)), (50, 101, (32, 65)), (400, 300, (43, 32)), (2000, 33, (1939, 32))):
         pixels = recoded(encoded(photo(width, height)))
@@ -464,6 +545,9 @@ def test_sources_that_do_not_do(tmp_path: Path, make_source: Callable[[Path], No
         ({"short_side": -1}, r"short_side is -1; expected 0 to 65500; change --short-side"),
         ({"num_shards": 0}, r"num_shards is 0; expected 1 to 99999; change --num-shards"),
         ({"val_per_class": -1}, r"val_per_class is -1; expected at least 0"),
+        ({"min_side": -1}, r"min_side is -1; expected 0 to 65500; change --min-side"),
+        ({"val_per_class": 5, "min_class_size": 5}, r"min_class_size is 5; expected at least 6; change --min-class-size"),
+        ({"duplicates": "some"}, r"duplicates is 'some'; expected one of keep, first, drop; change --duplicates"),
         ({"val_per_class": 1, "split": "val"}, r"val_per_class fills the split 'val', and split is 'val' too"),
         ({"name": "no/slash"}, r"name is 'no/slash'; expected letters, digits and underscores"),
         ({"split": ""}, r"split is ''; expected letters, digits and underscores"),
@@ -488,7 +572,10 @@ def test_outputs_that_do_not_do(whole_tar: Path, class_folders: Path, tmp_path: 
         run(class_folders, whole_tar)
     with pytest.raises(ValueError, match=r"lies in the source .* expected one elsewhere"):
         run(class_folders, class_folders / "out")
-    with pytest.raises(ValueError, match=r"packing into .* failed: .*Not a directory.*; nothing of it is left behind"):
+    with pytest.raises(
+        ValueError,
+        match=r"packing into .* failed: .*Not a directory.*; make room there and give the same",
+    ):
         run(class_folders, whole_tar / "below")
 
 
@@ -511,40 +598,255 @@ def test_unknown_classes(whole_tar: Path, class_folders: Path, tmp_path: Path) -
 # ----------------------------------------------------------------------------------------------- failures and interruptions
 
 
-def test_failure_leaves_nothing(whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, records: Iterator[bytes]) -> shards.Shard:
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture at a time to the workers, a run of about three, slices of about two."""
+    monkeypatch.setattr(packing, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(packing, "_run_bytes", lambda num_workers: 3000)
+    monkeypatch.setattr(plan, "SLICE_BYTES", 2000)
+
+
+ALL_OPTIONS: dict[str, Any] = {"num_shards": 3, "val_per_class": 2, "duplicates": "first"}
+
+
+@pytest.mark.parametrize("layout", ["tar", "gzipped tar", "folder", "folder of tars", "labelled"])
+def test_run_goes_on_wherever_it_was_stopped(
+    layout: str, whole_tar: Path, class_folders: Path, tmp_path: Path, small_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stop after the first, the second, ... progress that is told, and between any two shards, each time going on with what is left."""
+    source, options = {"tar": whole_tar}.get(layout, class_folders), dict(ALL_OPTIONS)
+    if layout == "gzipped tar":
+        source = tmp_path / "whole.tar.gz"
+        source.write_bytes(gzip.compress(whole_tar.read_bytes()))
+    elif layout == "folder of tars":
+        source = tmp_path / "tars"
+        source.mkdir()
+        for class_id in CLASS_IDS:
+            (source / f"{class_id}.tar").write_bytes(tar_of(pictures_of(class_id)))
+    elif layout == "labelled":
+        table = tmp_path / "table.tsv"
+        table.write_text("".join(f"{name}\t{class_id}\n" for class_id in CLASS_IDS for name in pictures_of(class_id)))
+        options["labels"] = str(table)
+    run(source, tmp_path / "expected", **options)
+    out = tmp_path / "out"
+    read_again, num_stops, resumed = collections.Counter[str](), 0, [0]
+    real_recode = recode.recode_batch
+
+    def recode_batch(batch: list[Any], **keywords: Any) -> list[Any]:
+        read_again.update(member.file_name for member in batch)
+        return real_recode(batch, **keywords)
+
+    monkeypatch.setattr(recode, "recode_batch", recode_batch)
+    while num_stops < 60:
+        left = 4 if num_stops % 2 else 6  # steps that this attempt may take: more than a run needs
+
+        def stop(progress: packing.Progress) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+
+        try:
+            report = pack(source, out, PackOptions(**options), num_workers=1, on_progress=stop)
+            break
+        except KeyboardInterrupt:
+            num_stops += 1
+            assert shards.read_manifest(out) is None and not list(out.glob("*array_record*"))
+            resumed.append(sum(r.about.num_read for r in runs.find_runs(out / ".packing")))
+    assert num_stops > 3 and resumed == sorted(resumed) and report.resumed_after == 18
+    assert content_of(out) == content_of(tmp_path / "expected")
+    assert max(read_again.values()) <= 4  # what lay in no complete run yet, not what did
+
+
+def test_same_bytes_for_any_size_of_runs_and_slices(whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(whole_tar, tmp_path / "expected", **ALL_OPTIONS)
+    monkeypatch.setattr(packing, "_BATCH_BYTES", 1)
+    for run_bytes, slice_bytes in ((1, 1), (5000, 1000), (1, 1 << 20)):
+        monkeypatch.setattr(packing, "_run_bytes", lambda num_workers, run_bytes=run_bytes: run_bytes)
+        monkeypatch.setattr(plan, "SLICE_BYTES", slice_bytes)
+        run(whole_tar, tmp_path / f"{run_bytes}-{slice_bytes}", **ALL_OPTIONS)
+        assert content_of(tmp_path / f"{run_bytes}-{slice_bytes}") == content_of(tmp_path / "expected")
+
+
+def interrupt_after(num_steps: int) -> Callable[[packing.Progress], None]:
+    steps = iter(range(num_steps))
+
+    def stop(progress: packing.Progress) -> None:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_unfinished_run_is_told_from_another(whole_tar: Path, class_folders: Path, tmp_path: Path, small_steps: None) -> None:
+    out = tmp_path / "out"
+
+    def begin() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            pack(whole_tar, out, PackOptions(), num_workers=1, on_progress=interrupt_after(10))
+
+    begin()
+    before = {path.name for path in (out / ".packing").iterdir()}
+    for source, options, message in (
+        (
+            whole_tar,
+            {"short_side": 20},
+            r"unfinished packing with short_side 256; got 20; finish it with the same, or remove .*\.packing",
+        ),
+        (whole_tar, {"min_side": 20}, r"unfinished packing with min_side 0; got 20"),
+        (class_folders, {}, r"unfinished packing with source(_bytes)? "),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(source, out, **options)
+    with pytest.raises(ValueError, match=r"unfinished packing with classes None; got '[0-9a-f]+ given'"):
+        run(whole_tar, out, ClassList(CLASS_IDS))
+    assert {path.name for path in (out / ".packing").iterdir()} == before
+    # What is decided after reading may change: the pictures are not read again.
+    run(whole_tar, tmp_path / "expected", num_shards=2, val_per_class=1)
+    report = run(whole_tar, out, num_shards=2, val_per_class=1)
+    assert 0 < report.resumed_after < 18
+    assert content_of(out) == content_of(tmp_path / "expected")
+
+
+def test_full_disk_is_explained_and_resumed(whole_tar: Path, tmp_path: Path, small_steps: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(whole_tar, tmp_path / "expected")
+    for function, num_good in (("write_records", 2), ("write_whole", 4)):
+        real, calls = getattr(runs, function), iter(range(num_good))
+
+        def full(path: Path, content: Any, real: Any = real, calls: Iterator[int] = calls) -> Any:
+            if next(calls, None) is None:
+                path.with_name(path.name + ("" if path.suffix == ".records" else ".tmp")).write_bytes(b"half")
+                raise OSError(28, "No space left on device")
+            return real(path, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runs, function, full)
+            with pytest.raises(ValueError, match=r"failed: \[Errno 28\] No space left on device; make room there"):
+                run(whole_tar, tmp_path / "out")
+    real_write = shards.write_shard
+
+    def full_shard(path: Path, records: Iterator[bytes]) -> shards.Shard:
+        real_write(path, records)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shards, "write_shard", full)
-    with pytest.raises(ValueError, match=r"failed: \[Errno 28\] No space left on device; nothing of it is left behind"):
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write_shard", full_shard)
+        with pytest.raises(ValueError, match=r"\[Errno 28\]"):
+            run(whole_tar, tmp_path / "out")
+    assert run(whole_tar, tmp_path / "out").resumed_after == 18
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "expected")
+
+
+def test_too_little_room_is_refused_before_it_is_filled(whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 1000, 1000))
+    with pytest.raises(ValueError, match=r"has 0.0 GB free; packing takes about 0.0 GB more while it runs, twice the result; make room"):
+        run(whole_tar, tmp_path / "new" / "out")
+    assert not (tmp_path / "new").exists()
+
+
+def test_failure_before_anything_is_complete_leaves_nothing(whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, records: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs, "write_records", full)
+    with pytest.raises(ValueError, match=r"\[Errno 28\]"):
         run(whole_tar, tmp_path / "new" / "out")
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("first_split", [True, False])
-def test_failure_at_the_very_end_is_undone(whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_split: bool) -> None:
+@pytest.mark.parametrize("failing", ["write_metadata", "write"])
+def test_failure_at_the_very_end_is_undone(
+    whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_split: bool, failing: str
+) -> None:
+    def seen(directory: Path) -> dict[str, bytes]:
+        return (
+            {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.name != ".packing"} if directory.exists() else {}
+        )
+
     out = tmp_path / "out"
     if not first_split:
         run(whole_tar, out)
-    before = content_of(out) if out.exists() else {}
+    before = seen(out)
+    run(whole_tar, tmp_path / "expected", split="other")
+    calls = iter([KeyboardInterrupt])
+    real = shards.write_metadata
 
-    def interrupted(self: shards.Manifest, directory: Path) -> None:
-        raise KeyboardInterrupt
+    def interrupted(*arguments: Any) -> None:
+        for error in calls:
+            raise error
+        real(*arguments)
 
-    monkeypatch.setattr(shards.Manifest, "write", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(whole_tar, out, split="other")
-    assert (content_of(out) if out.exists() else {}) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(*((shards, "write_metadata") if failing == "write_metadata" else (shards.Manifest, "write")), interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(whole_tar, out, split="other")
+    assert seen(out) == before
+    run(whole_tar, out, split="other")
+    assert records_of(out, "other") == records_of(tmp_path / "expected", "other")
+    assert shards.splits(out) == (("other",) if first_split else ("other", "train"))
 
 
-def test_run_after_a_killed_one(whole_tar: Path, tmp_path: Path) -> None:
-    run(whole_tar, tmp_path / "expected")
-    out = tmp_path / "out"
-    (out / ".packing").mkdir(parents=True)
-    (out / ".packing" / "bucket-00000").write_bytes(b"half a rec")
-    (out / "imagenet21k-train.array_record-00007-of-00009").write_bytes(b"moved, but never counted")
-    run(whole_tar, out)
-    assert content_of(out) == content_of(tmp_path / "expected")
+def test_run_after_one_killed_while_it_moved_its_shards(whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(whole_tar, tmp_path / "expected", num_shards=4)
+    run(whole_tar, tmp_path / "fewer", num_shards=2)
+    for num_shards, expected in ((4, "expected"), (2, "fewer")):  # the same command, and one that leaves nothing of the old shards
+        out = tmp_path / f"out-{num_shards}"
+        with monkeypatch.context() as patch:
+            patch.setattr(output, "commit", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                run(whole_tar, out, num_shards=4)
+        for path in sorted((out / ".packing").glob("imagenet21k-*"))[:2]:
+            path.rename(out / path.name)
+        assert run(whole_tar, out, num_shards=num_shards).resumed_after == 18
+        assert content_of(out) == content_of(tmp_path / expected)
+
+
+KILLED = """if True:
+    import sys
+    from i21k import cli
+    from i21k.data import pack
+    pack._BATCH_BYTES, pack._run_bytes = 20_000, lambda num_workers: 200_000
+    sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    source = tmp_path / "whole.tar"
+    noise = [encoded(Image.fromarray(rng.integers(0, 256, (300, 300, 3), np.uint8)), quality=80) for _ in range(20)]
+    names = [[f"{class_id}_{i}.JPEG" for i in range(120)] for class_id in CLASS_IDS]
+    source.write_bytes(
+        tar_of({f"{c}.tar": tar_of({name: noise[i % 20] for i, name in enumerate(of)}) for c, of in zip(CLASS_IDS, names, strict=True)})
+    )
+    arguments = ["pack", str(source), "--short-side", "100", "--num-shards", "6", "--val-per-class", "5", "--workers", "1"]
+
+    def attempt(out: Path, kill_after_s: float) -> bool:
+        """Return whether it came to its end."""
+        with subprocess.Popen([sys.executable, "-c", KILLED, *arguments, "--out", str(out)], stderr=subprocess.PIPE, text=True) as process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(kill_after_s)
+            process.kill()
+            _, errors = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), errors
+        return process.returncode == 0
+
+    began = time.monotonic()
+    assert attempt(tmp_path / "expected", 60)
+    duration_s = time.monotonic() - began
+    num_kills = 0
+    while num_kills < 20:
+        if attempt(tmp_path / "out", rng.uniform(0.3, 1) * duration_s):  # it got through: begin again, kills are wanted
+            assert content_of(tmp_path / "out") == content_of(tmp_path / "expected")
+            shutil.rmtree(tmp_path / "out")
+        else:
+            num_kills += 1
+    assert attempt(tmp_path / "out", 60)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "expected")
+    report = shards.read_manifest(tmp_path / "out").splits["train"].counts  # type: ignore[union-attr]
+    assert report["read"] == 360 == report["written"] + sum(report["dropped"].values())
 
 
 def test_two_runs_do_not_mix(whole_tar: Path, tmp_path: Path) -> None:

@@ -2,19 +2,21 @@
 
     sources   one pass over the tars or folders, front to back
     recode    each picture judged and made a JPEG of the wanted size, in worker processes
-    spill     results put in buckets on disk by the hash that places them
-    shards    bucket by bucket sorted and written
-    output    moved into place when all is complete, or nothing at all
+    runs      results gathered, sorted by the hash that places them and spilled to disk
+    plan      when all are known: which picture goes to which split, and which is one copy too many
+    stages    a slice of every run, merged, is a shard; worker processes again
+    output    moved into place when all is complete
 
-The bytes written depend on source, options and class list only, not on the number of workers.
+The bytes written depend on source, options and class list only, not on the number of workers, nor on how often the run was stopped
+and begun again: complete runs and shards are kept in `.packing`, and the same command goes on behind them.
 """
 
-import bisect
 import collections
 import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib.metadata
 import math
 import os
 import re
@@ -24,15 +26,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from i21k.data import shards
-from i21k.data.packing import output, recode, sources, workers
-from i21k.data.packing.spill import Spill
+from i21k.data.packing import output, plan, recode, runs, sources, stages, workers
+from i21k.data.packing.plan import VAL_SPLIT
+from i21k.data.packing.sources import START
 from i21k.labels import ClassList
 
 SHARD_SOURCE_BYTES = 256 << 20  # a shard for so much of the source, at most MAX_SHARDS
 MAX_SHARDS = 1024
-VAL_SPLIT = "val"
-_BUCKET_SOURCE_BYTES = 1 << 30  # what one bucket may hold at most in memory, were nothing made smaller
+DUPLICATES = ("keep", "first", "drop")
 _BATCH_BYTES = 1 << 20  # of pictures that travel to a worker together
+_MEMORY_BYTES = 1700 << 20  # of all processes together, which the sizes below are derived from
+_PROCESS_BYTES = 90 << 20  # of a worker with all its libraries and a picture, measured
+_PROBE_BYTES = 64 << 20  # of the source tell how large the result will be
+_PLAN_OPTIONS = ("split", "num_shards", "val_per_class", "min_class_size", "duplicates", "keep_val_copies")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +51,11 @@ class PackOptions:
         num_shards: None means one per 256 MiB of source, at most 1,024.
         short_side: in pixels, to which larger pictures are reduced; 0 keeps the bytes of every JPEG that loads as it is.
         quality: of the JPEGs that are encoded anew, 1 to 100.
-        val_per_class: the first so many pictures by name of each class that has more go to the split `val`.
+        min_side: in pixels, that both sides of a picture must have in the source.
+        duplicates: what becomes of pictures whose files are equal: all are kept, the one with the least name stays, or none.
+        val_per_class: the first so many pictures by name of each large enough class go to the split `val`.
+        min_class_size: pictures that a class must have to be large enough; by default one more than `val_per_class`.
+        keep_val_copies: whether copies of validation pictures stay in the other split, as in 2015.
         seed: of the order of the records.
         labels: a table of labels, as `packing.sources.read_labels` takes it, for a source without classes; none by default.
     """
@@ -55,7 +65,11 @@ class PackOptions:
     num_shards: int | None = None
     short_side: int = 256
     quality: int = 90
+    min_side: int = 0
+    duplicates: Literal["keep", "first", "drop"] = "keep"
     val_per_class: int = 0
+    min_class_size: int | None = None
+    keep_val_copies: bool = False
     seed: int = 0
     labels: str | None = None
 
@@ -63,10 +77,15 @@ class PackOptions:
         for what, text in (("name", self.name), ("split", self.split)):
             if not re.fullmatch(r"[A-Za-z]\w*", text, re.ASCII):
                 raise ValueError(f"{what} is {text!r}; expected letters, digits and underscores, beginning with a letter")
-        for what, least, most in (("short_side", 0, recode.MAX_SIDE_PX), ("quality", 1, 100), ("val_per_class", 0, None)):
+        side = recode.MAX_SIDE_PX
+        for what, least, most in (("short_side", 0, side), ("quality", 1, 100), ("min_side", 0, side), ("val_per_class", 0, None)):
             _check_number(what, getattr(self, what), least, most)
         if self.num_shards is not None:
             _check_number("num_shards", self.num_shards, 1, 99_999)
+        if self.min_class_size is not None:
+            _check_number("min_class_size", self.min_class_size, self.val_per_class + 1, None)
+        if self.duplicates not in DUPLICATES:
+            raise ValueError(f"duplicates is {self.duplicates!r}; expected one of {', '.join(DUPLICATES)}; change --duplicates")
         if self.val_per_class and self.split == VAL_SPLIT:
             raise ValueError(f"val_per_class fills the split {VAL_SPLIT!r}, and split is {self.split!r} too; choose another --split")
 
@@ -82,7 +101,7 @@ class SplitReport:
 
 @dataclasses.dataclass(frozen=True)
 class PackReport:
-    """What became of a source: `num_read` = `num_written` + `num_left_out`, the latter counted by reason in `left_out`."""
+    """What became of a source: `num_read` = `num_written` + `num_left_out` + `num_dropped`, the latter two counted by reason."""
 
     directory: str
     name: str
@@ -92,9 +111,12 @@ class PackReport:
     num_read: int
     num_written: int
     num_left_out: int
-    left_out: dict[str, int]
+    num_dropped: int
+    left_out: dict[str, int]  # files that are no pictures to be stored
+    dropped: dict[str, int]  # pictures that stand there another time
     source_bytes: int
     seconds: float
+    resumed_after: int  # files that an earlier, interrupted run had read
     already_complete: bool  # then nothing was done, and the counts are those of the run that made it
 
 
@@ -118,6 +140,8 @@ def pack(
 ) -> PackReport:
     """Pack a source into a split of the dataset in `out`, which may have other splits already.
 
+    A run that was stopped, in whatever way, is taken up again by the same call; what was read before is not read again.
+
     Args:
         source: a tar of synset tars, a folder of synset tars, or a folder of class folders; with `options.labels` a tar or folder
             of pictures.
@@ -129,8 +153,8 @@ def pack(
         on_progress: called about once per MiB of source, and once per shard.
 
     Raises:
-        ValueError: if the source, the output directory, an option or the class list does not do, or the disk refuses; nothing of the
-            split is left behind then.
+        ValueError: if the source, the output directory, an option or the class list does not do, or the disk refuses. What is
+            complete of the split stays in `.packing` inside `out` then; nothing of it counts yet.
     """
     started = time.monotonic()
     if num_workers is None:
@@ -149,21 +173,27 @@ def pack(
             described = _describe(options, opened, labels)
             wanted = (options.split, VAL_SPLIT) if options.val_per_class else (options.split,)
             if classes and manifest and (done := output.find_complete(directory, manifest, wanted, described)):
-                return _report(directory, options.name, done, classes, time.monotonic() - started, already_complete=True)
-            with output.working_directory(directory) as work:
-                batches = _batches(opened, classes, is_given)
-                spill, tally = _read(opened, batches, options, described["num_shards"], num_workers, work, on_progress)
-                classes = classes or ClassList.sorted(opened.class_ids_seen)
-                written = _write_splits(spill, tally, options, classes, described["num_shards"], work, on_progress)
-                counts = {"read": tally.num_read, "written": tally.num_written, "left_out": dict(sorted(tally.left_out.items()))}
+                return _report(directory, options.name, done, classes, started, already_complete=True)
+            with output.working_directory(directory, _made_of(described, classes, is_given)) as work:
+                made, num_before = plan.read(work), sum(run.about.num_read for run in runs.find_runs(work))
+                if made is None or made.choices != _choices(described):
+                    plan.forget(work)
+                    stages.forget_shards(work)
+                    _read(opened, options, classes, is_given, num_workers, work, on_progress)
+                    made = plan.make(work, _choices(described))
+                classes = classes or ClassList.sorted(opened.list_class_ids() or made.class_ids)
+                written = _write(made, options.name, classes, num_workers, work, on_progress)
+                counts: dict[str, Any] = {"read": made.num_read, "written": sum(made.num_records.values())}
+                counts |= {"left_out": made.left_out, "dropped": made.dropped}
                 new = {split: shards.SplitManifest(files, described, counts) for split, files in written.items()}
                 manifest = manifest or shards.Manifest(options.name, classes.hash, {})
                 output.commit(work, directory, classes, manifest, new)
     except OSError as error:
         raise ValueError(
-            f"packing into {directory} failed: {error}; nothing of it is left behind; make room there or change --out"
+            f"packing into {directory} failed: {error}; make room there and give the same command again, it goes on where it was; "
+            "or change --out"
         ) from error
-    return _report(directory, options.name, new, classes, time.monotonic() - started, already_complete=False)
+    return _report(directory, options.name, new, classes, started, num_before, already_complete=False)
 
 
 # ------------------------------------------------------------------------------------------------- before: may this be done?
@@ -190,82 +220,73 @@ def _describe(options: PackOptions, source: sources.Source, labels: Mapping[str,
     described = dataclasses.asdict(options) | {"source": source.path.name, "source_bytes": source.num_bytes}
     if options.num_shards is None:
         described["num_shards"] = min(max(1, math.ceil(source.num_bytes / SHARD_SOURCE_BYTES)), MAX_SHARDS)
+    if options.min_class_size is None:
+        described["min_class_size"] = options.val_per_class + 1
     if labels is not None:  # a table may lie elsewhere next time, but has to say the same
         described["labels"] = hashlib.sha256("".join(f"{file}\t{label}\n" for file, label in labels.items()).encode()).hexdigest()
     del described["name"]
     return described
 
 
+def _choices(described: dict[str, Any]) -> plan.Choices:
+    return plan.Choices(**{key: described[key] for key in _PLAN_OPTIONS})
+
+
+def _made_of(described: dict[str, Any], classes: ClassList | None, is_given: bool) -> dict[str, Any]:
+    """Return what an unfinished run has to agree on to be taken up again: what decides which pictures are stored, and their bytes."""
+    made_of = {key: value for key, value in described.items() if key not in _PLAN_OPTIONS}
+    versions = {package: importlib.metadata.version(package) for package in ("simplejpeg", "pillow")}
+    return made_of | {"classes": f"{classes.hash} {'given' if is_given else 'there'}" if classes else None} | versions
+
+
 # ------------------------------------------------------------------------------------------------------- the run: read, write
-
-
-@dataclasses.dataclass
-class _Tally:
-    """What became of the pictures so far."""
-
-    num_read: int = 0
-    num_written: int = 0
-    num_bytes: int = 0
-    left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    num_of_class: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    first_of_class: dict[str, list[tuple[str, int]]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
-
-    def count(self, member: sources.Member, sequence: int, num_first: int) -> None:
-        """Count a picture that is written, and keep the `num_first` least names of each class."""
-        self.num_written += 1
-        self.num_bytes += len(member.data)
-        self.num_of_class[member.class_id] += 1
-        if num_first:
-            first = self.first_of_class[member.class_id]
-            bisect.insort(first, (member.file_name, sequence))
-            del first[num_first:]
-
-    def val_sequences(self, val_per_class: int) -> set[int]:
-        """Return which pictures go to the validation split."""
-        large = (first for class_id, first in self.first_of_class.items() if self.num_of_class[class_id] > val_per_class)
-        return {sequence for first in large for _, sequence in first}
 
 
 def _read(
     source: sources.Source,
-    batches: Iterator[list[sources.Member]],
     options: PackOptions,
-    num_shards: int,
+    classes: ClassList | None,
+    is_given: bool,
     num_workers: int,
     work: Path,
     on_progress: Callable[[Progress], None],
-) -> tuple[Spill, _Tally]:
-    """Pass over the source once: recode what can be read into buckets, list in a table what is left out."""
-    tally = _Tally()
-    spill = Spill(work, num_shards * math.ceil(source.num_bytes / (num_shards * _BUCKET_SOURCE_BYTES)), options.seed)
-    recode_batch = functools.partial(recode.recode_batch, short_side_px=options.short_side, quality=options.quality)
-    recoded = workers.ordered_map(recode_batch, batches, num_workers)
-    table_path = work / f"left_out-{options.split}.tsv"
-    with contextlib.closing(recoded), table_path.open("w", encoding="utf-8", errors="backslashreplace") as table:
-        table.write("source\tmember\treason\n")
-        for batch in recoded:
-            for member in batch:
-                if member.left_out:
-                    tally.left_out[member.left_out.partition(":")[0]] += 1
-                    table.write("\t".join(map(_one_line, (member.container, member.name, member.left_out))) + "\n")
-                else:
-                    spill.add(tally.num_read, member.file_name, member.data)
-                    tally.count(member, tally.num_read, options.val_per_class)
-                tally.num_read += 1
-            on_progress(Progress("reading", source.num_bytes_read, source.num_bytes, tally.num_read))
-    spill.flush()
-    assert tally.num_read == tally.num_written + tally.left_out.total()
-    if not tally.num_written:
-        why = ", ".join(f"{count} {kind}" for kind, count in tally.left_out.most_common()) or "it has no files"
+) -> None:
+    """Pass over the source once, from behind the last complete run to the end, and make runs of it."""
+    before = runs.find_runs(work)
+    num_before = sum(run.about.num_read for run in before)
+    after = before[-1].about.after if before else START
+    source.num_bytes_read = before[-1].about.num_source_bytes if before else 0
+    recode_batch = functools.partial(
+        recode.recode_batch, short_side_px=options.short_side, quality=options.quality, min_side_px=options.min_side
+    )
+    recoded = workers.ordered_map(recode_batch, _batches(source, after, classes, is_given), num_workers)
+    spilled = sum(run.about.num_record_bytes for run in before)
+    start_bytes, is_probed = source.num_bytes_read, False
+    gathered = stages.write_runs(work, recoded, options.seed, _run_bytes(num_workers), lambda: source.num_bytes_read)
+    with contextlib.closing(recoded), contextlib.closing(gathered):
+        for num_read, num_bytes in gathered:
+            passed = source.num_bytes_read - start_bytes
+            if not is_probed and passed >= min(_PROBE_BYTES, source.num_bytes / 2):
+                output.check_room(work, round(2 * source.num_bytes * num_bytes / passed - spilled))
+                is_probed = True
+            on_progress(Progress("reading", source.num_bytes_read, source.num_bytes, num_before + num_read))
+    all_runs = runs.find_runs(work)
+    if not any(run.num_records for run in all_runs):
+        left_out = collections.Counter(reason.partition(":")[0] for run in all_runs for _, _, reason in run.about.left_out)
+        why = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common()) or "it has no files"
         raise ValueError(f"source {source.path} holds no pictures that can be packed ({why}); {sources.EXPECTED}")
-    return spill, tally
 
 
-def _batches(source: sources.Source, classes: ClassList | None, is_given: bool) -> Iterator[list[sources.Member]]:
+def _run_bytes(num_workers: int) -> int:
+    """Return what may gather in memory: one run grows while another is being written."""
+    return min(max((_MEMORY_BYTES - (num_workers + 2) * _PROCESS_BYTES) // 2, 64 << 20), 512 << 20)
+
+
+def _batches(source: sources.Source, after: sources.Position, classes: ClassList | None, is_given: bool) -> Iterator[list[sources.Member]]:
     """Gather members until they are worth a trip to a worker."""
     batch: list[sources.Member] = []
     num_bytes = 0
-    for member in source.members():
+    for member in source.members(after):
         if classes is not None and member.class_id and member.class_id not in classes.label_of:
             if not is_given:
                 _check_classes((member.class_id,), classes, is_given, source)
@@ -279,54 +300,36 @@ def _batches(source: sources.Source, classes: ClassList | None, is_given: bool) 
         yield batch
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split("\t")).replace("\r", "\\r").replace("\n", "\\n")
-
-
-def _write_splits(
-    spill: Spill,
-    tally: _Tally,
-    options: PackOptions,
-    classes: ClassList,
-    num_shards: int,
-    work: Path,
-    on_progress: Callable[[Progress], None],
+def _write(
+    made: plan.Plan, name: str, classes: ClassList, num_workers: int, work: Path, on_progress: Callable[[Progress], None]
 ) -> dict[str, tuple[shards.Shard, ...]]:
-    """Write all shards into the working directory."""
-    of_val = tally.val_sequences(options.val_per_class)
-    if options.val_per_class and not of_val:
-        largest = max(tally.num_of_class.values())
-        raise ValueError(
-            f"val_per_class is {options.val_per_class}, but the largest class of the source has {largest} pictures; "
-            "expected fewer, so that some remain; change --val-per-class"
-        )
-    num_shards_of = {options.split: num_shards}
-    if of_val:
-        num_shards_of[VAL_SPLIT] = math.ceil(num_shards * len(of_val) / tally.num_written)
+    """Write all shards that are not there yet into the working directory."""
+    slice_bytes = made.num_bytes / (made.slices_per_shard * made.choices.num_shards)
+    num_writers = min(num_workers, max(1, round(_MEMORY_BYTES / (2 * slice_bytes + _PROCESS_BYTES))))
     num_done = num_bytes_done = 0
-
-    def records(split: str, index: int) -> Iterator[bytes]:
-        nonlocal num_done, num_bytes_done
-        for record in spill.shard(index, num_shards_of[split]):
-            if (record.sequence in of_val) == (split != options.split):
-                yield shards.encode_example(record.jpeg, classes.label_of[record.file_name.partition("/")[0]], record.file_name)
-                num_done += 1
-                num_bytes_done += len(record.jpeg)
-
     written: dict[str, tuple[shards.Shard, ...]] = {}
-    for split in num_shards_of:
-        for index in range(num_shards_of[split]):
-            path = work / shards.shard_name(options.name, split, index, num_shards_of[split])
-            written[split] = (*written.get(split, ()), shards.write_shard(path, records(split, index)))
-            on_progress(Progress("writing", num_bytes_done, tally.num_bytes, num_done))
-    assert num_done == tally.num_written
+    for tasks in stages.shard_tasks(work, name, made, classes):
+        with contextlib.closing(workers.ordered_map(stages.write_shard, tasks, min(num_writers, len(tasks)))) as done:
+            for task, shard in zip(tasks, done, strict=True):
+                written[task.split] = (*written.get(task.split, ()), shard)
+                num_done, num_bytes_done = num_done + shard.num_records, num_bytes_done + shard.num_bytes
+                on_progress(Progress("writing", num_bytes_done, max(made.num_bytes, num_bytes_done), num_done))
+    assert num_done == sum(made.num_records.values())
     return written
 
 
 def _report(
-    directory: Path, name: str, splits: dict[str, shards.SplitManifest], classes: ClassList, seconds: float, already_complete: bool
+    directory: Path,
+    name: str,
+    splits: dict[str, shards.SplitManifest],
+    classes: ClassList,
+    started: float,
+    resumed_after: int = 0,
+    *,
+    already_complete: bool,
 ) -> PackReport:
     entry = next(iter(splits.values()))
+    left_out, dropped = entry.counts["left_out"], entry.counts["dropped"]
     return PackReport(
         directory=str(directory),
         name=name,
@@ -337,9 +340,12 @@ def _report(
         class_list_hash=classes.hash,
         num_read=entry.counts["read"],
         num_written=entry.counts["written"],
-        num_left_out=sum(entry.counts["left_out"].values()),
-        left_out=entry.counts["left_out"],
+        num_left_out=sum(left_out.values()),
+        num_dropped=sum(dropped.values()),
+        left_out=left_out,
+        dropped=dropped,
         source_bytes=entry.options["source_bytes"],
-        seconds=seconds,
+        seconds=time.monotonic() - started,
+        resumed_after=resumed_after,
         already_complete=already_complete,
     )

@@ -1,12 +1,13 @@
 """The directory that is packed into: claim it, see what it holds, put a new split in place. A room of its own for what must not go wrong.
 
 A split appears when it is complete. Its files are made in the folder `.packing` inside the directory and moved at the end, the manifest
-last; after a failure nothing of it stays, and what a killed run leaves the next one removes.
+last. A run that ends before leaves that folder behind, if there is anything in it worth keeping, and the same command goes on with it.
 """
 
 import contextlib
 import dataclasses
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from i21k.data import shards
+from i21k.data.packing import runs
 from i21k.labels import ClassList
 
 _WORK = ".packing"
+_TABLES = r"(left_out|duplicates)-\w+\.tsv"
 
 
 @contextlib.contextmanager
@@ -47,18 +50,41 @@ def claimed(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def working_directory(directory: Path) -> Iterator[Path]:
-    """Make the folder where a split grows, and remove it at the end, however that comes."""
+def working_directory(directory: Path, made_of: dict[str, Any]) -> Iterator[Path]:
+    """Make the folder where a split grows, or take the one that a run left which made the same; remove it when the split is complete.
+
+    Args:
+        directory: that is packed into.
+        made_of: what decides the content of the runs, as JSON can say it.
+
+    Raises:
+        ValueError: if there is an unfinished split that is made of something else.
+    """
     work = directory / _WORK
+    description = work / "made_of.json"
+    if description.exists():
+        was_made_of = json.loads(description.read_bytes())
+        for key in was_made_of.keys() | made_of.keys():
+            if was_made_of.get(key) != made_of.get(key):
+                raise ValueError(
+                    f"{directory} holds an unfinished packing with {key} {was_made_of.get(key)!r}; got {made_of.get(key)!r}; "
+                    f"finish it with the same, or remove {work} to begin anew"
+                )
     try:
-        work.mkdir()
+        if not description.exists():
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            runs.write_whole(description, json.dumps(made_of).encode())
         yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    except BaseException:
+        if not any(run.about.num_record_bytes for run in runs.find_runs(work)):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work)
 
 
 def read_output(directory: Path, name: str) -> shards.Manifest | None:
-    """Return the manifest of a directory that may be packed into, cleaned of what a killed run left; None if it is empty.
+    """Return the manifest of a directory that may be packed into; None if it is empty, or a first split in it is not finished.
 
     Raises:
         ValueError: if it holds another dataset or other files; it is not touched then.
@@ -66,19 +92,13 @@ def read_output(directory: Path, name: str) -> shards.Manifest | None:
     manifest = shards.read_manifest(directory)
     if manifest is not None and manifest.name != name:
         raise ValueError(f"{directory} holds the dataset {manifest.name!r}; expected {name!r}; change --name or --out")
-    of_dataset = re.compile(re.escape(name) + r"-(?P<split>\w+)\.array_record-\d+-of-\d+")
-    was_killed = (directory / _WORK).exists()
-    leftovers = []
-    for path in sorted(directory.iterdir()) if was_killed or manifest is None else ():
-        match = of_dataset.fullmatch(path.name)
-        if was_killed and (path.name == _WORK or (match and match["split"] not in (manifest.splits if manifest else {}))):
-            leftovers.append(path)
-        elif manifest is None and not (was_killed and (path.name in shards.METADATA or path.name.startswith("left_out-"))):
+    is_unfinished = (directory / _WORK).exists()
+    ours = re.compile(rf"{re.escape(name)}-\w+\.array_record-\d+-of-\d+|{'|'.join(map(re.escape, shards.METADATA))}|{_TABLES}")
+    for path in sorted(directory.iterdir()) if manifest is None else ():
+        if path.name != _WORK and not (is_unfinished and ours.fullmatch(path.name)):
             raise ValueError(
                 f"{directory} holds {path.name}, which `i21k pack` did not put there; expected an empty directory; change --out"
             )
-    for path in leftovers:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return manifest
 
 
@@ -118,18 +138,35 @@ def find_complete(
     return there
 
 
+def check_room(work: Path, num_bytes: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        ValueError: if less than `num_bytes` are free.
+    """
+    free = shutil.disk_usage(work).free
+    if free < num_bytes:
+        raise ValueError(
+            f"{work.parent} has {free / 1e9:,.1f} GB free; packing takes about {num_bytes / 1e9:,.1f} GB more while it runs, "
+            "twice the result; make room, change --out, or make pictures smaller with --short-side or --quality"
+        )
+
+
 def commit(work: Path, directory: Path, classes: ClassList, old: shards.Manifest, new: dict[str, shards.SplitManifest]) -> None:
-    """Move shards and table into place, then write the metadata, and last the manifest, which makes them count."""
-    moved = []
+    """Move shards and tables into place, then write the metadata, and last the manifest, which makes them count.
+
+    A failure moves them back; what a crash leaves half moved, the next call finds.
+    """
+    moved: list[Path] = []
     manifest = dataclasses.replace(old, splits=old.splits | new)
     try:
-        for path in sorted(work.glob("*.array_record-*")) + sorted(work.glob("left_out-*.tsv")):
+        for path in sorted([*work.glob(f"{old.name}-*.array_record-*"), *work.glob("*.tsv")]):
             moved.append(path.replace(directory / path.name))
         shards.write_metadata(directory, old.name, classes, {split: entry.shards for split, entry in manifest.splits.items()})
         manifest.write(directory)
     except BaseException:
         for path in moved:
-            path.unlink()
+            path.replace(work / path.name)
         if old.splits:
             shards.write_metadata(directory, old.name, classes, {split: entry.shards for split, entry in old.splits.items()})
         else:

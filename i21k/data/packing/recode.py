@@ -10,10 +10,11 @@ and a third more time to decode).
 
 import dataclasses
 import functools
+import hashlib
 import io
 import math
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -41,21 +42,29 @@ class Unreadable(Exception):
     """A file that is no whole picture. The text is the reason for the report: a kind, and after a colon the detail if there is one."""
 
 
-def recode_batch(batch: list[Member], short_side_px: int, quality: int) -> list[Member]:
-    """Put the stored JPEG, or the reason why there is none, in the place of what was read."""
+class Recoded(NamedTuple):
+    """What became of a file: `member` with the stored JPEG in the place of what was read, or with the reason why there is none."""
 
-    def stored(member: Member) -> Member:
+    member: Member
+    digest: bytes  # SHA-256 of what was read
+
+
+def recode_batch(batch: list[Member], short_side_px: int, quality: int, min_side_px: int) -> list[Recoded]:
+    """Judge and recode files that travel together."""
+
+    def recoded(member: Member) -> Recoded:
+        digest = hashlib.sha256(member.data).digest()
         if member.left_out:
-            return member
+            return Recoded(member, digest)
         try:
-            return dataclasses.replace(member, data=recode(member.data, short_side_px, quality))
+            return Recoded(dataclasses.replace(member, data=recode(member.data, short_side_px, quality, min_side_px)), digest)
         except Unreadable as error:
-            return dataclasses.replace(member, data=b"", left_out=str(error))
+            return Recoded(dataclasses.replace(member, data=b"", left_out=str(error)), digest)
 
-    return [stored(member) for member in batch]
+    return [recoded(member) for member in batch]
 
 
-def recode(data: bytes, short_side_px: int, quality: int) -> bytes:
+def recode(data: bytes, short_side_px: int, quality: int, min_side_px: int = 0) -> bytes:
     """Return a picture as an upright sRGB JPEG without metadata whose short side is at most `short_side_px`; it is never enlarged.
 
     The bytes stay as they are where nothing has to change: an upright baseline JPEG, grey or sRGB, that is small enough. With a
@@ -66,15 +75,18 @@ def recode(data: bytes, short_side_px: int, quality: int) -> bytes:
         data: the content of a file, whatever it is.
         short_side_px: 0 keeps the size.
         quality: of the JPEG, 1 to 100.
+        min_side_px: that each side of the original must have.
 
     Raises:
-        Unreadable: if it is no picture, is damaged, or has too many pixels.
+        Unreadable: if it is no picture, is damaged, is too small or has too many pixels.
     """
     if not data:
         raise Unreadable("empty file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and of large pictures; the latter are checked here
         header = _read_header(data)
+        if min(header.size) < min_side_px:
+            raise Unreadable(f"too small: {header.width} x {header.height}")
         try:
             return _recode(data, header, short_side_px, quality)
         except Exception as error:  # whatever a decoder raises on hostile bytes is the fault of this one picture

@@ -3,6 +3,9 @@
 A room of its own so that the packer need not know where a picture comes from. A source is read once, front to back, as a disk that
 cannot seek wants it, and never extracted. The class of a picture is the name of the synset tar or class folder that holds it, or what
 a table of labels says of its file name.
+
+A source is a sequence of entries: synset tars, class folders, or single pictures where a table tells the classes. Where a file stands
+is the number of its entry and its own number in there, so that reading can begin again behind any file, or at any entry.
 """
 
 import abc
@@ -29,6 +32,23 @@ EXPECTED = "expected a tar of synset tars, a folder of synset tars, a folder of 
 
 
 @dataclasses.dataclass(frozen=True)
+class Position:
+    """Where a file stands in its source."""
+
+    entry: int
+    number: int  # in the entry; -1 stands before the first
+    offset: int = 0  # byte of the source at which the entry begins, where one can seek to it
+
+    @property
+    def sequence(self) -> int:
+        """One number that orders all files of a source, below 2**63."""
+        return (self.entry << 32) + self.number
+
+
+START = Position(0, -1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Member:
     """One file of a source: its content, or the reason why it is left out (a kind, and after a colon the detail)."""
 
@@ -37,6 +57,7 @@ class Member:
     data: bytes = b""
     class_id: str = ""
     left_out: str = ""
+    position: Position = START
 
     @property
     def file_name(self) -> str:
@@ -51,24 +72,36 @@ class Source(abc.ABC):
         self.path = path
         self.num_bytes = num_bytes
         self.num_bytes_read = 0
-        self.class_ids_seen: set[str] = set()
 
     @abc.abstractmethod
     def list_class_ids(self) -> tuple[str, ...] | None:
         """Return the classes, sorted, or None where only a whole pass can tell (a compressed tar)."""
 
     @abc.abstractmethod
-    def members(self) -> Iterator[Member]:
-        """Yield every file once, in an order that depends on the source only. Fills `class_ids_seen`.
+    def entries(self) -> list[Position]:
+        """Return where each entry begins, or only the first where a file cannot be entered in the middle (a compressed tar)."""
+
+    def members(self, after: Position = START, stop_entry: int | None = None) -> Iterator[Member]:
+        """Yield every file behind `after` once, up to an entry or the end, in an order that depends on the source only.
 
         Raises:
             ValueError: if the source itself ends early or cannot be read; damage inside a synset tar is a member that is left out.
         """
+        try:
+            for offset, entry, members in self._entries(after, stop_entry):
+                for number, member in enumerate(members):
+                    if (position := Position(entry, number, offset)).sequence > after.sequence:
+                        yield dataclasses.replace(member, position=position)
+        except (*_TAR_ERRORS, OSError) as error:
+            raise ValueError(f"source {self.path} ends early or is damaged ({error}); {EXPECTED}; download it again") from error
 
-    def _enter_class(self, class_id: str) -> str:
-        if class_id != class_id.strip() or not class_id.isprintable():
-            raise ValueError(f"source {self.path} has a class {class_id!r}; expected a printable name without spaces around it; rename it")
-        self.class_ids_seen.add(class_id)
+    @abc.abstractmethod
+    def _entries(self, first: Position, stop_entry: int | None) -> Iterator[tuple[int, int, Iterator[Member]]]:
+        """Yield byte, number and files of each entry, from that of `first` on."""
+
+    def _check_class(self, class_id: str) -> str:
+        if class_id != class_id.strip() or not class_id.isprintable() or "/" in class_id:
+            raise ValueError(f"source {self.path} has a class {class_id!r}; expected a printable name without / or spaces around it")
         return class_id
 
 
@@ -101,40 +134,44 @@ class _TarSource(Source):
         self._labels = labels
         if self.num_bytes == 0:
             raise ValueError(f"source {path} is empty; {EXPECTED}")
-        self._class_ids = self._scan_headers()
+        self._entry_offsets, self._class_ids = self._scan_headers()
 
     def list_class_ids(self) -> tuple[str, ...] | None:
         return self._class_ids
 
-    def _scan_headers(self) -> tuple[str, ...] | None:
+    def entries(self) -> list[Position]:
+        return [START] if self._entry_offsets is None else [Position(n, -1, offset) for n, offset in enumerate(self._entry_offsets)]
+
+    def _scan_headers(self) -> tuple[list[int] | None, tuple[str, ...] | None]:
         """Hop from header to header: 21,841 seeks that find an incomplete download in minutes, not at the end of a night."""
         with self.path.open("rb") as file:
-            is_compressed = False
+            offsets, class_ids = [], set()
             try:
                 with tarfile.open(fileobj=file, mode="r:", tarinfo=_StrictTarInfo) as tar:
-                    class_ids = {class_id for info in tar if info.isreg() and (class_id := self._class_of(info.name))}
+                    for info in tar:
+                        offsets.append(info.offset)
+                        class_ids.add(self._class_of(info.name) if info.isreg() else "")
             except tarfile.ReadError as error:
-                is_compressed = file.seek(0) == 0 and file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"))
-                if not is_compressed:
-                    raise ValueError(f"source {self.path} is no tar or not a whole one ({error}); {EXPECTED}; download it again") from error
-        return None if is_compressed else tuple(sorted(class_ids))
+                if file.seek(0) == 0 and file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")):
+                    return None, None
+                raise ValueError(f"source {self.path} is no tar or not a whole one ({error}); {EXPECTED}; download it again") from error
+        return offsets, tuple(sorted(class_ids - {""}))
 
     def _class_of(self, name: str) -> str:
         return _tar_stem(name) if self._labels is None else self._labels.get(PurePosixPath(name).name, "")
 
-    def members(self) -> Iterator[Member]:
+    def _entries(self, first: Position, stop_entry: int | None) -> Iterator[tuple[int, int, Iterator[Member]]]:
+        begin = first if self._entry_offsets is not None else START  # a compressed tar is read from its beginning
         with self.path.open("rb") as file:
-            try:
-                with tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictTarInfo, bufsize=_READ_BYTES) as tar:
-                    for info in tar:
-                        for member in self._of_entry(tar, info):
-                            self.num_bytes_read = file.tell()
-                            yield member
-            except (*_TAR_ERRORS, OSError) as error:
-                raise ValueError(f"source {self.path} ends early or is damaged ({error}); {EXPECTED}; download it again") from error
-        self.num_bytes_read = self.num_bytes
+            file.seek(begin.offset)
+            with tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictTarInfo, bufsize=_READ_BYTES) as tar:
+                for entry, info in enumerate(tar, begin.entry):
+                    if entry == stop_entry:
+                        return
+                    if entry >= first.entry:
+                        yield begin.offset + info.offset, entry, self._of_entry(tar, info, file)
 
-    def _of_entry(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[Member]:
+    def _of_entry(self, tar: tarfile.TarFile, info: tarfile.TarInfo, file: IO[bytes]) -> Iterator[Member]:
         class_id = self._class_of(info.name)
         if info.isdir():
             return
@@ -143,47 +180,56 @@ class _TarSource(Source):
         elif not class_id:
             yield Member(self.path.name, info.name, left_out="not in a synset tar" if self._labels is None else "no label")
         elif self._labels is not None:
-            yield _read_tar_member(tar, info, self.path.name, self._enter_class(class_id))
+            yield _read_tar_member(tar, info, self.path.name, self._check_class(class_id))
         else:
-            file = tar.extractfile(info)
-            assert file is not None  # it is regular
-            yield from _read_synset_tar(file, PurePosixPath(info.name).name, self._enter_class(class_id))
+            synset_tar = tar.extractfile(info)
+            assert synset_tar is not None  # it is regular
+            for member in _read_synset_tar(synset_tar, PurePosixPath(info.name).name, self._check_class(class_id)):
+                self.num_bytes_read = file.tell()
+                yield member
+        self.num_bytes_read = file.tell()
 
 
 class _FolderSource(Source):
     """A folder of class folders or synset tars. What begins with a dot is passed over; links are followed to files."""
 
     def __init__(self, path: Path) -> None:
-        self._entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-        if not self._entries:
+        folders = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+        if not folders:
             raise ValueError(f"source {path} is empty; {EXPECTED}")
-        self._class_of = {e: e.name if e.is_dir() else _tar_stem(e.name) for e in self._entries}
-        files = (file for entry in self._entries for file in (_walk(entry) if entry.is_dir() else (entry,)))
+        self._class_of = {e: e.name if e.is_dir() else _tar_stem(e.name) for e in folders}
+        files = (file for entry in folders for file in (_walk(entry) if entry.is_dir() else (entry,)))
         super().__init__(path, sum(file.stat().st_size for file in files if file.is_file()))
 
     def list_class_ids(self) -> tuple[str, ...]:
         return tuple(sorted({class_id for class_id in self._class_of.values() if class_id}))
 
-    def members(self) -> Iterator[Member]:
-        for entry, class_id in self._class_of.items():
-            if not class_id:
-                yield Member(self.path.name, entry.name, left_out="not in a class folder or synset tar")
-                continue
-            self._enter_class(class_id)
-            if entry.is_dir():
-                for file in _walk(entry):
-                    member = _read_file(file, entry.name, file.relative_to(entry).as_posix(), class_id)
-                    self.num_bytes_read += len(member.data)
+    def entries(self) -> list[Position]:
+        return [Position(number, -1) for number in range(len(self._class_of))]
+
+    def _entries(self, first: Position, stop_entry: int | None) -> Iterator[tuple[int, int, Iterator[Member]]]:
+        for number, (entry, class_id) in list(enumerate(self._class_of.items()))[first.entry : stop_entry]:
+            yield 0, number, self._of_entry(entry, class_id)
+
+    def _of_entry(self, entry: Path, class_id: str) -> Iterator[Member]:
+        if not class_id:
+            yield Member(self.path.name, entry.name, left_out="not in a class folder or synset tar")
+            return
+        self._check_class(class_id)
+        if entry.is_dir():
+            for file in _walk(entry):
+                member = _read_file(file, entry.name, file.relative_to(entry).as_posix(), class_id)
+                self.num_bytes_read += len(member.data)
+                yield member
+            return
+        num_bytes_before = self.num_bytes_read
+        try:
+            with entry.open("rb") as opened:
+                for member in _read_synset_tar(opened, entry.name, class_id):
+                    self.num_bytes_read = num_bytes_before + opened.tell()
                     yield member
-                continue
-            num_bytes_before = self.num_bytes_read
-            try:
-                with entry.open("rb") as opened:
-                    for member in _read_synset_tar(opened, entry.name, class_id):
-                        self.num_bytes_read = num_bytes_before + opened.tell()
-                        yield member
-            except OSError as error:
-                yield Member(entry.name, "", class_id=class_id, left_out=f"unreadable file: {error.strerror}")
+        except OSError as error:
+            yield Member(entry.name, "", class_id=class_id, left_out=f"unreadable file: {error.strerror}")
 
 
 class _LabelledFolder(Source):
@@ -198,15 +244,21 @@ class _LabelledFolder(Source):
     def list_class_ids(self) -> tuple[str, ...]:
         return tuple(sorted({self._labels[file.name] for file in self._files if file.name in self._labels}))
 
-    def members(self) -> Iterator[Member]:
-        for file in self._files:
-            name = file.relative_to(self.path).as_posix()
-            if class_id := self._labels.get(file.name, ""):
-                member = _read_file(file, self.path.name, name, self._enter_class(class_id))
-            else:
-                member = Member(self.path.name, name, left_out="no label")
-            self.num_bytes_read += len(member.data)
-            yield member
+    def entries(self) -> list[Position]:
+        return [Position(number, -1) for number in range(len(self._files))]
+
+    def _entries(self, first: Position, stop_entry: int | None) -> Iterator[tuple[int, int, Iterator[Member]]]:
+        for number, file in list(enumerate(self._files))[first.entry : stop_entry]:
+            yield 0, number, self._of_file(file)
+
+    def _of_file(self, file: Path) -> Iterator[Member]:
+        name = file.relative_to(self.path).as_posix()
+        if class_id := self._labels.get(file.name, ""):
+            member = _read_file(file, self.path.name, name, self._check_class(class_id))
+        else:
+            member = Member(self.path.name, name, left_out="no label")
+        self.num_bytes_read += len(member.data)
+        yield member
 
 
 def read_labels(table: str | Path) -> dict[str, str]:

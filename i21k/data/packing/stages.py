@@ -1,0 +1,161 @@
+"""The two stages of a packing run as functions of the working directory: a part of the source to runs, slices of all runs to a shard.
+
+A room of its own since different engines run them: processes of this machine, or those of many. Each leaves files that are complete
+when they have their names, so that doing one again after a crash does no harm and adds nothing.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+
+from i21k.data import shards
+from i21k.data.packing import plan, runs
+from i21k.data.packing.recode import Recoded
+from i21k.data.packing.runs import Gathered, Record
+from i21k.labels import ClassList
+
+
+def write_runs(
+    work: Path, recoded: Iterable[list[Recoded]], seed: int, run_bytes: int, num_source_bytes: Callable[[], int]
+) -> Generator[tuple[int, int]]:
+    """Gather what the workers make into runs of about `run_bytes`, each written by a thread while the next is gathered.
+
+    Close the generator to end early: it waits for the run that is being written.
+
+    Args:
+        work: working directory.
+        recoded: the files of a source in order.
+        seed: of the places.
+        run_bytes: of pictures in memory before they are written; so much again is being written.
+        num_source_bytes: tells how much of the source has been passed.
+
+    Yields:
+        After each batch the number of files and the bytes of pictures up to there.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    known, records, digests = Gathered(), list[Record](), dict[int, bytes]()
+    num_read = num_bytes = 0
+    with concurrent.futures.ThreadPoolExecutor(1, "write-run") as writer:
+        writing = writer.submit(lambda: None)
+        for batch in recoded:
+            for member, digest in batch:
+                known.after = member.position
+                known.num_read += 1
+                if member.class_id:
+                    known.class_ids.add(member.class_id)
+                if member.left_out:
+                    known.left_out.append((member.container, member.name, member.left_out))
+                else:
+                    sequence = member.position.sequence
+                    records.append(Record(runs.place(member.file_name, seed), sequence, member.class_id, member.name, member.data))
+                    digests[sequence] = digest
+                    known.num_record_bytes += len(member.data)
+            known.num_source_bytes = num_source_bytes()
+            num_read += len(batch)
+            yield num_read, num_bytes + known.num_record_bytes
+            if known.num_record_bytes >= run_bytes:
+                writing.result()
+                writing = writer.submit(runs.write_run, work, known, records, digests)
+                num_bytes += known.num_record_bytes
+                known, records, digests = Gathered(), [], {}
+        writing.result()
+        if known.num_read:
+            runs.write_run(work, known, records, digests)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardTask:
+    """One shard to write; those of `val` come after all others."""
+
+    work: Path
+    name: str
+    split: str
+    index: int
+    num_shards: int
+    slices_per_shard: int
+    has_val: bool
+    classes: ClassList
+
+
+def shard_tasks(work: Path, name: str, made: plan.Plan, classes: ClassList) -> list[list[ShardTask]]:
+    """Return the shards of a plan, split by split; the second needs what the first leaves."""
+    has_val = made.choices.val_per_class > 0
+    return [
+        [ShardTask(work, name, split, index, num_shards, made.slices_per_shard, has_val, classes) for index in range(num_shards)]
+        for split, num_shards in made.num_shards.items()
+    ]
+
+
+def write_shard(task: ShardTask) -> shards.Shard:
+    """Write one shard into the working directory, unless it is there; of the first split also what the second takes from it.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    path = task.work / shards.shard_name(task.name, task.split, task.index, task.num_shards)
+    done = path.with_name(f"done-{path.name}.json")
+    if done.exists():
+        shard = shards.Shard(**json.loads(done.read_bytes()))
+        places = (path, task.work.parent / path.name)  # the latter if the run ended while shards were moved into place
+        if any(place.exists() and place.stat().st_size == shard.num_bytes for place in places):
+            return shard
+    if task.split == plan.VAL_SPLIT and task.has_val:
+        shard = shards.write_shard(path, _encoded(_from_parts(task), task.classes))
+    else:
+        to_val: list[Record] = []
+        shard = shards.write_shard(path, _encoded(_from_slices(task, to_val), task.classes))
+        if task.has_val:
+            runs.write_records(_part(task.work, task.index), to_val)
+    runs.write_whole(done, json.dumps(dataclasses.asdict(shard)).encode())
+    return shard
+
+
+def forget_shards(work: Path) -> None:
+    """Remove all shards, also those moved into place already, so that they are written anew by another plan."""
+    for done in work.glob("done-*.json"):
+        file = done.name.removeprefix("done-").removesuffix(".json")
+        for path in (work / file, work.parent / file, done):
+            path.unlink(missing_ok=True)
+
+
+def _encoded(records: Iterable[Record], classes: ClassList) -> Iterator[bytes]:
+    for record in records:
+        yield shards.encode_example(bytes(record.jpeg), classes.label_of[record.class_id], record.file_name)
+
+
+def _from_slices(task: ShardTask, to_val: list[Record]) -> Iterator[Record]:
+    """Yield the records of a shard in order, one slice in memory at a time; those of the validation split go aside."""
+    for index in range(task.index * task.slices_per_shard, (task.index + 1) * task.slices_per_shard):
+        of_slice: list[Record] = []
+        for piece in plan.pieces(task.work, index):
+            for record, is_val, is_kept in zip(
+                runs.read_records(piece.path, piece.start, piece.stop), piece.to_val.tolist(), piece.to_split.tolist(), strict=True
+            ):
+                if is_val:
+                    to_val.append(record._replace(jpeg=bytes(record.jpeg)))
+                elif is_kept:
+                    of_slice.append(record)
+        yield from sorted(of_slice, key=_order)
+
+
+def _from_parts(task: ShardTask) -> Iterator[Record]:
+    """Yield the records of a validation shard in order from what the shards of the first split left."""
+    first, stop = plan.slice_places(task.num_shards)[task.index : task.index + 2]
+    made = plan.read(task.work)
+    assert made is not None
+    num_parts = made.num_shards[made.choices.split]
+    for part in range(first * num_parts >> 64, ((stop - 1) * num_parts >> 64) + 1):
+        of_part = (record for record in runs.read_records(_part(task.work, part)) if first <= record.place < stop)
+        yield from sorted(of_part, key=_order)
+
+
+def _order(record: Record) -> tuple[int, int]:
+    return record.place, record.sequence
+
+
+def _part(work: Path, index: int) -> Path:
+    return work / f"part-{index:05d}.records"
