@@ -37,6 +37,7 @@ DUPLICATES = ("keep", "first", "drop")
 _BATCH_BYTES = 1 << 20  # of pictures that travel to a worker together
 _MEMORY_BYTES = 1700 << 20  # of all processes together, which the sizes below are derived from
 _PROCESS_BYTES = 90 << 20  # of a worker with all its libraries and a picture, measured
+_WRITER_BYTES = 256 << 20  # of shards that are worth a process to write them: it takes half a second to start
 _PROBE_BYTES = 64 << 20  # of the source tell how large the result will be
 _PLAN_OPTIONS = ("split", "num_shards", "val_per_class", "min_class_size", "duplicates", "keep_val_copies")
 
@@ -290,9 +291,9 @@ def _batches(source: sources.Source, after: sources.Position, classes: ClassList
         if classes is not None and member.class_id and member.class_id not in classes.label_of:
             if not is_given:
                 _check_classes((member.class_id,), classes, is_given, source)
-            member = dataclasses.replace(member, data=b"", left_out=f"class not in the list: {member.class_id}")
+            member = dataclasses.replace(member, data=b"", extent=None, left_out=f"class not in the list: {member.class_id}")
         batch.append(member)
-        num_bytes += len(member.data) + 1_000
+        num_bytes += member.num_bytes + 1_000
         if num_bytes >= _BATCH_BYTES:
             yield batch
             batch, num_bytes = [], 0
@@ -305,11 +306,11 @@ def _write(
 ) -> dict[str, tuple[shards.Shard, ...]]:
     """Write all shards that are not there yet into the working directory."""
     slice_bytes = made.num_bytes / (made.slices_per_shard * made.choices.num_shards)
-    num_writers = min(num_workers, max(1, round(_MEMORY_BYTES / (2 * slice_bytes + _PROCESS_BYTES))))
+    num_writers = min(num_workers, round(_MEMORY_BYTES / (2 * slice_bytes + _PROCESS_BYTES)), round(made.num_bytes / _WRITER_BYTES))
     num_done = num_bytes_done = 0
     written: dict[str, tuple[shards.Shard, ...]] = {}
     for tasks in stages.shard_tasks(work, name, made, classes):
-        with contextlib.closing(workers.ordered_map(stages.write_shard, tasks, min(num_writers, len(tasks)))) as done:
+        with contextlib.closing(workers.ordered_map(stages.write_shard, tasks, max(1, min(num_writers, len(tasks))))) as done:
             for task, shard in zip(tasks, done, strict=True):
                 written[task.split] = (*written.get(task.split, ()), shard)
                 num_done, num_bytes_done = num_done + shard.num_records, num_bytes_done + shard.num_bytes

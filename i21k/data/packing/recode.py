@@ -53,13 +53,17 @@ def recode_batch(batch: list[Member], short_side_px: int, quality: int, min_side
     """Judge and recode files that travel together."""
 
     def recoded(member: Member) -> Recoded:
-        digest = hashlib.sha256(member.data).digest()
-        if member.left_out:
-            return Recoded(member, digest)
-        try:
-            return Recoded(dataclasses.replace(member, data=recode(member.data, short_side_px, quality, min_side_px)), digest)
-        except Unreadable as error:
-            return Recoded(dataclasses.replace(member, data=b"", left_out=str(error)), digest)
+        data = digest = b""
+        if not member.left_out:
+            try:
+                content = member.content()
+                digest = hashlib.sha256(content).digest()
+                data = recode(content, short_side_px, quality, min_side_px)
+            except Unreadable as error:
+                member = dataclasses.replace(member, left_out=str(error))
+            except OSError as error:
+                member = dataclasses.replace(member, left_out=f"unreadable file: {error.strerror or error}")
+        return Recoded(dataclasses.replace(member, data=data, extent=None), digest)
 
     return [recoded(member) for member in batch]
 

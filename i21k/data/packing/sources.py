@@ -1,8 +1,9 @@
 """What can be packed, as a stream of files: a tar of synset tars, a folder of either, or pictures with a table of labels.
 
 A room of its own so that the packer need not know where a picture comes from. A source is read once, front to back, as a disk that
-cannot seek wants it, and never extracted. The class of a picture is the name of the synset tar or class folder that holds it, or what
-a table of labels says of its file name.
+cannot seek wants it, and never extracted: of a tar that is not compressed this process passes over all bytes in large steps to find
+the headers, and the worker that recodes a picture reads it right behind, from the page cache. The class of a picture is the name of
+the synset tar or class folder that holds it, or what a table of labels says of its file name.
 
 A source is a sequence of entries: synset tars, class folders, or single pictures where a table tells the classes. Where a file stands
 is the number of its entry and its own number in there, so that reading can begin again behind any file, or at any entry.
@@ -11,6 +12,7 @@ is the number of its entry and its own number in there, so that reading can begi
 import abc
 import dataclasses
 import importlib.util
+import io
 import lzma
 import os
 import re
@@ -19,12 +21,13 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Self
+from typing import IO, Any, NamedTuple, Self
 
 ILSVRC2012_VAL = "ilsvrc2012-val"
 MAX_FILE_BYTES = 1 << 27  # chosen here: no larger file is read into memory
 _READ_BYTES = 1 << 20
 _TAR_NAME = re.compile(r"(?P<stem>.+?)\.(tar|tgz|tar\.gz|tar\.bz2|tar\.xz)", re.IGNORECASE)
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")  # how gzip, bzip2 and xz begin
 _TAR_ERRORS = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
 _EndMark: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
 _TOO_LARGE = f"file larger than {MAX_FILE_BYTES >> 20} MiB"
@@ -48,9 +51,17 @@ class Position:
 START = Position(0, -1)
 
 
+class Extent(NamedTuple):
+    """Where a picture lies in a file."""
+
+    path: str
+    offset: int
+    size: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """One file of a source: its content, or the reason why it is left out (a kind, and after a colon the detail)."""
+    """One file of a source: its content or where that lies, or the reason why it is left out (a kind, and after a colon the detail)."""
 
     container: str  # the synset tar or class folder
     name: str  # path inside the container
@@ -58,6 +69,27 @@ class Member:
     class_id: str = ""
     left_out: str = ""
     position: Position = START
+    extent: Extent | None = None  # of the content, if it is not in `data`
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the content."""
+        return self.extent.size if self.extent else len(self.data)
+
+    def content(self) -> bytes:
+        """Return the bytes of the file.
+
+        Raises:
+            OSError: if they cannot be read.
+        """
+        if self.extent is None:
+            return self.data
+        with Path(self.extent.path).open("rb", buffering=0) as file:
+            file.seek(self.extent.offset)
+            content = file.read(self.extent.size)
+        if len(content) != self.extent.size:
+            raise OSError(f"{len(content)} of {self.extent.size} bytes")
+        return content
 
     @property
     def file_name(self) -> str:
@@ -152,7 +184,7 @@ class _TarSource(Source):
                         offsets.append(info.offset)
                         class_ids.add(self._class_of(info.name) if info.isreg() else "")
             except tarfile.ReadError as error:
-                if file.seek(0) == 0 and file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")):
+                if file.seek(0) == 0 and file.read(6).startswith(_COMPRESSED):
                     return None, None
                 raise ValueError(f"source {self.path} is no tar or not a whole one ({error}); {EXPECTED}; download it again") from error
         return offsets, tuple(sorted(class_ids - {""}))
@@ -161,15 +193,17 @@ class _TarSource(Source):
         return _tar_stem(name) if self._labels is None else self._labels.get(PurePosixPath(name).name, "")
 
     def _entries(self, first: Position, stop_entry: int | None) -> Iterator[tuple[int, int, Iterator[Member]]]:
-        begin = first if self._entry_offsets is not None else START  # a compressed tar is read from its beginning
-        with self.path.open("rb") as file:
-            file.seek(begin.offset)
-            with tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictTarInfo, bufsize=_READ_BYTES) as tar:
+        is_plain = self._entry_offsets is not None
+        begin = first if is_plain else START  # a compressed tar is read from its beginning
+        with self.path.open("rb", buffering=_READ_BYTES) as file:
+            whole = _Window(file, 0, self.num_bytes)
+            whole.seek(begin.offset)
+            with _open_tar(whole if is_plain else file, is_plain) as tar:
                 for entry, info in enumerate(tar, begin.entry):
                     if entry == stop_entry:
                         return
                     if entry >= first.entry:
-                        yield begin.offset + info.offset, entry, self._of_entry(tar, info, file)
+                        yield info.offset, entry, self._of_entry(tar, info, file)
 
     def _of_entry(self, tar: tarfile.TarFile, info: tarfile.TarInfo, file: IO[bytes]) -> Iterator[Member]:
         class_id = self._class_of(info.name)
@@ -182,8 +216,8 @@ class _TarSource(Source):
         elif self._labels is not None:
             yield _read_tar_member(tar, info, self.path.name, self._check_class(class_id))
         else:
-            synset_tar = tar.extractfile(info)
-            assert synset_tar is not None  # it is regular
+            is_readable = isinstance(tar.fileobj, _Window) and not info.issparse()
+            synset_tar: Any = _Window(file, info.offset_data, info.size) if is_readable else tar.extractfile(info)
             for member in _read_synset_tar(synset_tar, PurePosixPath(info.name).name, self._check_class(class_id)):
                 self.num_bytes_read = file.tell()
                 yield member
@@ -224,8 +258,8 @@ class _FolderSource(Source):
             return
         num_bytes_before = self.num_bytes_read
         try:
-            with entry.open("rb") as opened:
-                for member in _read_synset_tar(opened, entry.name, class_id):
+            with entry.open("rb", buffering=_READ_BYTES) as opened:
+                for member in _read_synset_tar(_Window(opened, 0, entry.stat().st_size), entry.name, class_id):
                     self.num_bytes_read = num_bytes_before + opened.tell()
                     yield member
         except OSError as error:
@@ -317,9 +351,55 @@ def _refuse(info: tarfile.TarInfo) -> str:
     return "" if info.isreg() else "not a regular file"
 
 
-def _read_synset_tar(file: IO[bytes], container: str, class_id: str) -> Iterator[Member]:
+class _Window(io.RawIOBase):
+    """A stretch of a file as a file of its own, which knows where its bytes lie; the streams of `tarfile` copy them four times."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def extent(self, info: tarfile.TarInfo) -> Extent:
+        """Return where a member of this member lies in the outermost file."""
+        if info.offset_data + info.size > self._size:
+            raise tarfile.ReadError("unexpected end of data")
+        return Extent(self._file.name, self._start + info.offset_data, info.size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        rest = max(self._size - self._at, 0)
+        self._file.seek(self._start + self._at)
+        content = self._file.read(rest if size is None or size < 0 else min(size, rest))
+        self._at += len(content)
+        return content
+
+
+def _open_tar(file: Any, is_plain: bool) -> tarfile.TarFile:
+    """Open a tar for reading front to back."""
+    if is_plain:
+        return tarfile.open(fileobj=file, mode="r:", tarinfo=_StrictTarInfo)
+    return tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictTarInfo, bufsize=_READ_BYTES)
+
+
+def _is_plain(file: Any) -> bool:
+    """Say whether a file lies on the disk as it is, and is not compressed."""
+    if not isinstance(file, _Window):
+        return False
+    magic = file.read(6)
+    file.seek(0)
+    return not magic.startswith(_COMPRESSED)
+
+
+def _read_synset_tar(file: Any, container: str, class_id: str) -> Iterator[Member]:
     try:
-        with tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictTarInfo, bufsize=_READ_BYTES) as tar:
+        with _open_tar(file, _is_plain(file)) as tar:
             for info in tar:
                 if info.isdir():
                     continue
@@ -329,10 +409,14 @@ def _read_synset_tar(file: IO[bytes], container: str, class_id: str) -> Iterator
 
 
 def _read_tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, container: str, class_id: str) -> Member:
-    reason = _refuse(info) or (_TOO_LARGE if info.size > MAX_FILE_BYTES else "")
-    name = info.name if reason else PurePosixPath(info.name).as_posix()
-    content = None if reason else tar.extractfile(info)
-    return Member(container, name, content.read() if content else b"", class_id, reason)
+    if reason := _refuse(info) or (_TOO_LARGE if info.size > MAX_FILE_BYTES else ""):
+        return Member(container, info.name, class_id=class_id, left_out=reason)
+    name, file = PurePosixPath(info.name).as_posix(), tar.fileobj
+    if isinstance(file, _Window) and not info.issparse():
+        return Member(container, name, class_id=class_id, extent=file.extent(info))
+    content = tar.extractfile(info)
+    assert content is not None  # it is regular
+    return Member(container, name, content.read(), class_id)
 
 
 def _read_file(path: Path, container: str, name: str, class_id: str) -> Member:

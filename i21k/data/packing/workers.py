@@ -6,6 +6,7 @@ forked; they are deaf to SIGINT and SIGTERM (which reach the whole process group
 
 import collections
 import contextlib
+import fcntl
 import multiprocessing
 import os
 import queue
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 _IN_FLIGHT = 3  # items a worker: one in work, one waiting, one on its way
+_PIPE_BYTES = 1 << 20  # the most that Linux allows without privileges
 _END_S = 5.0
 _FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
 
@@ -75,16 +77,22 @@ class _Worker:
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(function, theirs), daemon=True)
+        items, self._items = context.Pipe(duplex=False)
+        self._answers, answers = context.Pipe(duplex=False)
+        for pipe in (self._items, answers):
+            with contextlib.suppress(OSError):  # of an administrator who allows less
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._process = context.Process(target=_work, args=(function, items, answers), daemon=True)
         self._process.start()
-        theirs.close()
+        items.close()
+        answers.close()
 
     def __enter__(self) -> "_Worker":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pipe.close()
+        self._items.close()
+        self._answers.close()
         self._process.join(_END_S)
         if self._process.is_alive():
             self._process.kill()
@@ -92,13 +100,13 @@ class _Worker:
 
     def send(self, item: object) -> None:
         try:
-            self._pipe.send(item)
+            self._items.send(item)
         except OSError as error:
             raise self._death() from error
 
     def receive(self) -> Any:
         try:
-            is_result, value = self._pipe.recv()
+            is_result, value = self._answers.recv()
         except (OSError, EOFError) as error:
             raise self._death() from error
         if not is_result:
@@ -113,7 +121,7 @@ class _Worker:
         )
 
 
-def _work(function: Callable[[Any], Any], pipe: Connection) -> None:
+def _work(function: Callable[[Any], Any], pipe: Connection, answers: Connection) -> None:
     """Run in a worker. A thread takes items from the pipe, so that the parent never waits to send while this waits to answer."""
     items: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -132,4 +140,4 @@ def _work(function: Callable[[Any], Any], pipe: Connection) -> None:
         except Exception as error:  # carried over and raised in the parent
             answer = (False, error)
         with contextlib.suppress(OSError):
-            pipe.send(answer)
+            answers.send(answer)
