@@ -602,7 +602,7 @@ def test_unknown_classes(whole_tar: Path, class_folders: Path, tmp_path: Path) -
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture at a time to the workers, a run of about three, slices of about two."""
     monkeypatch.setattr(packing, "_BATCH_BYTES", 1)
-    monkeypatch.setattr(packing, "_run_bytes", lambda num_workers: 3000)
+    monkeypatch.setattr(packing, "_run_bytes", lambda *_: 3000)
     monkeypatch.setattr(plan, "SLICE_BYTES", 2000)
 
 
@@ -662,7 +662,7 @@ def test_same_bytes_for_any_size_of_runs_and_slices(whole_tar: Path, tmp_path: P
     run(whole_tar, tmp_path / "expected", **ALL_OPTIONS)
     monkeypatch.setattr(packing, "_BATCH_BYTES", 1)
     for run_bytes, slice_bytes in ((1, 1), (5000, 1000), (1, 1 << 20)):
-        monkeypatch.setattr(packing, "_run_bytes", lambda num_workers, run_bytes=run_bytes: run_bytes)
+        monkeypatch.setattr(packing, "_run_bytes", lambda *_, run_bytes=run_bytes: run_bytes)
         monkeypatch.setattr(plan, "SLICE_BYTES", slice_bytes)
         run(whole_tar, tmp_path / f"{run_bytes}-{slice_bytes}", **ALL_OPTIONS)
         assert content_of(tmp_path / f"{run_bytes}-{slice_bytes}") == content_of(tmp_path / "expected")
@@ -807,7 +807,7 @@ KILLED = """if True:
     import sys
     from i21k import cli
     from i21k.data import pack
-    pack._BATCH_BYTES, pack._run_bytes = 20_000, lambda num_workers: 200_000
+    pack._BATCH_BYTES, pack._run_bytes = 20_000, lambda *_: 200_000
     sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -263,7 +263,7 @@ def _read(
     recoded = workers.ordered_map(recode_batch, _batches(source, after, classes, is_given), num_workers)
     spilled = sum(run.about.num_record_bytes for run in before)
     start_bytes, is_probed = source.num_bytes_read, False
-    gathered = stages.write_runs(work, recoded, options.seed, _run_bytes(num_workers), lambda: source.num_bytes_read)
+    gathered = stages.write_runs(work, recoded, options.seed, _run_bytes(source.num_bytes, num_workers), lambda: source.num_bytes_read)
     with contextlib.closing(recoded), contextlib.closing(gathered):
         for num_read, num_bytes in gathered:
             passed = source.num_bytes_read - start_bytes
@@ -278,9 +278,10 @@ def _read(
         raise ValueError(f"source {source.path} holds no pictures that can be packed ({why}); {sources.EXPECTED}")
 
 
-def _run_bytes(num_workers: int) -> int:
-    """Return what may gather in memory: one run grows while another is being written."""
-    return min(max((_MEMORY_BYTES - (num_workers + 2) * _PROCESS_BYTES) // 2, 64 << 20), 512 << 20)
+def _run_bytes(source_bytes: int, num_workers: int) -> int:
+    """Return what may gather in memory: one run grows while another is being written. Large ones spare seeks, small ones the end a wait."""
+    most = (_MEMORY_BYTES - (num_workers + 2) * _PROCESS_BYTES) // 2
+    return max(min(most, 512 << 20, source_bytes // 64), 32 << 20)
 
 
 def _batches(source: sources.Source, after: sources.Position, classes: ClassList | None, is_given: bool) -> Iterator[list[sources.Member]]:
