@@ -1,7 +1,8 @@
-"""Pictures a second of inference: the network as trained, with BatchNorm folded, and (on request) in MXNet 1.9.1, in turn.
+"""Pictures a second of inference: the network as trained, as `i21k evaluate` runs it, and (on request) in MXNet 1.9.1, in turn.
 
     python benchmarks/inference.py [--mxnet-python mx/bin/python]
 
+`folded` has BatchNorm folded into the convolutions and is arranged for the device (`inference.folded`); `only_folded` is not arranged.
 float32, pictures of 224 px that lie in memory, 21,841 classes, medians of several rounds; what is timed runs round by round in turn, so
 that a busy machine slows all of it. Prints one JSON line. MXNet gets the graph that `write_symbol` writes, random parameters and the
 threads it chooses; its environment: python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1.
@@ -31,8 +32,8 @@ import jax.numpy as jnp  # noqa: E402
 import jaxlib  # noqa: E402
 import numpy as np  # noqa: E402
 
+from i21k.model import inference  # noqa: E402
 from i21k.model.inception_bn import InceptionBN  # noqa: E402
-from i21k.model.inference import fold  # noqa: E402
 from i21k.model.mxnet_symbol import write_symbol  # noqa: E402
 
 SIZE_PX = 224
@@ -94,9 +95,11 @@ def main() -> None:
     images = jnp.asarray(np.random.default_rng(0).normal(0, 50, (args.batch_size, SIZE_PX, SIZE_PX, 3)), jnp.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images[:1])
     with tempfile.TemporaryDirectory() as directory:
+        folded = inference.fold(variables, args.revision)
         timers = {
             "unfolded": timer(model, variables, images),
-            "folded": timer(model.clone(folded=True), fold(variables, args.revision), images),
+            "only_folded": timer(model.clone(folded=True), folded, images),
+            "folded": timer(inference.folded(model, jax.default_backend()), folded, images),
         }
         if args.mxnet_python:
             timers["mxnet"] = mxnet_timer(args.mxnet_python, model, args.batch_size, directory)
