@@ -7,10 +7,9 @@ float32, pictures of 224 px that lie in memory, 21,841 classes, medians of sever
 that a busy machine slows all of it. Prints one JSON line. MXNet gets the graph that `write_symbol` writes, random parameters and the
 threads it chooses; its environment: python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1.
 
-On a CPU folding gains nothing (0.99 to 1.02; 42 images/s on 2 cores of an AMD EPYC, jaxlib 0.10.2): XLA computes an unfolded BatchNorm
-in the same pass over memory as bias and ReLU. Leaving out every pool as well would give 1.17, so nothing around the convolutions can give
-1.3. Joining the 1x1 convolutions of a block and pooling after the projection was tried: 1.07. MXNet, one thread by its own choice, gives
-33 images/s there; with OMP_NUM_THREADS=2 in the environment its oneDNN convolutions give 61.
+On a CPU folding alone gains nothing: XLA computes an unfolded BatchNorm in the same pass over memory as bias and ReLU. What is arranged
+for its caches gives 1.37 times unfolded (62 images/s on 2 cores of an AMD EPYC, jaxlib 0.10.2; `notebooks/LOG.md` takes it apart). MXNet,
+one thread by its own choice, gives 34 images/s there; with OMP_NUM_THREADS=2 in the environment its oneDNN convolutions give 63.
 """
 
 import argparse
