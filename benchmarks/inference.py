@@ -1,15 +1,15 @@
-"""Pictures a second of inference: the network as trained, with BatchNorm folded, and (on request) in MXNet 1.9.1, in turn.
+"""Pictures a second of inference: the network as trained, as `i21k evaluate` runs it, and (on request) in MXNet 1.9.1, in turn.
 
     python benchmarks/inference.py [--mxnet-python mx/bin/python]
 
+`folded` has BatchNorm folded into the convolutions and is arranged for the device (`inference.folded`); `only_folded` is not arranged.
 float32, pictures of 224 px that lie in memory, 21,841 classes, medians of several rounds; what is timed runs round by round in turn, so
 that a busy machine slows all of it. Prints one JSON line. MXNet gets the graph that `write_symbol` writes, random parameters and the
 threads it chooses; its environment: python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1.
 
-On a CPU folding gains nothing (0.99 to 1.02; 42 images/s on 2 cores of an AMD EPYC, jaxlib 0.10.2): XLA computes an unfolded BatchNorm
-in the same pass over memory as bias and ReLU. Leaving out every pool as well would give 1.17, so nothing around the convolutions can give
-1.3. Joining the 1x1 convolutions of a block and pooling after the projection was tried: 1.07. MXNet, one thread by its own choice, gives
-33 images/s there; with OMP_NUM_THREADS=2 in the environment its oneDNN convolutions give 61.
+On a CPU folding alone gains nothing: XLA computes an unfolded BatchNorm in the same pass over memory as bias and ReLU. What is arranged
+for its caches gives 1.37 times unfolded (62 images/s on 2 cores of an AMD EPYC, jaxlib 0.10.2; `notebooks/LOG.md` takes it apart). MXNet,
+one thread by its own choice, gives 34 images/s there; with OMP_NUM_THREADS=2 in the environment its oneDNN convolutions give 63.
 """
 
 import argparse
@@ -31,8 +31,8 @@ import jax.numpy as jnp  # noqa: E402
 import jaxlib  # noqa: E402
 import numpy as np  # noqa: E402
 
+from i21k.model import inference  # noqa: E402
 from i21k.model.inception_bn import InceptionBN  # noqa: E402
-from i21k.model.inference import fold  # noqa: E402
 from i21k.model.mxnet_symbol import write_symbol  # noqa: E402
 
 SIZE_PX = 224
@@ -94,9 +94,11 @@ def main() -> None:
     images = jnp.asarray(np.random.default_rng(0).normal(0, 50, (args.batch_size, SIZE_PX, SIZE_PX, 3)), jnp.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images[:1])
     with tempfile.TemporaryDirectory() as directory:
+        folded = inference.fold(variables, args.revision)
         timers = {
             "unfolded": timer(model, variables, images),
-            "folded": timer(model.clone(folded=True), fold(variables, args.revision), images),
+            "only_folded": timer(model.clone(folded=True), folded, images),
+            "folded": timer(inference.folded(model, jax.default_backend()), folded, images),
         }
         if args.mxnet_python:
             timers["mxnet"] = mxnet_timer(args.mxnet_python, model, args.batch_size, directory)

@@ -91,8 +91,8 @@ def evaluate_checkpoint(
         options = loader.LoaderOptions(batch_size, loaded.image_size, crop="plain", crop_fraction=loaded.crop_fraction)
         statistics_step = steps.make_statistics_step(model, devices)
         variables = recalibrate(statistics_step, variables, shards.open_split(data, "train"), options, devices, recalibrate_bn)
-    folded = inference.fold(jax.device_get(variables), model.revision)  # the same function without BatchNorm, and faster
-    eval_step = steps.make_eval_step(model.clone(folded=True), devices, columns)
+    folded = inference.fold(jax.device_get(variables), model.revision)  # the same function without BatchNorm
+    eval_step = steps.make_eval_step(inference.folded(model, devices[0].platform), devices, columns)
     options = eval_options(batch_size, loaded.image_size, loaded.crop_fraction, len(devices))
     totals = evaluate(eval_step, steps.put_state(folded, devices), opened, options, devices)
     assert totals is not None

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from i21k.model import winograd
 from i21k.model.inception_bn import MEAN, REVISIONS, BatchNorm, InceptionBN, check_size
-from i21k.model.inference import fold
+from i21k.model.inference import fold, folded
 from i21k.model.mxnet import variables_from_mxnet
 from i21k.model.mxnet_symbol import parameter_shapes
 from i21k.model.summary import parameter_table
@@ -152,9 +153,9 @@ def test_sizes_that_do_not_fit_are_refused(revision, size, message):
 
 
 @functools.cache
-def small(revision: str):
+def small(variant: str, revision: str):
     """A narrow network with the statistics of a trained one: nothing at its initial value, a few channels dead."""
-    model = InceptionBN(num_classes=13, variant="standard", revision=revision, width=0.25)
+    model = InceptionBN(num_classes=13, variant=variant, revision=revision, width=0.25)
     arrays = {name: parameter(name, shape, 3) for name, shape in parameter_shapes(model).items()}
     for name in arrays:
         if name.endswith("moving_var"):  # dead: the convolution gives its bias, which is the mean, and the variance is 0
@@ -162,29 +163,63 @@ def small(revision: str):
             arrays[name][:2] = 0
             arrays[f"{convolution}_weight"][:2] = 0
             arrays[name.replace("_var", "_mean")][:2] = arrays[f"{convolution}_bias"][:2]
-    return model, variables_from_mxnet(arrays, "standard", 0.25)
+    return model, variables_from_mxnet(arrays, variant, 0.25)
 
 
-@pytest.mark.parametrize("revision", REVISIONS)
-def test_folded_equals_unfolded_where_channels_are_dead(revision):
-    model, variables = small(revision)
-    pictures = images(2, 5)[:, :64, :64].astype(np.float32) - np.float32(MEAN)
+# Batches that a CPU takes whole, in equal pieces, and with the last piece filled up; sizes that leave pools and tiles incomplete.
+@pytest.mark.parametrize(
+    ("variant", "revision", "size", "batch"),
+    [("full", "released", 36, 9), ("standard", "released", 70, 3), ("full", "symbol2016", 33, 4), ("standard", "symbol2016", 97, 1)],
+)
+def test_folded_equals_unfolded_where_channels_are_dead(variant, revision, size, batch):
+    model, variables = small(variant, revision)
+    pictures = images(batch, 5)[:, :size, :size].astype(np.float32) - np.float32(MEAN)
     want = jax.jit(model.apply)(variables, pictures)
-    folded = fold(variables, revision)
-    assert set(folded["params"]) == {layer for layer in variables["params"] if not layer.startswith("bn_")}
+    params = fold(variables, revision)
+    assert set(params["params"]) == {layer for layer in variables["params"] if not layer.startswith("bn_")}
     assert np.isfinite(want).all()
-    assert relative(jax.jit(model.clone(folded=True).apply)(folded, pictures), want) < 1e-5
+    for platform in ("cpu", "gpu"):
+        got = jax.jit(folded(model, platform).apply)(params, pictures)
+        assert got.shape == want.shape
+        assert max(relative(*rows) for rows in zip(got, want, strict=True)) < 1e-5, platform  # each picture has its own logits
 
 
-@pytest.mark.parametrize(("variant", "revision"), [("full", "released"), ("standard", "symbol2016")])
-def test_folded_equals_unfolded_at_full_size(variant, revision):
+@pytest.mark.parametrize(("variant", "revision", "platform"), [*((*network, "cpu") for network in NETWORKS), ("full", "released", "gpu")])
+def test_folded_equals_unfolded_at_full_size(variant, revision, platform):
     _, model, variables, pictures = golden(variant, revision)
-    folded = jax.jit(model.clone(folded=True).apply)(fold(variables, revision), pictures)
-    assert relative(folded, evaluated(variant, revision)[0]) < 1e-5
+    got = jax.jit(folded(model, platform).apply)(fold(variables, revision), pictures)
+    assert relative(got, evaluated(variant, revision)[0]) < 1e-5
+
+
+def test_only_a_cpu_gets_what_is_arranged_for_one():
+    model, variables = small("standard", "symbol2016")
+    pictures = np.zeros((3, 32, 32, 3), np.float32)
+    graphs = {
+        platform: str(jax.make_jaxpr(folded(model, platform).apply)(fold(variables, "symbol2016"), pictures)) for platform in ("cpu", "gpu")
+    }
+    assert "scan" in graphs["cpu"] and "reduce_window" not in graphs["cpu"]
+    assert "scan" not in graphs["gpu"] and graphs["gpu"].count("conv_general_dilated") == graphs["cpu"].count("conv_general_dilated") + 1
+
+
+def test_only_a_folded_network_is_arranged_for_a_cpu():
+    model, variables = small("standard", "symbol2016")
+    with pytest.raises(ValueError, match="only a folded network is arranged for a CPU"):
+        model.clone(for_cpu=True).apply(variables, np.zeros((1, 32, 32, 3), np.float32))
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 6), (7, 4), (1, 5)])
+def test_winograd_convolves(height, width):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, height, width, 40), np.float32)
+    kernel = rng.standard_normal((3, 3, 40, 24), np.float32)
+    want = jax.lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    got = winograd.convolve(x, kernel)
+    assert got.shape == want.shape
+    assert relative(got, want) < 1e-6
 
 
 def test_fold_refuses_what_float32_cannot_hold():
-    _, variables = small("released")
+    _, variables = small("standard", "released")
     params = {**variables["params"], "bn_conv1": {**variables["params"]["bn_conv1"], "gamma": np.full(16, 1e300)}}
     with pytest.raises(ValueError, match="bn_conv1 cannot be folded into conv_conv1"):
         fold({**variables, "params": params}, "released")

@@ -7,7 +7,7 @@ Ioffe and Szegedy 2015, arXiv 1502.03167.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -16,9 +16,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from i21k.model import winograd
+
 Remat = Literal["none", "conv", "block"]
 
 MEAN = 117.0  # of every channel, subtracted by the caller; the images are not scaled
+
+# Pictures at a time with `for_cpu`: few enough for the cache, many enough to share the reading of the kernels (`notebooks/LOG.md`).
+STEM_PIECE, BLOCKS_PIECE = 2, 8
 
 
 class Mixed(NamedTuple):
@@ -151,10 +156,13 @@ class InceptionBN(nn.Module):
     bn_momentum: float | None = None  # weight of the old moving average; None: the revision's own
     count_padding: bool | None = None  # of average pools; None: the revision's own
     folded: bool = False  # without BatchNorm, for variables of `inference.fold`; for inference only
+    for_cpu: bool = False  # a folded network: the same function, arranged for the caches and vector units of a CPU
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"], train: bool = False) -> Float[Array, "b K"]:
         check_size(self.revision, *images.shape[1:3])
+        if self.for_cpu and not self.folded:
+            raise ValueError("for_cpu=True with folded=False: only a folded network is arranged for a CPU; see i21k.model.inference.folded")
         widths = WIDTHS[self.variant]
         conv1, conv2red, conv2 = widths.stem
 
@@ -162,15 +170,22 @@ class InceptionBN(nn.Module):
             return self._pool(self._unit(x, conv1, "conv1", train, kernel=7, stride=2), "max", "pool1", stride=2)
 
         def stem2(self: "InceptionBN", x: Array) -> Array:
-            x = self._unit(self._unit(x, conv2red, "conv2red", train), conv2, "conv2", train, kernel=3)
+            x = self._unit(self._unit(x, conv2red, "conv2red", train), conv2, "conv2", train, kernel=3, by_winograd=True)
             return self._pool(x, "max", "pool2", stride=2)
 
-        x = self._recomputed(stem1)(self, images.astype(self.dtype))  # [b, 56, 56, 96] for 224 px, full, released
-        x = self._recomputed(stem2)(self, x)  # [b, 28, 28, 288]
-        for name, filters in widths.blocks.items():
-            block = functools.partial(_block, name=name, filters=filters, train=train)
-            x = self._recomputed(block)(self, x)  # 3a-3b [b, 28, 28, _], 3c-4d [b, 14, 14, _], 4e-5b [b, 7, 7, _]
-            self.sow("intermediates", f"ch_concat_{name}_chconcat", x)
+        def stem(self: "InceptionBN", x: Array) -> Array:
+            x = self._recomputed(stem1)(self, x)  # [b, 56, 56, 96] for 224 px, full, released
+            return self._recomputed(stem2)(self, x)  # [b, 28, 28, 288]
+
+        def blocks(self: "InceptionBN", x: Array) -> Array:
+            for name, filters in widths.blocks.items():
+                block = functools.partial(_block, name=name, filters=filters, train=train)
+                x = self._recomputed(block)(self, x)  # 3a-3b [b, 28, 28, _], 3c-4d [b, 14, 14, _], 4e-5b [b, 7, 7, _]
+                self.sow("intermediates", f"ch_concat_{name}_chconcat", x)
+            return x
+
+        x = self._in_pieces(stem, images.astype(self.dtype), STEM_PIECE)
+        x = self._in_pieces(blocks, x, BLOCKS_PIECE)
         features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))  # [b, 1024]; 7x7 at 224 px, whatever is left at other sizes
         self.sow("intermediates", "flatten", features)
         logits = nn.Dense(self.num_classes, name="fc1", dtype=self.dtype, kernel_init=self.kernel_init)(features)
@@ -188,9 +203,24 @@ class InceptionBN(nn.Module):
         policy = jax.checkpoint_policies.dots_saveable if self.remat == "conv" else None
         return nn.remat(block, policy=policy)
 
-    def _unit(self, x: Array, filters: int, name: str, train: bool, kernel: int = 1, stride: int = 1) -> Array:
-        """Convolution with bias, BatchNorm unless it is folded into the convolution, ReLU; `filters` are those of width 1."""
+    def _in_pieces(self, network: Callable[["InceptionBN", Array], Array], x: Array, piece: int) -> Array:
+        """Call `network` on all of `x`; with `for_cpu` on at most `piece` pictures at a time, so that its activations stay in the cache."""
+        if not self.for_cpu or len(x) <= piece:
+            return network(self, x)
+        num_pieces = -(-len(x) // piece)
+        piece = -(-len(x) // num_pieces)
+        padded = jnp.pad(x, [(0, num_pieces * piece - len(x)), (0, 0), (0, 0), (0, 0)])
+        loop = nn.scan(lambda self, _, x: (None, network(self, x)), variable_broadcast="params", split_rngs={"params": False})
+        _, y = loop(self, None, padded.reshape(num_pieces, piece, *x.shape[1:]))
+        return y.reshape(num_pieces * piece, *y.shape[2:])[: len(x)]
+
+    def _unit(self, x: Array, filters: int, name: str, train: bool, kernel: int = 1, stride: int = 1, by_winograd: bool = False) -> Array:
+        """Convolution with bias, BatchNorm unless it is folded into the convolution, ReLU; `filters` are those of width 1.
+
+        `by_winograd` counts with `for_cpu` in float32 alone; of the 3x3 convolutions only `conv2`, a third of all operations, gains by it.
+        """
         revision = REVISIONS[self.revision]
+        by_winograd = by_winograd and self.for_cpu and self.dtype == jnp.float32
         x = nn.Conv(
             scaled(filters, self.width),
             (kernel, kernel),
@@ -199,6 +229,7 @@ class InceptionBN(nn.Module):
             name=f"conv_{name}",
             dtype=self.dtype,
             kernel_init=self.kernel_init,
+            conv_general_dilated=(lambda x, kernel, *_, **__: winograd.convolve(x, kernel)) if by_winograd else None,
         )(x)
         if not self.folded:
             momentum = revision.momentum if self.bn_momentum is None else self.bn_momentum
@@ -213,14 +244,13 @@ class InceptionBN(nn.Module):
         revision = REVISIONS[self.revision]
         count_padding = revision.count_padding if self.count_padding is None else self.count_padding
         pads = [(0, 0), *(_pool_padding(size, stride, padding, revision.ceil_pools) for size in x.shape[1:3]), (0, 0)]
-        window, strides = (1, 3, 3, 1), (1, stride, stride, 1)
+        reduce = functools.partial(_reduce_slices if self.for_cpu else _reduce_windows, stride=stride, pads=pads)
         if kind == "max":
-            x = lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
+            x = reduce(x, -jnp.inf, lax.max)
         else:
-            total = lax.reduce_window(x, 0.0, lax.add, window, strides, pads)
+            total = reduce(x, 0.0, lax.add)
             # Counted over [1, h, w, 1]: a full-size array of ones costs XLA half a minute of constant folding.
-            ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-            x = total / (9 if count_padding else lax.reduce_window(ones, 0.0, lax.add, window, strides, pads))
+            x = total / (9 if count_padding else reduce(jnp.ones((1, *x.shape[1:3], 1), x.dtype), 0.0, lax.add))
         self.sow("intermediates", name, x)
         return x
 
@@ -251,6 +281,17 @@ def _reduction(self: InceptionBN, x: Array, *, name: str, filters: Reduction, tr
     double = self._unit(double, filters.double, f"{name}_double_3x3_1", train, kernel=3, stride=2)
     pool = self._pool(x, "max", f"max_pool_{name}_pool", stride=2, padding=REVISIONS[self.revision].reduction_pool_padding)
     return jnp.concatenate([three, double, pool], axis=-1)
+
+
+def _reduce_windows(x: Array, start: float, reduce: Callable[[Any, Any], Any], *, stride: int, pads: Sequence[tuple[int, int]]) -> Array:
+    return lax.reduce_window(x, start, reduce, (1, 3, 3, 1), (1, stride, stride, 1), pads)
+
+
+def _reduce_slices(x: Array, start: float, reduce: Callable[[Any, Any], Any], *, stride: int, pads: Sequence[tuple[int, int]]) -> Array:
+    """Do the same with nine shifted pictures, which XLA vectorises on a CPU."""
+    x = lax.pad(x, jnp.asarray(start, x.dtype), [(low, high, 0) for low, high in pads])
+    height, width = x.shape[1] - 2, x.shape[2] - 2  # where windows may start
+    return functools.reduce(reduce, [x[:, i : i + height : stride, j : j + width : stride] for i in range(3) for j in range(3)])
 
 
 def _pool_padding(size: int, stride: int, padding: int, ceil: bool) -> tuple[int, int]:
