@@ -32,7 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=what, description=what)
         add_arguments(command)
         command.set_defaults(run=run)
-    args = parser.parse_args(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    end = argv.index("--") if argv[:1] == ["pack"] and "--" in argv else len(argv)  # what stands behind is not ours to read
+    args = parser.parse_args(argv[:end])
+    args.behind = argv[end + 1 :]
     try:
         with _sigterm_as_exit():
             return args.run(args)
@@ -85,6 +88,7 @@ def _add_pack_arguments(parser: argparse.ArgumentParser) -> None:
     add("--classes", metavar="FILE|fall11", help="leave out other classes; by default the list in DIR, or all classes of the source")
     add("--labels", metavar="FILE|ilsvrc2012-val", help="classes of a SOURCE of mere pictures: lines of FILE<TAB>CLASS")
     add("--workers", type=int, metavar="N", help="processes; by default one per CPU")
+    add("--runner", choices=("local", "beam"), default="local", help="beam: on many machines; behind -- follow Apache Beam's options")
     add("--seed", type=int, default=0, help="of the order of the records (%(default)s)")
     add("--json", action="store_true", help="print the report as one line of JSON, and no progress")
 
@@ -94,9 +98,12 @@ def _run_pack(args: argparse.Namespace) -> int:
 
     options = PackOptions(**{field.name: getattr(args, field.name) for field in dataclasses.fields(PackOptions)})
     classes = _class_list(args.classes) if args.classes else None
+    beam_options = args.behind if args.runner == "beam" else None
+    if args.behind and beam_options is None:
+        raise ValueError(f"{' '.join(args.behind)} stands behind --, which is for the options of --runner beam; add that, or drop them")
     try:
         with contextlib.nullcontext(_ignore) if args.json else _progress_shown() as on_progress:
-            report = pack(args.source, args.out, options, classes, args.workers, on_progress)
+            report = pack(args.source, args.out, options, classes, args.workers, on_progress, beam_options)
     except (KeyboardInterrupt, SystemExit):
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise

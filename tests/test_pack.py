@@ -5,9 +5,11 @@ import contextlib
 import dataclasses
 import gzip
 import hashlib
+import importlib.util
 import io
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -28,7 +30,7 @@ from i21k import cli
 from i21k.data import pack as packing
 from i21k.data import shards
 from i21k.data.pack import PackOptions, PackReport, pack
-from i21k.data.packing import output, plan, recode, runs, workers
+from i21k.data.packing import beam, output, plan, recode, runs, stages, workers
 from i21k.data.packing.runs import place
 from i21k.labels import ClassList
 
@@ -601,7 +603,7 @@ def test_unknown_classes(whole_tar: Path, class_folders: Path, tmp_path: Path) -
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture at a time to the workers, a run of about three, slices of about two."""
-    monkeypatch.setattr(packing, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(stages, "BATCH_BYTES", 1)
     monkeypatch.setattr(packing, "_run_bytes", lambda *_: 3000)
     monkeypatch.setattr(plan, "SLICE_BYTES", 2000)
 
@@ -660,7 +662,7 @@ def test_run_goes_on_wherever_it_was_stopped(
 
 def test_same_bytes_for_any_size_of_runs_and_slices(whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(whole_tar, tmp_path / "expected", **ALL_OPTIONS)
-    monkeypatch.setattr(packing, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(stages, "BATCH_BYTES", 1)
     for run_bytes, slice_bytes in ((1, 1), (5000, 1000), (1, 1 << 20)):
         monkeypatch.setattr(packing, "_run_bytes", lambda *_, run_bytes=run_bytes: run_bytes)
         monkeypatch.setattr(plan, "SLICE_BYTES", slice_bytes)
@@ -738,7 +740,7 @@ def test_full_disk_is_explained_and_resumed(whole_tar: Path, tmp_path: Path, sma
 
 
 def test_too_little_room_is_refused_before_it_is_filled(whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(stages, "BATCH_BYTES", 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 1000, 1000))
     with pytest.raises(ValueError, match=r"has 0.0 GB free; packing takes about 0.0 GB more while it runs, twice the result; make room"):
         run(whole_tar, tmp_path / "new" / "out")
@@ -807,7 +809,8 @@ KILLED = """if True:
     import sys
     from i21k import cli
     from i21k.data import pack
-    pack._BATCH_BYTES, pack._run_bytes = 20_000, lambda *_: 200_000
+    from i21k.data.packing import stages
+    stages.BATCH_BYTES, pack._run_bytes = 20_000, lambda *_: 200_000
     sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -915,6 +918,61 @@ def test_command_explains_errors(whole_tar: Path, tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err.startswith("error: source ")
     assert cli.main(["pack", str(whole_tar), "--out", str(tmp_path / "out"), "--classes", "fall12"]) == 2
     assert "no class list is named 'fall12'; expected one of fall11" in capsys.readouterr().err
+
+
+HAS_BEAM = importlib.util.find_spec("apache_beam") is not None
+
+
+@pytest.mark.skipif(not HAS_BEAM, reason="needs Apache Beam: pip install 'i21k[beam]'")
+def test_beam_writes_the_same_bytes(whole_tar: Path, class_folders: Path, tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from i21k import cli
+        from i21k.data.packing import stages
+        if __name__ == "__main__":
+            stages.PART_BYTES = 1  # a part for every synset
+            sys.exit(cli.main(sys.argv[1:]))
+    """
+    options = ["--num-shards", "3", "--val-per-class", "2", "--json"]
+    gzipped = tmp_path / "whole.tar.gz"
+    gzipped.write_bytes(gzip.compress(whole_tar.read_bytes()))
+    for source in (whole_tar, class_folders, gzipped):
+        for runner, behind in (("local", []), ("beam", ["--", "--runner=DirectRunner"])):
+            out = tmp_path / f"{source.name}-{runner}"
+            command = [sys.executable, "-c", code, "pack", str(source), "--out", str(out), "--runner", runner, *options, *behind]
+            subprocess.run(command, check=True, timeout=120, capture_output=True)
+        assert content_of(tmp_path / f"{source.name}-beam") == content_of(tmp_path / f"{source.name}-local")
+    bad = subprocess.run([*command[:4], str(tmp_path / "none"), *command[5:]], timeout=60, capture_output=True, text=True)
+    assert bad.returncode == 2 and bad.stderr.startswith("error: source ")
+
+
+def test_parts_of_a_source_are_read_independently(whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Beam does, without Beam: parts in any order, one of them twice, and a run of the first attempt left behind."""
+    run(whole_tar, tmp_path / "expected", **ALL_OPTIONS)
+    monkeypatch.setattr(stages, "PART_BYTES", 1)
+    monkeypatch.setattr(packing, "_BEAM_RUN_BYTES", 3000)
+    applied = []
+
+    def backwards(name: str, function: Callable[[Any], Any], items: Any, beam_options: Any) -> None:
+        assert beam_options == ["--some=option"]
+        for item in [*items[::-1], items[0]]:
+            pickle.loads(pickle.dumps(function))(item)
+            applied.append(name)
+
+    monkeypatch.setattr(beam, "run", backwards)
+    report = pack(whole_tar, tmp_path / "out", PackOptions(**ALL_OPTIONS), num_workers=1, beam_options=["--some=option"])
+    assert applied.count("read") == 4 and applied.count("write") == 4 + 2
+    assert report.num_read == 18 and content_of(tmp_path / "out") == content_of(tmp_path / "expected")
+
+
+def test_beam_errors_are_explained(whole_tar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["pack", str(whole_tar), "--out", str(tmp_path / "out")]
+    assert cli.main([*arguments, "--", "--runner=DirectRunner"]) == 2
+    assert "--runner=DirectRunner stands behind --, which is for the options of --runner beam" in capsys.readouterr().err
+    if not HAS_BEAM:
+        assert cli.main([*arguments, "--runner", "beam"]) == 2
+        assert "Apache Beam cannot be imported (No module named 'apache_beam'); install it with: pip install" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_is_fast() -> None:

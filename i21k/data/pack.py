@@ -21,12 +21,12 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from i21k.data import shards
-from i21k.data.packing import output, plan, recode, runs, sources, stages, workers
+from i21k.data.packing import beam, output, plan, recode, runs, sources, stages, workers
 from i21k.data.packing.plan import VAL_SPLIT
 from i21k.data.packing.sources import START
 from i21k.labels import ClassList
@@ -34,10 +34,10 @@ from i21k.labels import ClassList
 SHARD_SOURCE_BYTES = 256 << 20  # a shard for so much of the source, at most MAX_SHARDS
 MAX_SHARDS = 1024
 DUPLICATES = ("keep", "first", "drop")
-_BATCH_BYTES = 1 << 20  # of pictures that travel to a worker together
 _MEMORY_BYTES = 1700 << 20  # of all processes together, which the sizes below are derived from
 _PROCESS_BYTES = 90 << 20  # of a worker with all its libraries and a picture, measured
 _WRITER_BYTES = 256 << 20  # of shards that are worth a process to write them: it takes half a second to start
+_BEAM_RUN_BYTES = 256 << 20  # each worker gathers one and writes another
 _PROBE_BYTES = 64 << 20  # of the source tell how large the result will be
 _PLAN_OPTIONS = ("split", "num_shards", "val_per_class", "min_class_size", "duplicates", "keep_val_copies")
 
@@ -138,6 +138,7 @@ def pack(
     classes: ClassList | None = None,
     num_workers: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    beam_options: Sequence[str] | None = None,
 ) -> PackReport:
     """Pack a source into a split of the dataset in `out`, which may have other splits already.
 
@@ -152,6 +153,8 @@ def pack(
             another class is an error, or else the sorted classes of the source.
         num_workers: processes that recode; 1 means this one, None one per CPU.
         on_progress: called about once per MiB of source, and once per shard.
+        beam_options: of an Apache Beam pipeline that does the work instead of `num_workers` processes, without telling its progress;
+            all its machines have to see source and `out` under the same paths.
 
     Raises:
         ValueError: if the source, the output directory, an option or the class list does not do, or the disk refuses. What is
@@ -170,20 +173,29 @@ def pack(
         with output.claimed(directory):
             manifest = output.read_output(directory, options.name)
             is_given, classes = classes is not None, output.agree_on_classes(directory, manifest, classes)
-            _check_classes(opened.list_class_ids() or (), classes, is_given, opened)
+            stages.check_classes(opened.list_class_ids() or (), classes, is_given, opened)
             described = _describe(options, opened, labels)
             wanted = (options.split, VAL_SPLIT) if options.val_per_class else (options.split,)
             if classes and manifest and (done := output.find_complete(directory, manifest, wanted, described)):
                 return _report(directory, options.name, done, classes, started, already_complete=True)
-            with output.working_directory(directory, _made_of(described, classes, is_given)) as work:
+            with output.working_directory(directory, _made_of(described, classes, is_given, beam_options)) as work:
                 made, num_before = plan.read(work), sum(run.about.num_read for run in runs.find_runs(work))
                 if made is None or made.choices != _choices(described):
                     plan.forget(work)
                     stages.forget_shards(work)
-                    _read(opened, options, classes, is_given, num_workers, work, on_progress)
+                    if beam_options is None:
+                        _read(opened, options, classes, is_given, num_workers, work, on_progress)
+                    else:
+                        reading = stages.Reading(work, opened, _recoding(options), options.seed, _BEAM_RUN_BYTES, classes, is_given)
+                        beam.run("read", functools.partial(stages.read_part, reading), stages.parts(opened), beam_options)
+                    _check_found(opened, work)
                     made = plan.make(work, _choices(described))
                 classes = classes or ClassList.sorted(opened.list_class_ids() or made.class_ids)
-                written = _write(made, options.name, classes, num_workers, work, on_progress)
+                tasks = stages.shard_tasks(work, options.name, made, classes)
+                if beam_options is not None:  # then what `_write` finds to do is done
+                    for of_split in tasks:
+                        beam.run("write", stages.write_shard, of_split, beam_options)
+                written = _write(made, tasks, num_workers, on_progress)
                 counts: dict[str, Any] = {"read": made.num_read, "written": sum(made.num_records.values())}
                 counts |= {"left_out": made.left_out, "dropped": made.dropped}
                 new = {split: shards.SplitManifest(files, described, counts) for split, files in written.items()}
@@ -206,16 +218,6 @@ def _check_number(what: str, value: int, least: int, most: int | None) -> None:
         raise ValueError(f"{what} is {value}; expected {allowed}; change --{what.replace('_', '-')}")
 
 
-def _check_classes(class_ids: Iterable[str], classes: ClassList | None, is_given: bool, source: sources.Source) -> None:
-    """Refuse classes that are not in the list of the output directory, or a given list that has none of them."""
-    unknown = [class_id for class_id in class_ids if classes is not None and class_id not in classes.label_of]
-    if unknown and not (is_given and len(unknown) < len(tuple(class_ids))):
-        raise ValueError(
-            f"source {source.path} has class {unknown[0]!r}, one of {len(unknown)} that are not among the {len(classes or ())} classes of "
-            f"the {'given list; expected some that are' if is_given else 'dataset; expected no other'}; change --classes or --out"
-        )
-
-
 def _describe(options: PackOptions, source: sources.Source, labels: Mapping[str, str] | None) -> dict[str, Any]:
     """Return what the manifest says about how a split was made; equal descriptions make equal splits."""
     described = dataclasses.asdict(options) | {"source": source.path.name, "source_bytes": source.num_bytes}
@@ -233,9 +235,10 @@ def _choices(described: dict[str, Any]) -> plan.Choices:
     return plan.Choices(**{key: described[key] for key in _PLAN_OPTIONS})
 
 
-def _made_of(described: dict[str, Any], classes: ClassList | None, is_given: bool) -> dict[str, Any]:
+def _made_of(described: dict[str, Any], classes: ClassList | None, is_given: bool, beam_options: Sequence[str] | None) -> dict[str, Any]:
     """Return what an unfinished run has to agree on to be taken up again: what decides which pictures are stored, and their bytes."""
     made_of = {key: value for key, value in described.items() if key not in _PLAN_OPTIONS}
+    made_of["runner"] = "local" if beam_options is None else "beam"
     versions = {package: importlib.metadata.version(package) for package in ("simplejpeg", "pillow")}
     return made_of | {"classes": f"{classes.hash} {'given' if is_given else 'there'}" if classes else None} | versions
 
@@ -257,10 +260,7 @@ def _read(
     num_before = sum(run.about.num_read for run in before)
     after = before[-1].about.after if before else START
     source.num_bytes_read = before[-1].about.num_source_bytes if before else 0
-    recode_batch = functools.partial(
-        recode.recode_batch, short_side_px=options.short_side, quality=options.quality, min_side_px=options.min_side
-    )
-    recoded = workers.ordered_map(recode_batch, _batches(source, after, classes, is_given), num_workers)
+    recoded = workers.ordered_map(_recoding(options), stages.batches(source, after, None, classes, is_given), num_workers)
     spilled = sum(run.about.num_record_bytes for run in before)
     start_bytes, is_probed = source.num_bytes_read, False
     gathered = stages.write_runs(work, recoded, options.seed, _run_bytes(source.num_bytes, num_workers), lambda: source.num_bytes_read)
@@ -271,11 +271,19 @@ def _read(
                 output.check_room(work, round(2 * source.num_bytes * num_bytes / passed - spilled))
                 is_probed = True
             on_progress(Progress("reading", source.num_bytes_read, source.num_bytes, num_before + num_read))
+
+
+def _check_found(source: sources.Source, work: Path) -> None:
+    """Refuse a source without a picture, and say what it has instead."""
     all_runs = runs.find_runs(work)
     if not any(run.num_records for run in all_runs):
         left_out = collections.Counter(reason.partition(":")[0] for run in all_runs for _, _, reason in run.about.left_out)
         why = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common()) or "it has no files"
         raise ValueError(f"source {source.path} holds no pictures that can be packed ({why}); {sources.EXPECTED}")
+
+
+def _recoding(options: PackOptions) -> Callable[[list[sources.Member]], list[recode.Recoded]]:
+    return functools.partial(recode.recode_batch, short_side_px=options.short_side, quality=options.quality, min_side_px=options.min_side)
 
 
 def _run_bytes(source_bytes: int, num_workers: int) -> int:
@@ -284,35 +292,17 @@ def _run_bytes(source_bytes: int, num_workers: int) -> int:
     return max(min(most, 512 << 20, source_bytes // 64), 32 << 20)
 
 
-def _batches(source: sources.Source, after: sources.Position, classes: ClassList | None, is_given: bool) -> Iterator[list[sources.Member]]:
-    """Gather members until they are worth a trip to a worker."""
-    batch: list[sources.Member] = []
-    num_bytes = 0
-    for member in source.members(after):
-        if classes is not None and member.class_id and member.class_id not in classes.label_of:
-            if not is_given:
-                _check_classes((member.class_id,), classes, is_given, source)
-            member = dataclasses.replace(member, data=b"", extent=None, left_out=f"class not in the list: {member.class_id}")
-        batch.append(member)
-        num_bytes += member.num_bytes + 1_000
-        if num_bytes >= _BATCH_BYTES:
-            yield batch
-            batch, num_bytes = [], 0
-    if batch:
-        yield batch
-
-
 def _write(
-    made: plan.Plan, name: str, classes: ClassList, num_workers: int, work: Path, on_progress: Callable[[Progress], None]
+    made: plan.Plan, tasks: list[list[stages.ShardTask]], num_workers: int, on_progress: Callable[[Progress], None]
 ) -> dict[str, tuple[shards.Shard, ...]]:
     """Write all shards that are not there yet into the working directory."""
     slice_bytes = made.num_bytes / (made.slices_per_shard * made.choices.num_shards)
     num_writers = min(num_workers, round(_MEMORY_BYTES / (2 * slice_bytes + _PROCESS_BYTES)), round(made.num_bytes / _WRITER_BYTES))
     num_done = num_bytes_done = 0
     written: dict[str, tuple[shards.Shard, ...]] = {}
-    for tasks in stages.shard_tasks(work, name, made, classes):
-        with contextlib.closing(workers.ordered_map(stages.write_shard, tasks, max(1, min(num_writers, len(tasks))))) as done:
-            for task, shard in zip(tasks, done, strict=True):
+    for of_split in tasks:
+        with contextlib.closing(workers.ordered_map(stages.write_shard, of_split, max(1, min(num_writers, len(of_split))))) as done:
+            for task, shard in zip(of_split, done, strict=True):
                 written[task.split] = (*written.get(task.split, ()), shard)
                 num_done, num_bytes_done = num_done + shard.num_records, num_bytes_done + shard.num_bytes
                 on_progress(Progress("writing", num_bytes_done, max(made.num_bytes, num_bytes_done), num_done))

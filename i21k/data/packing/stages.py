@@ -7,6 +7,7 @@ when they have their names, so that doing one again after a crash does no harm a
 import concurrent.futures
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,84 @@ from i21k.data import shards
 from i21k.data.packing import plan, runs
 from i21k.data.packing.recode import Recoded
 from i21k.data.packing.runs import Gathered, Record
+from i21k.data.packing.sources import Member, Position, Source
 from i21k.labels import ClassList
+
+BATCH_BYTES = 1 << 20  # of pictures that travel to a worker together
+PART_BYTES = 1 << 30  # of source that are read independently of others, chosen here: a minute or two of work
+
+
+def check_classes(class_ids: Iterable[str], classes: ClassList | None, is_given: bool, source: Source) -> None:
+    """Refuse classes that are not in the list of the output directory, or a given list that has none of them.
+
+    Raises:
+        ValueError: naming one of them.
+    """
+    unknown = [class_id for class_id in class_ids if classes is not None and class_id not in classes.label_of]
+    if unknown and not (is_given and len(unknown) < len(tuple(class_ids))):
+        raise ValueError(
+            f"source {source.path} has class {unknown[0]!r}, one of {len(unknown)} that are not among the {len(classes or ())} classes of "
+            f"the {'given list; expected some that are' if is_given else 'dataset; expected no other'}; change --classes or --out"
+        )
+
+
+def batches(source: Source, after: Position, stop_entry: int | None, classes: ClassList | None, is_given: bool) -> Iterator[list[Member]]:
+    """Gather members until they are worth a trip to a worker; those of other classes than the given ones lose their content.
+
+    Raises:
+        ValueError: if the source has another class than a dataset that is there.
+    """
+    batch: list[Member] = []
+    num_bytes = 0
+    for member in source.members(after, stop_entry):
+        if classes is not None and member.class_id and member.class_id not in classes.label_of:
+            if not is_given:
+                check_classes((member.class_id,), classes, is_given, source)
+            member = dataclasses.replace(member, data=b"", extent=None, left_out=f"class not in the list: {member.class_id}")
+        batch.append(member)
+        num_bytes += member.num_bytes + 1_000
+        if num_bytes >= BATCH_BYTES:
+            yield batch
+            batch, num_bytes = [], 0
+    if batch:
+        yield batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What is the same for all parts of a source that are read independently."""
+
+    work: Path
+    source: Source
+    recode_batch: Callable[[list[Member]], list[Recoded]]
+    seed: int
+    run_bytes: int
+    classes: ClassList | None
+    is_given: bool
+
+
+def parts(source: Source) -> list[tuple[Position, int | None]]:
+    """Cut a source into parts of about `PART_BYTES`: from the beginning of an entry up to that of another."""
+    begins = source.entries()
+    every = max(1, math.ceil(PART_BYTES * len(begins) / source.num_bytes))
+    firsts = begins[::every]
+    return list(zip(firsts, [*(first.entry for first in firsts[1:]), None], strict=True))
+
+
+def read_part(reading: Reading, part: tuple[Position, int | None]) -> None:
+    """Read one part of a source into runs, unless that is done.
+
+    Raises:
+        ValueError, OSError: as `Source.members` and `write_runs` do.
+    """
+    first, stop_entry = part
+    done = reading.work / f"read-{first.entry:08d}"
+    if done.exists():
+        return
+    members = batches(reading.source, first, stop_entry, reading.classes, reading.is_given)
+    for _ in write_runs(reading.work, map(reading.recode_batch, members), reading.seed, reading.run_bytes, lambda: 0):
+        pass
+    runs.write_whole(done, b"")
 
 
 def write_runs(
