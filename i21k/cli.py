@@ -85,7 +85,11 @@ def _add_pack_arguments(parser: argparse.ArgumentParser) -> None:
     add("--val-per-class", type=int, metavar="K", default=0, help="first K by name of each large enough class go to the split 'val'")
     add("--min-class-size", type=int, metavar="M", help="pictures a class needs to give some to 'val'; by default K + 1")
     add("--keep-val-copies", action="store_true", help="let copies of validation pictures stay in the other split, as in 2015")
-    add("--classes", metavar="FILE|fall11", help="leave out other classes; by default the list in DIR, or all classes of the source")
+    add(
+        "--classes",
+        metavar="LIST",
+        help="name (fall11), file or dataset of the classes to keep; by default those in DIR, or all of the source",
+    )
     add("--labels", metavar="FILE|ilsvrc2012-val", help="classes of a SOURCE of mere pictures: lines of FILE<TAB>CLASS")
     add("--workers", type=int, metavar="N", help="processes; by default one per CPU")
     add("--runner", choices=("local", "beam"), default="local", help="beam: on many machines; behind -- follow Apache Beam's options")
@@ -130,6 +134,10 @@ def _class_list(name_or_path: str) -> "ClassList":
 
     if name_or_path in class_lists.NAMES or not Path(name_or_path).exists():
         return class_lists.named(name_or_path)
+    if Path(name_or_path).is_dir():
+        from i21k.data import shards
+
+        return shards.read_classes(name_or_path)
     return ClassList.read(name_or_path)
 
 
@@ -276,7 +284,7 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", metavar="WORKDIR", type=Path, required=True, help="working directory of a run; its newest checkpoint is taken")
     add("--data", metavar="DIR", type=Path, required=True, help="packed directory, or another TFDS dataset with the same classes")
     add("--split", default="val", help="split to evaluate, whole (%(default)s)")
-    add("--over", metavar="FILE|ilsvrc2012|fall11", help="rank only the classes of this list; by default all")
+    add("--over", metavar="LIST", help="name (ilsvrc2012), file or dataset of the only classes to rank; by default all")
     add("--batch-size", type=int, metavar="N", default=256, help="over all devices (%(default)s); changes speed and memory only")
     add("--recalibrate-bn", type=int, metavar="N", default=0, help="compute BatchNorm's statistics from N pictures of split 'train' first")
     add("--json", action="store_true", help="print one line of JSON")

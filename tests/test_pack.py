@@ -911,6 +911,9 @@ def test_command_prints_a_summary(whole_tar: Path, tmp_path: Path, capsys: pytes
     printed = capsys.readouterr().out
     assert "split train: 12 pictures of 2 classes" in printed
     assert "left out 6: class not in the list" in printed
+    again = ["pack", str(whole_tar), "--out", str(tmp_path / "again"), "--workers", "1", "--classes", str(tmp_path / "out")]
+    assert cli.main(again) == 0  # the classes of a dataset
+    assert "split train: 12 pictures of 2 classes" in capsys.readouterr().out
 
 
 def test_command_explains_errors(whole_tar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,20 +1,77 @@
-"""Class lists that have a name of their own."""
+"""Class lists that have a name of their own, and logits taken from one list to another. Sources: `tables/README.md`."""
 
 import functools
-from pathlib import Path
+import lzma
+
+import numpy as np
+from jaxtyping import Float, Int
 
 from i21k.labels import ClassList
+from i21k.wordnet.taxonomy import TABLES, wordnet
 
-NAMES = ("fall11", "ilsvrc2012")
+NAMES = {
+    "fall11": "the full ImageNet of fall 2011: 21,841 classes, sorted",
+    "ilsvrc2012": "the ILSVRC challenge since 2012: 1,000 classes, sorted; all but teddy (n04399382) are in fall11",
+    "goog21k": "Google's models: 21,843 classes, sorted: fall11 with picture (n03931044) and bleacher (n09859684)",
+    "ms22k": "Microsoft's FocalNet: 21,842 classes: ilsvrc2012, then what else fall11 has",
+    "miil11k": "MIIL's ImageNet-21K-P of fall 2011: 11,221 classes with more than 500 pictures, sorted",
+    "miil10k": "MIIL's ImageNet-21K-P of winter 2021: 10,450 classes, sorted",
+    "in12k": "timm's ImageNet-12k: 11,821 classes, sorted",
+    "released2015": "the model MXNet released in 2015: fall11 by falling number of pictures",
+}
+_LETTERS = {"fall11": "f", "ilsvrc2012": "i", "goog21k": "g", "miil11k": "m", "miil10k": "w", "in12k": "t"}  # in the table
+
+
+@functools.cache
+def _table() -> tuple[tuple[str, str, str], ...]:
+    text = lzma.decompress((TABLES / "class_lists.tsv.xz").read_bytes()).decode()
+    return tuple((class_id, rank, letters) for class_id, rank, letters in (line.split("\t") for line in text.splitlines()))
 
 
 @functools.cache
 def named(name: str) -> ClassList:
-    """Return the vendored class list `name`.
+    """Return the vendored class list `name`, one of `NAMES`.
 
     Raises:
         ValueError: if there is none of that name.
     """
     if name not in NAMES:
         raise ValueError(f"no class list is named {name!r}; expected one of {', '.join(NAMES)}, or the path of a file with one id a line")
-    return ClassList.read(Path(__file__).parent / "tables" / f"{name}.txt")
+    if name == "released2015":
+        return ClassList(tuple(class_id for _, class_id in sorted((int(rank), class_id) for class_id, rank, _ in _table() if rank)))
+    if name == "ms22k":
+        first = named("ilsvrc2012")
+        return ClassList(first.ids + tuple(class_id for class_id in named("fall11").ids if class_id not in first.label_of))
+    return ClassList(tuple(class_id for class_id, _, letters in _table() if _LETTERS[name] in letters))
+
+
+def columns(source: ClassList, target: ClassList) -> Int[np.ndarray, " T"]:
+    """Return the label in `source` of each class of `target`, -1 for those it lacks."""
+    return np.array([source.label_of.get(class_id, -1) for class_id in target.ids])
+
+
+def convert(logits: Float[np.ndarray, "*B S"], source: ClassList, target: ClassList, lossy: bool = False) -> Float[np.ndarray, "*B T"]:
+    """Return logits over `source` as logits over `target`, class by class.
+
+    Args:
+        logits: over the classes of `source`.
+        source: the S classes they are for.
+        target: the T classes wanted.
+        lossy: whether classes may be lost: those `target` lacks are dropped (a softmax renormalises over what is left), those `source`
+            lacks get minus infinity, a probability of zero. Between lists of the same classes nothing is ever lost.
+
+    Raises:
+        ValueError: if the logits are not floats over `source`, or classes would be lost and `lossy` does not say so.
+    """
+    if logits.shape[-1:] != (len(source),) or not np.issubdtype(logits.dtype, np.floating):
+        raise ValueError(f"logits are {logits.dtype}{list(logits.shape)}; expected floats whose last axis has the {len(source):,} classes")
+    of = columns(source, target)
+    dropped = [class_id for class_id in source.ids if class_id not in target.label_of]
+    lacking = [class_id for class_id in target.ids if class_id not in source.label_of]
+    if not lossy and (dropped or lacking):
+        losses = [f"drops {wordnet().enumerate(dropped)}"] if dropped else []
+        losses += [f"has no logit for {wordnet().enumerate(lacking)}"] if lacking else []
+        raise ValueError(
+            f"converting logits of {len(source):,} to {len(target):,} classes {' and '.join(losses)}; allow it with lossy=True"
+        )
+    return np.where(of >= 0, logits[..., of], np.array(-np.inf, logits.dtype))
