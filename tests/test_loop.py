@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from i21k.data import loader, shards
+from i21k.data import loader, order, shards
 from i21k.evaluate import evaluate_checkpoint, load
 from i21k.labels import ClassList
 from i21k.train import interruption, loop
@@ -189,7 +189,7 @@ def test_the_wait_for_data_is_what_the_devices_were_idle(recipe, tmp_path, monke
     loop.run(recipe, tmp_path / "w")
     row = read_metrics(tmp_path / "w")[1]
     waited_s = float(row["data_wait_fraction"]) * float(row["train_s"])
-    num_timed = loader.epoch_end(1, train_split.num_records, 8) - loader.epoch_end(0, train_split.num_records, 8)
+    num_timed = order.epoch_end(1, train_split.num_records, 8) - order.epoch_end(0, train_split.num_records, 8)
     assert 0.5 * 0.3 * num_timed < waited_s < float(row["train_s"])
     assert "input-bound" in capsys.readouterr().out
     assert float(row["images_per_s"]) == pytest.approx(8 * num_timed / float(row["train_s"]), rel=1e-6)
@@ -289,9 +289,13 @@ def test_another_recipe_in_the_same_workdir(finished, recipe, tmp_path):
     recipe.optimizer.learning_rate = 0.5
     recipe.log.every_steps = 7  # may change
     recipe.seed = 1
+    recipe.batch_size = 4
+    recipe.data.order = "windowed"
     (tmp_path / "w" / "config.json").unlink()  # the checkpoint knows
     with pytest.raises(
-        ValueError, match=r"another recipe: config.optimizer.learning_rate was 0.01 and is 0.5; config.seed was 0 and is 1; go on"
+        ValueError,
+        match=r"another recipe: config.batch_size was 8 and is 4; config.data.order was 'global' and is 'windowed';"
+        r" config.optimizer.learning_rate was 0.01 and is 0.5; config.seed was 0 and is 1; go on",
     ):
         loop.run(recipe, tmp_path / "w")
 
