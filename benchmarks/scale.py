@@ -136,7 +136,7 @@ def main() -> None:
         if args.directory.exists():
             raise SystemExit(f"{args.directory} exists; give a directory to make, or --reuse")
         write(args.directory)
-    line = {"records": NUM_RECORDS, "shards": NUM_SHARDS, "write_s": round(time.perf_counter() - start, 1)}
+    line: dict[str, object] = {"records": NUM_RECORDS, "shards": NUM_SHARDS, "write_s": round(time.perf_counter() - start, 1)}
     resource.setrlimit(resource.RLIMIT_NOFILE, (args.soft_limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     try:
         line |= {"gb": round(sum(path.stat().st_size for path in args.directory.iterdir()) / 1e9, 2)}
