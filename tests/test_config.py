@@ -42,6 +42,7 @@ def test_the_recipe_of_2015(recipe):
         ("model.width", 0.0, "config.model.width is 0.0; expected above 0"),
         ("model.bn_momentum", 1.0, "config.model.bn_momentum is 1.0"),
         ("data.crop_fraction", 1.5, "config.data.crop_fraction is 1.5; expected above 0 and at most 1"),
+        ("data.order", "stored", "config.data.order is 'stored'; expected one of 'global', 'windowed'"),
         ("data.mirror", 1, "config.data.mirror is 1; expected bool"),
         ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate is nan"),
         ("optimizer.schedule", "linear", "config.optimizer.schedule is 'linear'"),

@@ -1,10 +1,11 @@
+import dataclasses
 import io
 
 import cv2
 import numpy as np
 import pytest
 
-from i21k.data import loader, shards
+from i21k.data import loader, order, shards
 from i21k.data.loader import LoaderOptions
 
 from .conftest import NUM_TRAIN, NUM_VAL, write_dataset
@@ -24,9 +25,12 @@ def split(dataset):
     return shards.open_split(dataset, "train")
 
 
-@pytest.fixture(scope="module")
-def options():
-    return LoaderOptions(batch_size=8, image_size=32, seed=3, threads=1)
+@pytest.fixture(scope="module", params=["global", "windowed"])
+def options(request, split):
+    """Either order; runs of three pictures."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(order, "RUN_BYTES", 3 * split.num_bytes // NUM_TRAIN)
+        yield LoaderOptions(batch_size=8, image_size=32, order=request.param, seed=3, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +49,19 @@ def test_a_batch_is_uint8_pictures_with_their_labels(expected):
 
 @pytest.mark.parametrize("threads", [2, 4])
 def test_threads_change_nothing(split, options, expected, threads):
-    assert same(stream(split, LoaderOptions(8, 32, seed=3, threads=threads), 0, 7), expected)
+    assert same(stream(split, dataclasses.replace(options, threads=threads), 0, 7), expected)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_worker_processes_change_nothing(split, expected, workers):
-    assert same(stream(split, LoaderOptions(8, 32, seed=3, threads=1, workers=workers), 2, 7), expected[2:])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_worker_processes_change_nothing(split, options, expected, workers):
+    assert same(stream(split, dataclasses.replace(options, workers=workers), 2, 7), expected[2:])
 
 
-def test_hosts_share_the_stream(split, expected):
-    parts = [stream(split, LoaderOptions(8, 32, seed=3, threads=1, host=h, num_hosts=4), 0, 7) for h in range(4)]
+def test_hosts_share_the_stream_and_read_their_part(split, options, expected, monkeypatch):
+    decode, decoded = shards.decode_example, []
+    monkeypatch.setattr(shards, "decode_example", lambda raw: decoded.append(raw) or decode(raw))
+    parts = [stream(split, dataclasses.replace(options, host=h, num_hosts=4), 0, 7) for h in range(4)]
+    assert len(decoded) == 7 * 8
     for step, whole in enumerate(expected):
         for field, array in whole._asdict().items():
             assert np.array_equal(np.concatenate([getattr(part[step], field) for part in parts]), array)
@@ -66,26 +73,28 @@ def test_resuming_at_any_step_is_the_same_stream(split, options, expected):
 
 
 def test_other_seeds_are_other_streams(split, options, expected):
-    assert not same(stream(split, LoaderOptions(8, 32, seed=4, threads=1), 0, 7), expected)
+    assert not same(stream(split, dataclasses.replace(options, seed=4), 0, 7), expected)
 
 
-def test_every_epoch_visits_every_record_once_and_epochs_differ():
-    places = np.arange(3 * 101)
-    epochs = np.array(loader.record_numbers(places, 101, seed=5)).reshape(3, 101)
-    assert (np.sort(epochs, axis=1) == np.arange(101)).all()
-    assert len({tuple(epoch) for epoch in epochs.tolist()}) == 3
-    assert loader.record_numbers(places[:101], 101, seed=6) != epochs[0].tolist()
-    assert loader.record_numbers(np.array([150, 20]), 101, seed=5) == [epochs[1, 49], epochs[0, 20]]
-
-
-def test_an_epoch_ends_with_the_first_step_that_reaches_its_end():
-    assert [loader.epoch_end(e, 44, 8) for e in range(3)] == [6, 11, 17]
-    assert [loader.epoch_end(e, 40, 8) for e in range(2)] == [5, 10]
+def test_windows_are_read_in_runs_once_and_ahead(split, monkeypatch):
+    monkeypatch.setattr(order, "RUN_BYTES", 3 * split.num_bytes // NUM_TRAIN)
+    singles, rows = [], []
+    one_by_one = loader.grain.sources.ArrayRecordDataSource.__getitems__
+    read = shards.RunReader.read
+    monkeypatch.setattr(
+        loader.grain.sources.ArrayRecordDataSource, "__getitems__", lambda self, n: singles.extend(n) or one_by_one(self, n)
+    )
+    monkeypatch.setattr(shards.RunReader, "read", lambda self, *row: rows.append(row) or read(self, *row))
+    stream(split, LoaderOptions(8, 32, order="windowed", seed=3, threads=1), 0, 5)  # 40 of 44 pictures
+    assert singles == []
+    numbers = [n for first, end in rows for n in range(first, end)]
+    # All of the first epoch, and the windows of the second that follow: runs of three, cut where the shares of two lanes meet.
+    assert set(numbers) == set(range(NUM_TRAIN)) and len(numbers) <= 2 * NUM_TRAIN and len(rows) < 0.6 * len(numbers)
 
 
 def test_evaluation_covers_every_picture_once_and_pads_with_weight_0(dataset):
     split = shards.open_split(dataset, "val")
-    options = LoaderOptions(8, 32, crop="centre", mirror=False, shuffle=False, threads=1)
+    options = LoaderOptions(8, 32, crop="centre", mirror=False, order="stored", threads=1)
     batches = stream(split, options)
     weights = np.concatenate([b.weights for b in batches])
     assert len(batches) == 3 and weights.tolist() == [1] * NUM_VAL + [0] * 3
@@ -139,13 +148,32 @@ def test_a_damaged_record_is_named(tmp_path, options):
     at = content.find(b"\xff\xd8\xff")
     content[at + 200] ^= 1
     path.write_bytes(content)
+    damaged = shards.open_split(directory, "train")
     with pytest.raises(ValueError, match=r"record \d+ of .*-00001-of-00003: it cannot be read"):
-        stream(shards.open_split(directory, "train"), options, 0, 6)
+        stream(damaged, options, 0, 6)
+    with pytest.raises(ValueError, match=r"records 0 to \d+ of .*-00001-of-00003 cannot be read"):
+        shards.RunReader(damaged, 10**6).read(0, NUM_TRAIN)
+    reader = shards.RunReader(damaged, 10**6)
+    assert [shards.file_name_of(r) for r in reader.read(damaged.num_records - 2, damaged.num_records)] == ["train/38.JPEG", "train/41.JPEG"]
+
+
+def test_more_shards_than_files_may_be_open(monkeypatch):
+    limits = [(1024, 4096)]
+    monkeypatch.setattr(shards.resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(shards.resource, "setrlimit", lambda _, new: limits.append(new))
+    shards.allow_open_files(1024)
+    assert limits == [(1024, 4096), (1024 + shards.SPARE_FILES, 4096)]
+    shards.allow_open_files(1000)
+    assert len(limits) == 2
+    with pytest.raises(ValueError, match=r"4,000 shards need 5,024 open files, but this process may open 4,096; raise the hard limit"):
+        shards.allow_open_files(4000)
 
 
 def test_bad_options_are_refused(split):
     with pytest.raises(ValueError, match="batch_size is 6; expected a positive multiple of the 4 hosts"):
         LoaderOptions(6, 32, num_hosts=4)
+    with pytest.raises(ValueError, match="order is 'sorted'; expected 'global', 'windowed' or 'stored'"):
+        LoaderOptions(8, 32, order="sorted")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="crop is 'middle'"):
         LoaderOptions(8, 32, crop="middle")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"crop_fraction is 1\.5"):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from i21k.data import loader, shards
+from i21k.data import loader, order, pictures, shards
 from i21k.evaluate import evaluate_checkpoint, load
 from i21k.labels import ClassList
 from i21k.train import interruption, loop
@@ -115,6 +115,21 @@ def stopped(few_blocks, dataset, tmp_path_factory):
     return workdir
 
 
+def test_a_windowed_run_goes_on_bit_exact_and_stays_windowed(recipe, tmp_path, monkeypatch):
+    recipe.data.order = "windowed"
+    recipe.data.val_split = "none"
+    loop.run(recipe, tmp_path / "whole")
+    with monkeypatch.context() as stopping, pytest.raises(interruption.Interrupted, match="SIGTERM"):
+        signal_at(stopping, 8)
+        loop.run(recipe, tmp_path / "w")
+    recipe.data.workers = 2
+    loop.run(recipe, tmp_path / "w")
+    assert_same_checkpoint(tmp_path / "w", tmp_path / "whole")
+    recipe.data.order = "global"
+    with pytest.raises(ValueError, match=r"another recipe: config.data.order was 'windowed' and is 'global'"):
+        loop.run(recipe, tmp_path / "w")
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_going_on_in_mid_epoch_is_bit_exact_with_any_number_of_workers(stopped, finished, recipe, tmp_path, workers, capsys):
     assert Checkpoints(stopped / "checkpoints").steps() == [6, 8]
@@ -175,22 +190,30 @@ def test_another_number_of_devices_may_go_on_and_is_said(stopped, recipe, tmp_pa
     assert load(tmp_path / "w").checkpoint.step == STEPS
 
 
-def test_the_wait_for_data_is_what_the_devices_were_idle(recipe, tmp_path, monkeypatch, capsys):
-    build = loader.BatchBuilder.__call__
+@pytest.mark.parametrize("slow", ["decode", "disk"])
+def test_the_wait_for_data_is_what_the_devices_were_idle(recipe, tmp_path, monkeypatch, capsys, slow):
+    delay_s = 0.3  # a batch, far longer than the step
 
-    def slow(self, step):
-        time.sleep(0.3)  # far longer than the step
-        return build(self, step)
+    def delayed(function, seconds):
+        def call(*args):
+            time.sleep(seconds)
+            return function(*args)
+
+        return call
+
+    if slow == "decode":
+        monkeypatch.setattr(pictures, "decode", delayed(pictures.decode, delay_s / 8))
+    else:
+        monkeypatch.setattr(loader.BatchBuilder, "_read", delayed(loader.BatchBuilder._read, delay_s))
 
     train_split = shards.open_split(recipe.data.directory, "train")
-    monkeypatch.setattr(loader.BatchBuilder, "__call__", slow)
     recipe.data.threads, recipe.epochs = 1, 2
     recipe.data.val_split = "none"
     loop.run(recipe, tmp_path / "w")
     row = read_metrics(tmp_path / "w")[1]
     waited_s = float(row["data_wait_fraction"]) * float(row["train_s"])
-    num_timed = loader.epoch_end(1, train_split.num_records, 8) - loader.epoch_end(0, train_split.num_records, 8)
-    assert 0.5 * 0.3 * num_timed < waited_s < float(row["train_s"])
+    num_timed = order.epoch_end(1, train_split.num_records, 8) - order.epoch_end(0, train_split.num_records, 8)
+    assert 0.5 * delay_s * num_timed < waited_s < float(row["train_s"])
     assert "input-bound" in capsys.readouterr().out
     assert float(row["images_per_s"]) == pytest.approx(8 * num_timed / float(row["train_s"]), rel=1e-6)
 
@@ -289,9 +312,13 @@ def test_another_recipe_in_the_same_workdir(finished, recipe, tmp_path):
     recipe.optimizer.learning_rate = 0.5
     recipe.log.every_steps = 7  # may change
     recipe.seed = 1
+    recipe.batch_size = 4
+    recipe.data.order = "windowed"
     (tmp_path / "w" / "config.json").unlink()  # the checkpoint knows
     with pytest.raises(
-        ValueError, match=r"another recipe: config.optimizer.learning_rate was 0.01 and is 0.5; config.seed was 0 and is 1; go on"
+        ValueError,
+        match=r"another recipe: config.batch_size was 8 and is 4; config.data.order was 'global' and is 'windowed';"
+        r" config.optimizer.learning_rate was 0.01 and is 0.5; config.seed was 0 and is 1; go on",
     ):
         loop.run(recipe, tmp_path / "w")
 

@@ -1,4 +1,4 @@
-"""Shards to batches: which record is at which place of the stream, and the only use of Grain.
+"""Shards to batches: pictures read, decoded and cropped by many hands, and the only use of Grain.
 
 The position in the stream is a number. Step `s` covers the places `[sB, (s+1)B)` of an endless stream of epochs, and its batch is a
 pure function of (data, options, seed, s): any number of threads, worker processes and hosts gives the same batches, and a run that
@@ -7,22 +7,21 @@ comes back after a crash needs to remember `s` alone.
 
 import contextlib
 import dataclasses
-import hashlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Bool, Float32, Int, Int32, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 
 from i21k.data import pictures, shards
-
-SHUFFLE_ROUNDS = 8  # Grain's own shuffle hard-codes 4, which leaves batches of 14 M records over-dispersed
+from i21k.data.order import SHUFFLE_ROUNDS, GlobalOrder, Order, StoredOrder, WindowedOrder, epoch_end, run_length
+from i21k.data.windows import WindowBuffer
 
 
 class Batch(NamedTuple):
@@ -44,7 +43,7 @@ class LoaderOptions:
     crop_fraction: float = 0.875  # side of a window over the short side of the picture: 224 of 256 px
     min_area: float = 0.08  # of a region, as a fraction of the picture
     mirror: bool = True  # flag half of the pictures
-    shuffle: bool = True
+    order: Literal["global", "windowed", "stored"] = "global"  # over all records; runs of neighbours, for slow disks; one epoch as it lies
     seed: int = 0
     threads: int = 0  # that build batches, in each process; 0: one per core
     workers: int = 0  # processes; 0: threads of this process
@@ -56,32 +55,24 @@ class LoaderOptions:
             raise ValueError(f"batch_size is {self.batch_size}; expected a positive multiple of the {self.num_hosts} hosts")
         if self.crop not in ("region", "plain", "centre"):
             raise ValueError(f"crop is {self.crop!r}; expected 'region', 'plain' or 'centre'")
+        if self.order not in ("global", "windowed", "stored"):
+            raise ValueError(f"order is {self.order!r}; expected 'global', 'windowed' or 'stored'")
         if not 0 < self.crop_fraction <= 1 or not 0 < self.min_area <= 1:
             raise ValueError(f"crop_fraction is {self.crop_fraction}, min_area {self.min_area}; expected both in (0, 1]")
 
 
-def epoch_end(epoch: int, num_records: int, batch_size: int) -> int:
-    """Return the number of steps after which `epoch` (from 0) is over: the first that reaches `(epoch + 1) * num_records` places."""
-    return -((epoch + 1) * num_records // -batch_size)
+def permute(index: int, size: int, seed: int) -> int:
+    """Return the place of `index` in a permutation of `range(size)`."""
+    return grain.experimental.index_shuffle(index, max_index=size - 1, seed=seed, rounds=SHUFFLE_ROUNDS)
 
 
-def record_numbers(places: Int[np.ndarray, " n"], num_records: int, seed: int) -> list[int]:
-    """Return the record at each place of the endless shuffled stream; every epoch is a permutation of its own.
-
-    Args:
-        places: from 0; place `p` lies in epoch `p // num_records`.
-        num_records: of the split.
-        seed: of the run. Neighbouring seeds share nothing: each epoch's key is a hash.
-    """
-    keys = {epoch: _epoch_key(seed, epoch) for epoch in np.unique(places // num_records).tolist()}
-    return [
-        grain.experimental.index_shuffle(p % num_records, max_index=num_records - 1, seed=keys[p // num_records], rounds=SHUFFLE_ROUNDS)
-        for p in places.tolist()
-    ]
-
-
-def _epoch_key(seed: int, epoch: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:4], "little")
+def make_order(split: shards.Split, options: LoaderOptions) -> Order:
+    """Return which records of a split the places of the stream have."""
+    if options.order == "stored":
+        return StoredOrder(split.num_records)
+    if options.order == "global":
+        return GlobalOrder(split.num_records, options.seed, permute)
+    return WindowedOrder(split.num_records, options.batch_size, options.seed, run_length(split.num_records, split.num_bytes))
 
 
 def num_threads(threads: int) -> int:
@@ -95,9 +86,19 @@ class BatchBuilder:
 
     def __init__(self, split: shards.Split, options: LoaderOptions) -> None:
         self.split, self.options = split, options
-        self._source = grain.sources.ArrayRecordDataSource(
+        self._order = make_order(split, options)
+        shards.allow_open_files(len(split.shard_paths))
+        self._source: Any = grain.sources.ArrayRecordDataSource(
             [_FileInstruction(str(p), 0, n, n) for p, n in zip(split.shard_paths, split.shard_counts, strict=True)]
         )
+        self._windows = None
+        if isinstance(self._order, WindowedOrder):
+            self._source = self._windows = WindowBuffer(self._order, split, self._source)
+
+    def close(self) -> None:
+        """End what reads ahead."""
+        if self._windows is not None:
+            self._windows.close()
 
     def __call__(self, step: int) -> Batch:
         options = self.options
@@ -106,13 +107,13 @@ class BatchBuilder:
         mirror = rng.random(options.batch_size) < 0.5 if options.mirror else np.zeros(options.batch_size, bool)
         uniforms = rng.random((options.batch_size, pictures.NUM_DRAWS if options.crop == "region" else 2))
         mine = slice(*(options.batch_size * (options.host + end) // options.num_hosts for end in (0, 1)))
+        if self._windows is not None:
+            self._windows.prepare(places[mine])
         return self._build(places[mine], mirror[mine], uniforms[mine])
 
     def _build(self, places: np.ndarray, mirror: np.ndarray, uniforms: np.ndarray) -> Batch:
-        options, num_records = self.options, self.split.num_records
-        # An evaluation, which does not shuffle, ends after one epoch; what lies behind it is padding.
-        in_order = [p for p in places.tolist() if p < num_records]
-        records = record_numbers(places, num_records, options.seed) if options.shuffle else in_order
+        options = self.options
+        records = self._order(places)  # of an evaluation, which ends after one epoch, fewer: the rest is padding
         # A fresh array for each batch: on the CPU `device_put` aliases it, so it must never be written again.
         images = np.zeros((len(places), options.image_size, options.image_size, 3), np.uint8)
         labels = np.zeros(len(places), np.int32)
@@ -182,7 +183,8 @@ def batches(split: shards.Split, options: LoaderOptions, start_step: int = 0, nu
     if num_steps is None:
         num_steps = epoch_end(0, split.num_records, options.batch_size)
     threads = num_threads(options.threads)
-    dataset = grain.MapDataset.range(num_steps).map(BatchBuilder(split, options))[start_step:]
+    builder = BatchBuilder(split, options)
+    dataset = grain.MapDataset.range(num_steps).map(builder)[start_step:]
     stream = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1))
     if options.workers:
         if not flags.FLAGS.is_parsed():  # in notebooks and under pytest; Grain reads a flag of its own
@@ -193,6 +195,7 @@ def batches(split: shards.Split, options: LoaderOptions, start_step: int = 0, nu
         yield iterator
     finally:
         iterator.close()
+        builder.close()
 
 
 def _init_worker(index: int, count: int) -> None:

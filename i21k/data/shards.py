@@ -8,10 +8,13 @@ is written here and datasets that TFDS made open here:
     manifest.json   ours: count, bytes and SHA-256 of every shard, hash of the class list, options, what became of every picture
 """
 
+import bisect
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
+import resource
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +28,7 @@ from i21k.labels import ClassList
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = "i21k-shards-1"
+SPARE_FILES = 1024  # for everything else: libraries, devices, sockets, a second set of readers that is just being closed; chosen here
 _INFO, _FEATURES, _LABELS = "dataset_info.json", "features.json", "label.labels.txt"
 METADATA = (_LABELS, _FEATURES, _INFO)
 _FILE_FORMAT = "array_record"
@@ -245,6 +249,7 @@ class Split:
     shard_paths: tuple[Path, ...]
     shard_counts: tuple[int, ...]  # records in each shard; may be 0
     num_records: int
+    num_bytes: int  # of all shards
     classes: ClassList
     fingerprint: str  # SHA-256 (hex) of the content; the same wherever the directory lies
 
@@ -280,7 +285,7 @@ def open_split(directory: str | Path, split: str) -> Split:
             )
         shards = manifest.splits[split].shards
         files, counts = [shard.file for shard in shards], [shard.num_records for shard in shards]
-        _check_files(directory, split, files, [shard.num_bytes for shard in shards])
+        num_bytes = _check_files(directory, split, files, [shard.num_bytes for shard in shards])
         content = {"counts": counts, "sha256": [shard.sha256 for shard in shards], "classes": classes.hash}
     else:
         files, counts = info.shard_files(split), list(info.splits[split].shard_counts)
@@ -292,9 +297,63 @@ def open_split(directory: str | Path, split: str) -> Split:
         shard_paths=tuple(directory / file for file in files),
         shard_counts=tuple(counts),
         num_records=sum(counts),
+        num_bytes=sum(num_bytes),
         classes=classes,
         fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
     )
+
+
+def allow_open_files(num_shards: int) -> None:
+    """Raise this process's limit on open files so far that it, and the workers it starts, can hold every shard open.
+
+    Raises:
+        ValueError: if the system does not allow so many.
+    """
+    needed = num_shards + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ValueError(
+            f"{num_shards:,} shards need {needed:,} open files, but this process may open {hard:,}; raise the hard limit"
+            " (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker), or pack with a smaller --num-shards"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+class RunReader:
+    """Reads neighbouring records with one request to the disk for each shard they lie in. For one thread.
+
+    By their numbers, as a source of single records reads, they would be fetched by many threads at once, and from a cold disk in three
+    times their bytes.
+    """
+
+    def __init__(self, split: Split, max_request_bytes: int) -> None:
+        self._paths, self._ends = split.shard_paths, list(itertools.accumulate(split.shard_counts))
+        self._options = f"readahead_buffer_size:{max_request_bytes},max_parallelism:1"
+        self._readers: dict[int, ArrayRecordReader] = {}
+
+    def read(self, first: int, end: int) -> list[bytes]:
+        """Return the records `first` to `end - 1` of the split.
+
+        Raises:
+            ValueError: if one of them cannot be read.
+        """
+        records: list[bytes] = []
+        while first < end:
+            shard = bisect.bisect_right(self._ends, first)
+            start, stop = self._ends[shard - 1] if shard else 0, min(end, self._ends[shard])
+            try:
+                if shard not in self._readers:
+                    self._readers[shard] = ArrayRecordReader(str(self._paths[shard]), self._options, file_reader_buffer_size=2**15)
+                records += self._readers[shard].read(first - start, stop - start)
+            except (RuntimeError, ValueError, IndexError) as error:
+                self._readers.pop(shard, None)  # a reader that failed stays so
+                raise ValueError(
+                    f"records {first - start} to {stop - start - 1} of {self._paths[shard]} cannot be read ({error})"
+                ) from error
+            first = stop
+        return records
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ class DataConfig:
     train_split: str
     val_split: str  # evaluated after each epoch if the directory has it
     synthetic_per_class: int  # pictures a class that are drawn into an empty directory; 0: the directory must be there
+    order: Literal["global", "windowed"]  # shuffled over all records, or runs of neighbours mixed, for disks that cannot seek
     crop: Literal["region", "plain"]
     crop_fraction: float  # side of the window over the short side: in training for 'plain', in evaluation always
     min_area: float  # of a 'region', fraction of the picture

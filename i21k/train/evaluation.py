@@ -29,7 +29,7 @@ def eval_options(
         crop="centre",
         crop_fraction=crop_fraction,
         mirror=False,
-        shuffle=False,
+        order="stored",
         threads=threads,
         workers=workers,
     )

@@ -43,6 +43,7 @@ def train_options(cfg: Config) -> loader.LoaderOptions:
     return loader.LoaderOptions(
         batch_size=cfg.batch_size,
         image_size=cfg.image_size,
+        order=cfg.data.order,
         crop=cfg.data.crop,
         crop_fraction=cfg.data.crop_fraction,
         min_area=cfg.data.min_area,

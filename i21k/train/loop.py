@@ -17,7 +17,7 @@ import optax
 from flax import serialization
 from ml_collections import ConfigDict
 
-from i21k.data import loader, shards
+from i21k.data import loader, order, shards
 from i21k.train import facts, feed, interruption, steps, workdir
 from i21k.train.checkpoint import Checkpoints
 from i21k.train.config import Config, parse
@@ -51,7 +51,7 @@ class Run:
     meta: dict[str, Any]  # kept in every checkpoint
 
     def epoch_end(self, epoch: int) -> int:
-        return loader.epoch_end(epoch, self.train_split.num_records, self.cfg.batch_size)
+        return order.epoch_end(epoch, self.train_split.num_records, self.cfg.batch_size)
 
 
 def run(config: ConfigDict, directory: str | Path) -> Path:
@@ -225,7 +225,7 @@ def _open_run(
     interrupted: interruption.Interruption,
 ) -> Iterator[Run]:
     """Build model and state, restore the newest checkpoint, and open the report."""
-    num_steps = loader.epoch_end(cfg.epochs - 1, train_split.num_records, cfg.batch_size)
+    num_steps = order.epoch_end(cfg.epochs - 1, train_split.num_records, cfg.batch_size)
     schedule = make_schedule(cfg.optimizer, train_split.num_records / cfg.batch_size, num_steps)
     model = steps.make_model(cfg.model, len(train_split.classes))
     optimizer = make_optimizer(cfg.optimizer, schedule, fixed_gamma=cfg.model.revision == "symbol2016")
