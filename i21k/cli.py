@@ -270,7 +270,12 @@ def _info_summary(report: "Overview") -> str:
         lines.append(
             f"split {name}: {split.num_records:,} pictures, {split.num_bytes / 1e6:,.1f} MB in {split.num_shards:,} shards, {each}"
         )
-        for what, entries in (("options", split.options), ("counts", split.counts), ("left out", split.left_out)):
+        for what, entries in (
+            ("options", split.options),
+            ("counts", split.counts),
+            ("left out", split.left_out),
+            ("dropped", split.dropped),
+        ):
             if entries:
                 lines.append(f"  {what}: " + ", ".join(f"{key} {value}" for key, value in entries.items()))
     return "\n".join(lines)

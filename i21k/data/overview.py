@@ -22,7 +22,7 @@ _FONT_PX = 12
 
 @dataclasses.dataclass(frozen=True)
 class SplitOverview:
-    """One split; bytes are those of the shards. The last three are None where TFDS made it, empty where nothing was noted."""
+    """One split; bytes are those of the shards. The last four are None where TFDS made it, empty where nothing was noted."""
 
     num_records: int
     num_shards: int
@@ -30,6 +30,7 @@ class SplitOverview:
     options: dict[str, Any] | None
     counts: dict[str, Any] | None  # of the packing run that made the split: it may have made others too
     left_out: dict[str, int] | None  # by reason
+    dropped: dict[str, int] | None  # by reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +66,9 @@ def overview(directory: str | Path) -> Overview:
             num_shards=len(opened.shard_paths),
             num_bytes=sum(path.stat().st_size for path in opened.shard_paths),
             options=entry.options if entry else None,
-            counts={key: n for key, n in entry.counts.items() if key != "left_out"} if entry else None,
+            counts={key: n for key, n in entry.counts.items() if key not in ("left_out", "dropped")} if entry else None,
             left_out=entry.counts.get("left_out", {}) if entry else None,
+            dropped=entry.counts.get("dropped", {}) if entry else None,
         )
     classes = shards.read_classes(directory)
     return Overview(
