@@ -233,8 +233,8 @@ def hedge(probabilities: Probabilities, hierarchy: Hierarchy, generality: float)
     """Answer each picture with one synset, as specific as is worth the risk (Deng et al. 2012, "Hedging Your Bets").
 
     It is the node v that maximises (s(v) + generality) * M(v), with M(v) > 0 the probability of the classes at or below it and s(v) its
-    specificity; of equal ones the most specific. At generality 0 that is the most information to be expected; as it grows the answers become
-    more general and more often right, up to the root. `calibrate` finds the one for an accuracy.
+    specificity; of equal ones the most specific. At generality 0 that is the most information to be expected; as it grows the answers
+    become more general and more often right, up to the root. `calibrate` finds the one for an accuracy.
     """
     if not generality >= 0:
         raise ValueError(f"generality is {generality}; expected at least 0, as `calibrate` gives")
