@@ -1,10 +1,14 @@
 """Small random taxonomies with class lists on them, and what lies below what in them, found by walking: for tests by brute force."""
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from i21k.labels import ClassList
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.taxonomy import Synset, Taxonomy
+
+settings.register_profile("brute force", deadline=None, derandomize=True)  # the same examples on every machine, however slow
+settings.load_profile("brute force")
 
 
 @st.composite

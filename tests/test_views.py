@@ -104,7 +104,7 @@ def test_diverse_is_the_best_of_all_sets(problem, k, generality, alike, least):
         assert views.num_branches([a.id for a in answers], h, alike) == len(answers)
 
 
-@given(problems(), st.sampled_from([-0.999, -0.5, 0, 0.3, 1, 20]))
+@given(problems(), st.sampled_from([0, 0.05, 0.3, 1, 20]))
 def test_hedge_is_the_best_node(problem, generality):
     h, probabilities = problem
     for row, answer in zip(probabilities, views.hedge(probabilities, h, generality), strict=True):
@@ -130,18 +130,55 @@ def test_calibration_finds_the_least_generality(problem, data):
     np.testing.assert_allclose((found.accuracy, found.specificity), quality(found.generality), atol=1e-12)
     assert found.num_pictures == 4 and found.accuracy >= wanted
     mass, s = h.fold(probabilities), h.specificity
-    crossings = {-1.0}  # where the values of two nodes are equal
+    crossings = {0.0}  # where the values of two nodes are equal
     for row in mass:
         for m, n in itertools.combinations(range(len(s)), 2):
             if abs(row[m] - row[n]) > 1e-9:
                 crossings.add((s[n] * row[n] - s[m] * row[m]) / (row[m] - row[n]))
-    grid = sorted(c for c in crossings if c >= -1)
+    grid = sorted(c for c in crossings if c >= 0)
     between = [(a + b) / 2 for a, b in itertools.pairwise([*grid, grid[-1] + 2]) if b - a > 1e-6]
     too_few = [g for g in between if quality(g)[0] < wanted]
     assert not any(g >= found.generality for g in too_few)
     for g in between:  # it lies in the first stretch after those
         if max(too_few, default=-1) < g < found.generality:
             np.testing.assert_allclose(quality(g), quality(found.generality))
+
+
+def test_best_answer_is_not_always_among_the_best():
+    #       root
+    #    a   m   b      m has the most, but a and b, which repeat it and not each other, have more together
+    #   p x-' '-y q
+    synsets = [Synset("root"), *(Synset(i, ("root",)) for i in "amb")]
+    synsets += [Synset("p", ("a",)), Synset("q", ("b",)), Synset("x", ("a", "m")), Synset("y", ("m", "b"))]
+    h = Hierarchy(ClassList(("p", "q", "x", "y")), Taxonomy(tuple(synsets)))
+    probabilities = np.array([[0.2, 0.2, 0.31, 0.29]])
+    assert [a.id for a in views.diverse(probabilities, h, 1, generality=1, alike=0)[0]] == ["m"]
+    assert [a.id for a in views.diverse(probabilities, h, 2, generality=1, alike=0)[0]] == ["a", "b"]
+
+
+def test_calibration_passes_over_accuracy_that_does_not_last():
+    # 20 classes, of which y and z are the children of v: the best leaf is x, then comes v, then the root.
+    synsets = [Synset("root"), Synset("v", ("root",)), Synset("y", ("v",)), Synset("z", ("v",)), Synset("x", ("root",))]
+    synsets += [Synset(f"o{n}", ("root",)) for n in range(17)]
+    h = Hierarchy(ClassList(tuple(s.id for s in synsets[2:])), Taxonomy(tuple(synsets)))
+    probabilities = np.zeros((1, 20))
+    probabilities[0] = [0.25, 0.25, 0.4] + [0.1 / 17] * 17
+    assert [views.hedge(probabilities, h, g)[0].id for g in (0.1, 0.5, 2)] == ["x", "v", "root"]
+    found = views.calibrate([(probabilities, np.array([2]))], h, 1)
+    assert views.hedge(probabilities, h, found.generality)[0].id == "root"
+    assert found.accuracy == 1 and found.specificity == 0
+
+
+def test_hedge_never_answers_what_is_impossible():
+    h = Hierarchy(ClassList(("root", "leaf")), Taxonomy((Synset("root"), Synset("leaf", ("root",)))))
+    assert views.hedge(np.array([[1.0, 0.0]]), h, 0) == [Answer("root", 1.0)]
+
+
+def test_sums_that_are_off_by_rounding_are_mended():
+    h = Hierarchy(ClassList(("root", "leaf")), Taxonomy((Synset("root"), Synset("leaf", ("root",)))))
+    low = np.array([[0.495, 0.495]], np.float32)
+    assert [a.probability for a in views.top(low, h.classes)[0]] == [0.5, 0.5]
+    assert views.hedge(low, h, 10) == [Answer("root", 1.0)]
 
 
 @given(problems(), st.randoms(use_true_random=False))
@@ -268,7 +305,7 @@ def test_refuses_bad_input():
         views.subset(good, h.classes, np.zeros(2, bool))
     with pytest.raises(ValueError, match=r"k, alike, generality are 5, 1.0, 0.0; expected at least 1, 0 to below 1, at least 0"):
         views.diverse(good, h, alike=1.0)
-    with pytest.raises(ValueError, match="generality is -1; expected more than -1"):
+    with pytest.raises(ValueError, match="generality is -1; expected at least 0, as `calibrate` gives"):
         views.hedge(good, h, -1)
     with pytest.raises(ValueError, match="accuracy is 90; expected a fraction"):
         views.calibrate([], h, 90)

@@ -233,11 +233,11 @@ def hedge(probabilities: Probabilities, hierarchy: Hierarchy, generality: float)
     """Answer each picture with one synset, as specific as is worth the risk (Deng et al. 2012, "Hedging Your Bets").
 
     It is the node v that maximises (s(v) + generality) * M(v), with M(v) > 0 the probability of the classes at or below it and s(v) its
-    specificity; of equal ones the most specific. As generality grows from -1 to infinity the answer goes from the most probable leaf to the
-    root. `calibrate` finds the one for an accuracy.
+    specificity; of equal ones the most specific. At generality 0 that is the most information to be expected; as it grows the answers
+    become more general and more often right, up to the root. `calibrate` finds the one for an accuracy.
     """
-    if not generality > -1:
-        raise ValueError(f"generality is {generality}; expected more than -1, as `calibrate` gives")
+    if not generality >= 0:
+        raise ValueError(f"generality is {generality}; expected at least 0, as `calibrate` gives")
     mass = hierarchy.fold(_checked(probabilities, hierarchy.classes))
     value = np.where(mass > 0, (hierarchy.specificity + generality) * mass, -np.inf)
     best = len(hierarchy.ids) - 1 - np.argmax(value[:, ::-1], axis=1)
@@ -245,9 +245,10 @@ def hedge(probabilities: Probabilities, hierarchy: Hierarchy, generality: float)
 
 
 def calibrate(held_out: Iterable[tuple[Probabilities, Int[np.ndarray, " B"]]], hierarchy: Hierarchy, accuracy: float) -> Calibration:
-    """Find the least generality from which on `hedge` is right for at least a fraction `accuracy` of held-out pictures.
+    """Find the least generality, 0 or more, from which on `hedge` is right for at least a fraction `accuracy` of held-out pictures.
 
-    An answer is right if the class is at or below it. Every change of every picture's answer is found, so no generality is missed.
+    An answer is right if the class is at or below it. Every change of every picture's answer is found, so no generality is missed. Where
+    even generality 0 is right more often than asked, that is the answer: nothing tells more.
 
     Args:
         held_out: batches of probabilities and true labels that nothing was trained on.
@@ -282,7 +283,7 @@ def calibrate(held_out: Iterable[tuple[Probabilities, Int[np.ndarray, " B"]]], h
     if not count:
         raise ValueError("there are no held-out pictures; expected some to calibrate on")
     changes.sort()
-    starts = np.array([-1.0, *(start for start, _, _ in changes)])
+    starts = np.array([0.0, *(start for start, _, _ in changes)])
     num_right = np.cumsum([right, *(more for _, more, _ in changes)])
     sum_told = np.cumsum([told, *(more for _, _, more in changes)])
     last_of_equal = np.append(starts[1:] > starts[:-1], True)
@@ -294,14 +295,14 @@ def calibrate(held_out: Iterable[tuple[Probabilities, Int[np.ndarray, " B"]]], h
             f" answers give probability 0; ask for at most {num_right[-1] / count}"
         )
     least = int(np.flatnonzero(~enough)[-1]) + 1 if not enough.all() else 0
-    until = starts[least + 1] if least + 1 < len(starts) else starts[least] + 1
+    until = starts[least + 1] if least + 1 < len(starts) else 2 * starts[least] + 1
     return Calibration(float(starts[least] + until) / 2, float(num_right[least] / count), float(sum_told[least] / count), count)
 
 
 def _answers_by_generality(
     mass: Float[np.ndarray, " N"], by_specificity: Int[np.ndarray, " N"], specificity: Float[np.ndarray, " N"]
 ) -> list[tuple[float, int]]:
-    """Return the answers of `hedge` as generality grows from -1, each with where it starts; `mass` is in order of falling specificity.
+    """Return the answers of `hedge` as generality grows from 0, each with where it starts; `mass` is in order of falling specificity.
 
     Values are straight lines over generality, with slope M(v): the answers are their upper envelope.
     """
@@ -310,14 +311,14 @@ def _answers_by_generality(
     envelope: list[tuple[float, int]] = []
     slopes: list[float] = []
     for m, node in zip(mass[better].tolist(), by_specificity[better].tolist(), strict=True):
-        start = -1.0
+        start = 0.0
         while envelope:
             start = (slopes[-1] * specificity[envelope[-1][1]] - m * specificity[node]) / (m - slopes[-1])
             if start > envelope[-1][0]:
                 break
             envelope.pop()
             slopes.pop()
-            start = -1.0
+            start = 0.0
         envelope.append((float(start), node))
         slopes.append(m)
     return envelope
