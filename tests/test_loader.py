@@ -60,6 +60,12 @@ def test_hosts_share_the_stream(split, expected):
             assert np.array_equal(np.concatenate([getattr(part[step], field) for part in parts]), array)
 
 
+def test_mirroring_on_the_host_is_what_the_flags_ask_for(split, expected):
+    for flagged, done in zip(expected, stream(split, LoaderOptions(8, 32, seed=3, threads=1, mirror_on="host"), 0, 7), strict=True):
+        assert np.array_equal(np.where(flagged.mirror[:, None, None, None], flagged.images[:, :, ::-1], flagged.images), done.images)
+        assert not done.mirror.any()
+
+
 def test_resuming_at_any_step_is_the_same_stream(split, options, expected):
     for start in (1, 4, 6):
         assert same(stream(split, options, start, 7), expected[start:])
@@ -148,5 +154,7 @@ def test_bad_options_are_refused(split):
         LoaderOptions(6, 32, num_hosts=4)
     with pytest.raises(ValueError, match="crop is 'middle'"):
         LoaderOptions(8, 32, crop="middle")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="mirror_on is 'gpu'"):
+        LoaderOptions(8, 32, mirror_on="gpu")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"crop_fraction is 1\.5"):
         LoaderOptions(8, 32, crop_fraction=1.5)

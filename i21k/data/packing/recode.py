@@ -19,12 +19,12 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageCms, ImageFile
 
+from i21k.data import pictures
 from i21k.data.packing.sources import Member
-from i21k.data.pictures import MAX_PIXELS
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MAX_SIDE_PX = 65_500  # of libjpeg
-_CHROMA = "420"
+_CHROMA = "4:2:0"
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {  # what brings a picture of each EXIF orientation upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -90,7 +90,7 @@ def _read_header(data: bytes) -> ImageFile.ImageFile:
     except Exception as error:
         raise Unreadable("damaged picture: no whole header" if data.startswith(b"\xff\xd8\xff") else "not a picture") from error
     width, height = header.size
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+    if width * height > pictures.MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
         raise Unreadable(f"too many pixels: {width} x {height}")
     return header
 
@@ -111,7 +111,9 @@ def _recode(data: bytes, header: ImageFile.ImageFile, short_side_px: int, qualit
         ImageCms.applyTransform(picture, to_srgb, inPlace=True)
     if to_upright is not None:
         picture = picture.transpose(to_upright)
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality, "RGB", _CHROMA, fastdct=False)
+    stored = io.BytesIO()
+    picture.save(stored, "JPEG", quality=quality, subsampling=_CHROMA, restart_marker_rows=1)
+    return pictures.with_index(stored.getvalue())
 
 
 def _target_size(width: int, height: int, short_side_px: int) -> tuple[int, int]:
