@@ -123,15 +123,9 @@ def test_a_band_decodes_to_the_rows_of_the_whole_picture(kind, indexed):
     data = pictures.with_index(file.getvalue()) if indexed else file.getvalue()
     whole = pictures.decode(data, 203, 90).copy()
     num_decoded = 0
-    for top, bottom in [
-        (0, 203),
-        (0, 1),
-        (202, 203),
-        (15, 16),
-        (16, 32),
-        (17, 31),
-        *np.sort(rng.integers(0, 203, (40, 2)) + [0, 1]).tolist(),
-    ]:
+    edges = [(0, 203), (0, 1), (202, 203), (15, 16), (16, 32), (17, 31)]
+    drawn = np.sort(rng.integers(0, 203, (40, 2)))
+    for top, bottom in edges + (drawn + np.array([0, 1])).tolist():
         rows, first, num_rows = pictures.band(data, 203, top, bottom)
         assert num_rows <= bottom - top + 66 or num_rows == 203
         decoded = pictures.decode(rows, num_rows, 90)
