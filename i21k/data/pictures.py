@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 64 * 2**20  # chosen here: a picture that promises more is refused before any decoder runs
 NUM_TRIES = 10  # of drawing a region that lies inside the picture, as torchvision and MXNet do
@@ -41,6 +41,8 @@ def size(encoded: bytes) -> tuple[int, int]:
         else:
             with Image.open(io.BytesIO(encoded), formats=_FORMATS) as picture:
                 width, height = picture.size
+    except UnidentifiedImageError as error:  # whose text is an address in memory
+        raise ValueError(f"{len(encoded)} bytes that are no picture; expected one of {', '.join(_FORMATS)}") from error
     except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{len(encoded)} bytes that are no picture ({error}); expected one of {', '.join(_FORMATS)}") from error
     if height * width > MAX_PIXELS:
