@@ -1,4 +1,5 @@
 import io
+import os
 
 import cv2
 import numpy as np
@@ -64,6 +65,13 @@ def test_mirroring_on_the_host_is_what_the_flags_ask_for(split, expected):
     for flagged, done in zip(expected, stream(split, LoaderOptions(8, 32, seed=3, threads=1, mirror_on="host"), 0, 7), strict=True):
         assert np.array_equal(np.where(flagged.mirror[:, None, None, None], flagged.images[:, :, ::-1], flagged.images), done.images)
         assert not done.mirror.any()
+
+
+def test_hands_and_their_memory_are_described(split):
+    threads, workers = LoaderOptions(128, 224, threads=2), LoaderOptions(128, 224, workers=2)
+    assert loader.describe_hands(threads) == "2 loader threads, batches of 18.4 MiB: at most 147 MiB"
+    assert loader.describe_hands(workers) == "2 loader processes, batches of 18.4 MiB: at most 184 MiB"
+    assert loader.describe_hands(LoaderOptions(8, 32)).startswith(f"{len(os.sched_getaffinity(0))} loader threads")
 
 
 def test_resuming_at_any_step_is_the_same_stream(split, options, expected):

@@ -1,8 +1,11 @@
-"""Shards to batches: which record is at which place of the stream, and the only use of Grain.
+"""Shards to batches: which record is at which place of the stream, who builds its batch, and the only use of Grain.
 
 The position in the stream is a number. Step `s` covers the places `[sB, (s+1)B)` of an endless stream of epochs, and its batch is a
 pure function of (data, options, seed, s): any number of threads, worker processes and hosts gives the same batches, and a run that
-comes back after a crash needs to remember `s` alone.
+comes back after a crash needs to remember `s` alone. That holds for what stands in for a bad record too.
+
+What is read is what ArrayRecord's hashes vouch for, as far as it is needed: of a packed JPEG the rows outside the crop are not decoded, so
+damage that was packed there stays unseen. Whole shards that have changed places with equal counts are for `i21k verify` to find.
 """
 
 import collections

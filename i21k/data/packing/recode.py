@@ -5,7 +5,8 @@ What a file is, its content decides, not its name. JPEG, PNG, GIF, BMP and WebP 
 Quality goes before speed: bicubic resampling whose support grows with the reduction (antialiased; 2.3 ms for a picture of 468 x 401 px
 beside 2.2 ms for decoding it, 0.2 ms for encoding), DCT-domain scaling only where the rest of the way is still a factor of 2 or more,
 the accurate DCT, and 4:2:0 chroma as in nearly all originals (at quality 90 30 KB a picture of 256 px short side; 4:4:4 takes 38 KB
-and a third more time to decode).
+and a third more time to decode). What is encoded here has a restart marker after every row of blocks and says where they are (110 bytes a
+picture, 2 to 5 % more time to decode whole), so that the loader decodes only the rows that a crop needs: a quarter less on average.
 """
 
 import dataclasses
