@@ -115,7 +115,7 @@ class _Worker:
         self._process.join(_END_S)
         return ValueError(
             f"a worker process ended with exit code {self._process.exitcode}; -9 usually means out of memory: try fewer --workers; "
-            'a script that packs needs `if __name__ == "__main__":`'
+            'a script that starts them needs `if __name__ == "__main__":`'
         )
 
 
