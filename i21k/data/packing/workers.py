@@ -114,7 +114,7 @@ class _Worker:
     def _death(self) -> ValueError:
         self._process.join(_END_S)
         return ValueError(
-            f"a worker process ended with exit code {self._process.exitcode}; -9 usually means out of memory: try fewer --workers; "
+            f"a worker process ended with exit code {self._process.exitcode}; -9 usually means out of memory: use fewer workers; "
             'a script that starts them needs `if __name__ == "__main__":`'
         )
 
