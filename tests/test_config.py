@@ -43,6 +43,8 @@ def test_the_recipe_of_2015(recipe):
         ("model.bn_momentum", 1.0, "config.model.bn_momentum is 1.0"),
         ("data.crop_fraction", 1.5, "config.data.crop_fraction is 1.5; expected above 0 and at most 1"),
         ("data.order", "stored", "config.data.order is 'stored'; expected one of 'global', 'windowed'"),
+        ("data.on_bad_record", "ignore", "config.data.on_bad_record is 'ignore'; expected one of 'stop', 'skip'"),
+        ("data.max_bad_fraction", 1.0, "config.data.max_bad_fraction is 1.0; expected 0 up to below 1"),
         ("data.mirror", 1, "config.data.mirror is 1; expected bool"),
         ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate is nan"),
         ("optimizer.schedule", "linear", "config.optimizer.schedule is 'linear'"),

@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import os
 
 import cv2
 import numpy as np
@@ -67,6 +68,19 @@ def test_hosts_share_the_stream_and_read_their_part(split, options, expected, mo
             assert np.array_equal(np.concatenate([getattr(part[step], field) for part in parts]), array)
 
 
+def test_mirroring_on_the_host_is_what_the_flags_ask_for(split, options, expected):
+    for flagged, done in zip(expected, stream(split, dataclasses.replace(options, mirror_on="host"), 0, 7), strict=True):
+        assert np.array_equal(np.where(flagged.mirror[:, None, None, None], flagged.images[:, :, ::-1], flagged.images), done.images)
+        assert not done.mirror.any()
+
+
+def test_hands_and_their_memory_are_described(split):
+    threads, workers = LoaderOptions(128, 224, threads=2), LoaderOptions(128, 224, workers=2)
+    assert loader.describe_hands(threads) == "2 loader threads, batches of 18.4 MiB: at most 147 MiB"
+    assert loader.describe_hands(workers) == "2 loader processes, batches of 18.4 MiB: at most 184 MiB"
+    assert loader.describe_hands(LoaderOptions(8, 32)).startswith(f"{len(os.sched_getaffinity(0))} loader threads")
+
+
 def test_resuming_at_any_step_is_the_same_stream(split, options, expected):
     for start in (1, 4, 6):
         assert same(stream(split, options, start, 7), expected[start:])
@@ -79,11 +93,9 @@ def test_other_seeds_are_other_streams(split, options, expected):
 def test_windows_are_read_in_runs_once_and_ahead(split, monkeypatch):
     monkeypatch.setattr(order, "RUN_BYTES", 3 * split.num_bytes // NUM_TRAIN)
     singles, rows = [], []
-    one_by_one = loader.grain.sources.ArrayRecordDataSource.__getitems__
+    one_by_one = loader.grain.sources.ArrayRecordDataSource.__getitem__
     read = shards.RunReader.read
-    monkeypatch.setattr(
-        loader.grain.sources.ArrayRecordDataSource, "__getitems__", lambda self, n: singles.extend(n) or one_by_one(self, n)
-    )
+    monkeypatch.setattr(loader.grain.sources.ArrayRecordDataSource, "__getitem__", lambda self, n: singles.append(n) or one_by_one(self, n))
     monkeypatch.setattr(shards.RunReader, "read", lambda self, *row: rows.append(row) or read(self, *row))
     stream(split, LoaderOptions(8, 32, order="windowed", seed=3, threads=1), 0, 5)  # 40 of 44 pictures
     assert singles == []
@@ -176,5 +188,7 @@ def test_bad_options_are_refused(split):
         LoaderOptions(8, 32, order="sorted")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="crop is 'middle'"):
         LoaderOptions(8, 32, crop="middle")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="mirror_on is 'gpu'"):
+        LoaderOptions(8, 32, mirror_on="gpu")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"crop_fraction is 1\.5"):
         LoaderOptions(8, 32, crop_fraction=1.5)

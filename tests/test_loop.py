@@ -218,6 +218,20 @@ def test_the_wait_for_data_is_what_the_devices_were_idle(recipe, tmp_path, monke
     assert float(row["images_per_s"]) == pytest.approx(8 * num_timed / float(row["train_s"]), rel=1e-6)
 
 
+def test_a_bad_record_stops_a_run_which_goes_on_when_it_may_be_skipped(recipe, tmp_path, capsys):
+    split = shards.open_split(write_dataset(tmp_path / "d", {"train": 44, "val": 8}), "train")
+    content = bytearray(split.shard_paths[1].read_bytes())
+    content[content.find(b"\xff\xd8\xff") + 200] ^= 1
+    split.shard_paths[1].write_bytes(content)
+    recipe.data.directory, recipe.epochs = str(tmp_path / "d"), 1
+    with pytest.raises(ValueError, match=r"record 0 of .*-00001-of-00003: it cannot be read"):
+        loop.run(recipe, tmp_path / "w")
+    recipe.data.on_bad_record, recipe.data.max_bad_fraction = "skip", 0.05  # of 44: two, for it may come again in the last batch
+    loop.run(recipe, tmp_path / "w")
+    assert "skipped, the 1. so far: record 0 of" in capsys.readouterr().out
+    assert len(read_metrics(tmp_path / "w")) == 1
+
+
 def test_without_a_val_split_evaluation_is_skipped(recipe, tmp_path, capsys):
     recipe.data.directory = str(write_dataset(tmp_path / "d", {"train": 16}))
     recipe.epochs = 1

@@ -874,7 +874,7 @@ def fail(item: int) -> int:
 
 
 def test_dead_worker_is_reported() -> None:
-    with pytest.raises(ValueError, match=r"a worker process ended with exit code 7; .*try fewer --workers"):
+    with pytest.raises(ValueError, match=r"a worker process ended with exit code 7; .*use fewer workers"):
         list(workers.ordered_map(die, range(5), 2))
     with pytest.raises(ZeroDivisionError, match="0"):
         list(workers.ordered_map(fail, range(5), 2))

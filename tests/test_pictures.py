@@ -103,3 +103,83 @@ def test_windows():
     rng = np.random.default_rng(0)
     boxes = pictures.window_boxes(np.tile([[256, 300]], (5000, 1)), 0.875, rng.random((5000, 2)))
     assert set(boxes[:, 0]) == set(range(33)) and set(boxes[:, 1]) == set(range(77))
+
+
+JPEGS = {
+    "as packed": {"subsampling": "4:2:0", "restart_marker_rows": 1},
+    "every second row": {"subsampling": "4:2:0", "restart_marker_rows": 2},
+    "full colour": {"subsampling": "4:4:4", "restart_marker_rows": 1},
+    "grey": {"restart_marker_rows": 1},
+}
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_band_decodes_to_the_rows_of_the_whole_picture(kind, indexed):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (203, 90, 3)).astype(np.uint8))  # noise, so that a row off is seen
+    file = io.BytesIO()
+    picture.convert("L" if kind == "grey" else "RGB").save(file, "JPEG", **JPEGS[kind])
+    data = pictures.with_index(file.getvalue()) if indexed else file.getvalue()
+    whole = pictures.decode(data, 203, 90).copy()
+    num_decoded = 0
+    edges = [(0, 203), (0, 1), (202, 203), (15, 16), (16, 32), (17, 31)]
+    drawn = np.sort(rng.integers(0, 203, (40, 2)))
+    for top, bottom in edges + (drawn + np.array([0, 1])).tolist():
+        rows, first, num_rows = pictures.band(data, 203, top, bottom)
+        assert num_rows <= bottom - top + 66 or num_rows == 203
+        decoded = pictures.decode(rows, num_rows, 90)
+        assert np.array_equal(decoded[top - first : bottom - first], whole[top:bottom]) and len(decoded) == num_rows
+        num_decoded += num_rows
+    assert num_decoded < 0.75 * 46 * 203
+
+
+def test_a_picture_without_markers_after_whole_rows_is_decoded_whole():
+    for options in ({}, {"restart_marker_blocks": 4}, {"restart_marker_rows": 1, "progressive": True}):
+        file = io.BytesIO()
+        Image.fromarray(smooth(64, 90)).save(file, "JPEG", **options)
+        data = file.getvalue()
+        assert pictures.band(data, 64, 20, 30) == (data, 0, 64)
+        assert pictures.with_index(data) == data
+    data = encoded(smooth(64, 90), "PNG")
+    assert pictures.band(data, 64, 20, 30) == (data, 0, 64)
+
+
+def test_an_index_that_another_program_kept_is_not_believed():
+    first, second = io.BytesIO(), io.BytesIO()
+    Image.fromarray(smooth(64, 90)).save(first, "JPEG", restart_marker_rows=1)
+    with Image.open(io.BytesIO(pictures.with_index(first.getvalue()))) as again:
+        again.save(second, "JPEG", quality=50, restart_marker_rows=1)  # Pillow copies the comment
+    data = second.getvalue()
+    assert b"i21k rows " in data
+    rows, start, num_rows = pictures.band(data, 64, 20, 30)
+    assert (start, num_rows) == (16, 16)
+    assert np.array_equal(pictures.decode(rows, 16, 90)[4:14].copy(), pictures.decode(data, 64, 90)[20:30])
+
+
+def test_damage_inside_a_band_is_refused():
+    file = io.BytesIO()
+    Image.fromarray(smooth(64, 90)).save(file, "JPEG", restart_marker_rows=1)
+    data = file.getvalue()
+    rows, _, num_rows = pictures.band(data[: len(data) - 60], 64, 40, 64)
+    with pytest.raises(ValueError, match=r"(?i)truncated|premature|end of"):
+        pictures.decode(rows, num_rows, 90)
+
+
+def test_a_picture_is_cut_as_by_hand_and_mirrored_on_demand():
+    data = encoded(smooth(64, 90), "JPEG")
+    out, mirrored, expected = (np.empty((24, 24, 3), np.uint8) for _ in range(3))
+    box = (20, 30, 36, 40)
+    pictures.cut_into(out, data, (64, 90), box)
+    pictures.cut_into(mirrored, data, (64, 90), box, mirror=True)
+    pictures.crop_into(expected, pictures.decode(data, 64, 90), box)
+    assert np.array_equal(out, expected) and np.array_equal(mirrored, expected[:, ::-1])
+
+
+def test_resizing_agrees_with_pillow():
+    picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (96, 80, 3)).astype(np.uint8), (0, 0), 2)
+    out = np.empty((40, 40, 3), np.uint8)
+    pictures.crop_into(out, picture, (0, 0, 30, 36))  # enlarged: Pillow's filter is bilinear without more support
+    assert np.abs(out.astype(int) - np.asarray(Image.fromarray(picture[:30, :36]).resize((40, 40), Image.Resampling.BILINEAR))).max() <= 1
+    pictures.crop_into(out, picture, (10, 0, 80, 80))  # reduced by 2: the area average
+    assert np.abs(out.astype(int) - np.asarray(Image.fromarray(picture[10:90]).resize((40, 40), Image.Resampling.BOX))).max() <= 1

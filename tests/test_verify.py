@@ -294,13 +294,19 @@ def test_info_says_what_was_written(damaged: Path, capsys: pytest.CaptureFixture
     report = overview.overview(damaged)
     num_bytes = sum((damaged / shard("train", k)).stat().st_size for k in range(NUM_SHARDS))
     assert report.splits["train"] == overview.SplitOverview(
-        12, NUM_SHARDS, num_bytes, {"short_side": 256}, {"read": 15, "written": 12}, {"empty file": 3}
+        12, NUM_SHARDS, num_bytes, {"short_side": 256}, {"read": 15, "written": 11}, {"empty file": 3}, {"copy of another picture": 1}
     )
     assert (report.num_records, report.num_classes, report.class_list_hash) == (18, 4, CLASSES.hash)
     assert (report.first_class, report.last_class) == (CLASSES.ids[0], CLASSES.ids[-1])
     assert cli.main(["info", str(damaged)]) == 0
     text = capsys.readouterr().out
-    for words in ("split train: 12 pictures", "options: short_side 256", "counts: read 15, written 12", "left out: empty file 3"):
+    for words in (
+        "split train: 12 pictures",
+        "options: short_side 256",
+        "counts: read 15, written 11",
+        "left out: empty file 3",
+        "dropped: copy of",
+    ):
         assert words in text
     assert cli.main(["info", str(damaged), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == dataclasses.asdict(report)

@@ -16,7 +16,6 @@ class Source(Protocol):
     """Reads single records by number, in any order."""
 
     def __getitem__(self, number: int) -> bytes: ...
-    def __getitems__(self, numbers: list[int]) -> list[bytes]: ...
 
 
 class WindowBuffer:
@@ -68,17 +67,9 @@ class WindowBuffer:
         return records
 
     def __getitem__(self, number: int) -> bytes:
-        return self._source[number]
-
-    def __getitems__(self, numbers: list[int]) -> list[bytes]:
         with self._lock:
             windows = [future.result() for future in self._windows.values() if future.done()]
-        taken = {}
-        for number in numbers:
-            for window in windows:
-                if (record := window.pop(number, None)) is not None:
-                    taken[number] = record
-                    break
-        if missing := [number for number in numbers if number not in taken]:
-            taken |= zip(missing, self._source.__getitems__(missing), strict=True)
-        return [taken[number] for number in numbers]
+        for window in windows:
+            if (record := window.pop(number, None)) is not None:
+                return record
+        return self._source[number]

@@ -25,8 +25,10 @@ class DataConfig:
     crop_fraction: float  # side of the window over the short side: in training for 'plain', in evaluation always
     min_area: float  # of a 'region', fraction of the picture
     mirror: bool
-    threads: int  # that build batches; 0: one per core
-    workers: int  # processes that build batches; 0: threads of this process do
+    on_bad_record: Literal["stop", "skip"]  # skip, in training: the next good record takes its place, counted and logged
+    max_bad_fraction: float  # of the split's records, skipped in one epoch, above which the run stops all the same
+    threads: int  # of the training process that build batches; 0: one a core
+    workers: int  # processes that build batches instead of threads; 0: none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +123,8 @@ class Config:
                 raise ValueError(f"config.{key} is {value}; expected above 0 and at most {most}")
         if not 0 <= model.bn_momentum < 1:
             raise ValueError(f"config.model.bn_momentum is {model.bn_momentum}; expected 0 (the revision's own) up to below 1")
+        if not 0 <= data.max_bad_fraction < 1:
+            raise ValueError(f"config.data.max_bad_fraction is {data.max_bad_fraction}; expected 0 up to below 1")
         if opt.momentum >= 1:
             raise ValueError(f"config.optimizer.momentum is {opt.momentum}; expected 0 up to below 1")
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from i21k.data import loader, shards
 from i21k.model.inception_bn import InceptionBN
 from i21k.model.summary import forward_gflops
-from i21k.train import steps, workdir
+from i21k.train import feed, steps, workdir
 from i21k.train.config import Config
 
 
@@ -59,8 +59,7 @@ def say_run(
             f"{name} {versions[name]}" for name in ("i21k", "commit", "jax", "flax", "grain", "orbax-checkpoint") if name in versions
         )
     )
-    hands = f"{cfg.data.workers} worker processes" if cfg.data.workers else f"{loader.num_threads(cfg.data.threads)} loader threads"
-    say(f"{len(devices)} x {devices[0].device_kind} | {hands} | workdir {directory}")
+    say(f"{len(devices)} x {devices[0].device_kind} | {loader.describe_hands(feed.train_options(cfg))} | workdir {directory}")
     if devices[0].platform == "cpu" and (reason := why_no_gpu()):
         say(f"warning: {reason}")
     size = sum(path.stat().st_size for path in train.shard_paths)

@@ -49,6 +49,8 @@ def train_options(cfg: Config) -> loader.LoaderOptions:
         min_area=cfg.data.min_area,
         mirror=cfg.data.mirror,
         seed=cfg.seed,
+        on_bad_record=cfg.data.on_bad_record,
+        max_bad_fraction=cfg.data.max_bad_fraction,
         threads=cfg.data.threads,
         workers=cfg.data.workers,
     )

@@ -102,7 +102,7 @@ def _train_epoch(run: Run, epoch: int) -> None:
     last = run.epoch_end(epoch)
     since, window = Totals.fetch(run.state.sums), Clock()
     with (
-        loader.batches(run.train_split, feed.train_options(run.cfg), run.step, last) as batches,
+        loader.batches(run.train_split, feed.train_options(run.cfg), run.step, last, run.report.say) as batches,
         feed.Feeder(batches, run.devices) as feeder,
     ):
         if run.compiled:

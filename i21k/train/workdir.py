@@ -24,6 +24,8 @@ CHANGEABLE = {
     "devices",
     "data.directory",  # the same pictures elsewhere; their fingerprint is compared
     "data.val_split",
+    "data.on_bad_record",  # changes what stands in for a bad record, which stopped the run before
+    "data.max_bad_fraction",
     "data.threads",
     "data.workers",
     "model.remat",

@@ -5,7 +5,8 @@ What a file is, its content decides, not its name. JPEG, PNG, GIF, BMP and WebP 
 Quality goes before speed: bicubic resampling whose support grows with the reduction (antialiased; 2.3 ms for a picture of 468 x 401 px
 beside 2.2 ms for decoding it, 0.2 ms for encoding), DCT-domain scaling only where the rest of the way is still a factor of 2 or more,
 the accurate DCT, and 4:2:0 chroma as in nearly all originals (at quality 90 30 KB a picture of 256 px short side; 4:4:4 takes 38 KB
-and a third more time to decode).
+and a third more time to decode). What is encoded here has a restart marker after every row of blocks and says where they are (110 bytes a
+picture, 2 to 5 % more time to decode whole), so that the loader decodes only the rows that a crop needs: a quarter less on average.
 """
 
 import dataclasses
@@ -20,12 +21,12 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageCms, ImageFile
 
+from i21k.data import pictures
 from i21k.data.packing.sources import Member
-from i21k.data.pictures import MAX_PIXELS
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MAX_SIDE_PX = 65_500  # of libjpeg
-_CHROMA = "420"
+_CHROMA = "4:2:0"
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {  # what brings a picture of each EXIF orientation upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -106,7 +107,7 @@ def _read_header(data: bytes) -> ImageFile.ImageFile:
     except Exception as error:
         raise Unreadable("damaged picture: no whole header" if data.startswith(b"\xff\xd8\xff") else "not a picture") from error
     width, height = header.size
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+    if width * height > pictures.MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
         raise Unreadable(f"too many pixels: {width} x {height}")
     return header
 
@@ -127,7 +128,9 @@ def _recode(data: bytes, header: ImageFile.ImageFile, short_side_px: int, qualit
         ImageCms.applyTransform(picture, to_srgb, inPlace=True)
     if to_upright is not None:
         picture = picture.transpose(to_upright)
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality, "RGB", _CHROMA, fastdct=False)
+    stored = io.BytesIO()
+    picture.save(stored, "JPEG", quality=quality, subsampling=_CHROMA, restart_marker_rows=1)
+    return pictures.with_index(stored.getvalue())
 
 
 def _target_size(width: int, height: int, short_side_px: int) -> tuple[int, int]:

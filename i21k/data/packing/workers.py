@@ -19,21 +19,27 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
-_IN_FLIGHT = 3  # items a worker: one in work, one waiting, one on its way
+IN_FLIGHT = 3  # items a worker: one in work, one waiting, one on its way
 _PIPE_BYTES = 1 << 20  # the most that Linux allows without privileges
 _END_S = 5.0
 _FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
 
 
-def ordered_map(function: Callable[[T], R], items: Iterable[T], num_workers: int) -> Generator[R]:
+def ordered_map(function: Callable[[T], R], items: Iterable[T], num_workers: int, *, always_spawn: bool = False) -> Generator[R]:
     """Yield `function(item)` for each item, in order; with one worker in this process, else in `num_workers` others.
 
     Close the generator to end the workers early. `function` has to be importable by name.
 
+    Args:
+        function: to apply.
+        items: taken as the workers have room for more.
+        num_workers: processes.
+        always_spawn: a single worker is another process too.
+
     Raises:
         ValueError: if a worker dies; what `function` raises is raised here.
     """
-    if num_workers == 1:
+    if num_workers == 1 and not always_spawn:
         yield from map(function, items)
         return
     with contextlib.ExitStack() as stack:
@@ -41,7 +47,7 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], num_workers: int
             workers = [stack.enter_context(_Worker(function)) for _ in range(num_workers)]
         pending: collections.deque[_Worker] = collections.deque()
         for k, item in enumerate(items):
-            if len(pending) == _IN_FLIGHT * num_workers:
+            if len(pending) == IN_FLIGHT * num_workers:
                 yield pending.popleft().receive()
             worker = workers[k % num_workers]
             worker.send(item)
@@ -116,8 +122,8 @@ class _Worker:
     def _death(self) -> ValueError:
         self._process.join(_END_S)
         return ValueError(
-            f"a worker process ended with exit code {self._process.exitcode}; -9 usually means out of memory: try fewer --workers; "
-            'a script that packs needs `if __name__ == "__main__":`'
+            f"a worker process ended with exit code {self._process.exitcode}; -9 usually means out of memory: use fewer workers; "
+            'a script that starts them needs `if __name__ == "__main__":`'
         )
 
 
