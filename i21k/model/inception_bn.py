@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from i21k.model.pools import average_pool, max_pool
+
 Remat = Literal["none", "conv", "block"]
 
 MEAN = 117.0  # of every channel, subtracted by the caller; the images are not scaled
@@ -212,15 +214,9 @@ class InceptionBN(nn.Module):
         """3x3 pool; in ceil mode the windows that start inside the padded picture count, as in MXNet before July 2016."""
         revision = REVISIONS[self.revision]
         count_padding = revision.count_padding if self.count_padding is None else self.count_padding
-        pads = [(0, 0), *(_pool_padding(size, stride, padding, revision.ceil_pools) for size in x.shape[1:3]), (0, 0)]
-        window, strides = (1, 3, 3, 1), (1, stride, stride, 1)
-        if kind == "max":
-            x = lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
-        else:
-            total = lax.reduce_window(x, 0.0, lax.add, window, strides, pads)
-            # Counted over [1, h, w, 1]: a full-size array of ones costs XLA half a minute of constant folding.
-            ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-            x = total / (9 if count_padding else lax.reduce_window(ones, 0.0, lax.add, window, strides, pads))
+        low_high = [_pool_padding(size, stride, padding, revision.ceil_pools) for size in x.shape[1:3]]
+        pads = (low_high[0], low_high[1])
+        x = max_pool(x, stride, pads) if kind == "max" else average_pool(x, pads, count_padding=count_padding)
         self.sow("intermediates", name, x)
         return x
 
