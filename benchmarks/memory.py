@@ -85,14 +85,16 @@ def compiled_step(batch: int, dtype: str, remat: str, devices: list[Any], option
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), state)
     front = (len(devices), batch)
     picture = (cfg.image_size, cfg.image_size, 3)
+    shape: Any = jax.ShapeDtypeStruct
     pictures = steps.DeviceBatch(
-        jax.ShapeDtypeStruct((*front, *picture), jnp.uint8),
-        jax.ShapeDtypeStruct(front, jnp.int32),
-        jax.ShapeDtypeStruct(front, jnp.bool_),
-        jax.ShapeDtypeStruct(front, jnp.float32),
+        shape((*front, *picture), jnp.uint8),
+        shape(front, jnp.int32),
+        shape(front, jnp.bool_),
+        shape(front, jnp.float32),
     )
     start = time.perf_counter()
-    lowered = steps.make_train_step(model, optimizer, devices).lower(shapes, pictures)  # type: ignore[attr-defined]
+    step: Any = steps.make_train_step(model, optimizer, devices)
+    lowered = step.lower(shapes, pictures)
     compiled = lowered.compile(compiler_options={"xla_gpu_autotune_level": 0, **options})
     return compiled, time.perf_counter() - start
 

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from i21k import backend
 
@@ -60,7 +61,8 @@ def own_step(args: argparse.Namespace) -> tuple[InceptionBN, Callable[[], float]
     labels = rng.integers(0, NUM_CLASSES, args.batch, np.int32)
     batch = steps.put_batch(Batch(images, labels, rng.random(args.batch) < 0.5, np.ones(args.batch, np.float32)), devices)
     start = time.perf_counter()
-    step = steps.make_train_step(model, optimizer, devices).lower(state, batch).compile()
+    pmapped: Any = steps.make_train_step(model, optimizer, devices)
+    step = pmapped.lower(state, batch).compile()
     compile_s = time.perf_counter() - start
 
     def once() -> float:
