@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from i21k.model import winograd
 from i21k.model.inception_bn import MEAN, REVISIONS, BatchNorm, InceptionBN, check_size
 from i21k.model.inference import fold, folded
 from i21k.model.mxnet import variables_from_mxnet
 from i21k.model.mxnet_symbol import parameter_shapes
+from i21k.model.pools import max_pool
 from i21k.model.summary import parameter_table
 
 from .golden.make_golden import images, labels, parameter
@@ -136,6 +138,49 @@ def test_pools_follow_the_definition(revision, kind, stride, padding, size):
             want[i, j] = window.max() if kind == "max" else window.sum() / (9 if settings.count_padding else window.size)
     got = InceptionBN(revision=revision).apply({}, x, kind, "pool", stride, padding, method="_pool")
     np.testing.assert_allclose(got[0, :, :, 0], want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("stride", "low", "high"), [(2, 0, 0), (2, 0, 1), (2, 1, 1), (1, 1, 1)])
+@pytest.mark.parametrize("size", [7, 8])
+def test_the_gradient_of_a_max_pool_is_that_of_xla_where_values_are_equal(size, stride, low, high):
+    rng = np.random.default_rng(size)
+    x = jnp.asarray(rng.integers(-1, 2, (2, size, size + 2, 3)), jnp.float32)  # three values: nearly every window has its largest twice
+    padding = ((low, high), (low, high))
+
+    def xla(x):
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, stride, stride, 1), [(0, 0), *padding, (0, 0)])
+
+    want, pull = jax.vjp(xla, x)
+    got, pull_ours = jax.vjp(lambda x: max_pool(x, stride, padding), x)
+    assert np.array_equal(got, want) and np.array_equal(max_pool(x, stride, padding), want)
+    gradient = jnp.asarray(rng.integers(1, 99, want.shape), jnp.float32)  # whole numbers: sums are exact in any order
+    assert np.array_equal(pull_ours(gradient)[0], pull(gradient)[0])
+
+
+@functools.cache
+def trained_once(remat: str):
+    """Loss, gradients and moving statistics of one small batch."""
+    model, variables = small("symbol2016")
+    pictures = images(4, 5)[:, :64, :64].astype(np.float32) - np.float32(MEAN)
+
+    def loss_of(params, batch_stats):
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, updated = model.clone(remat=remat).apply(variables, pictures, train=True, mutable=["batch_stats"])
+        return jnp.sum(jnp.square(logits)), updated["batch_stats"]
+
+    return jax.jit(jax.value_and_grad(loss_of, has_aux=True))(variables["params"], variables["batch_stats"])
+
+
+@pytest.mark.parametrize("remat", ["conv", "block"])
+def test_recomputing_changes_no_gradient_and_updates_statistics_once(remat):
+    (want_loss, want_stats), want = trained_once("none")
+    (loss, stats), gradients = trained_once(remat)
+    assert float(loss) == pytest.approx(float(want_loss), rel=1e-6)
+    for layer, leaves in want.items():  # a layer at a time: BatchNorm makes a convolution's bias vanish, and what is left is rounding
+        got, wanted = (np.concatenate([np.ravel(leaf) for leaf in tree.values()]) for tree in (gradients[layer], leaves))
+        assert relative(got, wanted) < 1e-4, layer
+    for got, wanted in zip(jax.tree.leaves(stats), jax.tree.leaves(want_stats), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

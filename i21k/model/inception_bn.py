@@ -7,7 +7,7 @@ Ioffe and Szegedy 2015, arXiv 1502.03167.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from i21k.model import winograd
+from i21k.model.pools import average_pool, max_pool
 
 Remat = Literal["none", "conv", "block"]
 
@@ -243,14 +244,9 @@ class InceptionBN(nn.Module):
         """3x3 pool; in ceil mode the windows that start inside the padded picture count, as in MXNet before July 2016."""
         revision = REVISIONS[self.revision]
         count_padding = revision.count_padding if self.count_padding is None else self.count_padding
-        pads = [(0, 0), *(_pool_padding(size, stride, padding, revision.ceil_pools) for size in x.shape[1:3]), (0, 0)]
-        reduce = functools.partial(_reduce_slices if self.for_cpu else _reduce_windows, stride=stride, pads=pads)
-        if kind == "max":
-            x = reduce(x, -jnp.inf, lax.max)
-        else:
-            total = reduce(x, 0.0, lax.add)
-            # Counted over [1, h, w, 1]: a full-size array of ones costs XLA half a minute of constant folding.
-            x = total / (9 if count_padding else reduce(jnp.ones((1, *x.shape[1:3], 1), x.dtype), 0.0, lax.add))
+        low_high = [_pool_padding(size, stride, padding, revision.ceil_pools) for size in x.shape[1:3]]
+        pads = (low_high[0], low_high[1])
+        x = max_pool(x, stride, pads) if kind == "max" else average_pool(x, pads, count_padding=count_padding, by_slices=self.for_cpu)
         self.sow("intermediates", name, x)
         return x
 
@@ -281,17 +277,6 @@ def _reduction(self: InceptionBN, x: Array, *, name: str, filters: Reduction, tr
     double = self._unit(double, filters.double, f"{name}_double_3x3_1", train, kernel=3, stride=2)
     pool = self._pool(x, "max", f"max_pool_{name}_pool", stride=2, padding=REVISIONS[self.revision].reduction_pool_padding)
     return jnp.concatenate([three, double, pool], axis=-1)
-
-
-def _reduce_windows(x: Array, start: float, reduce: Callable[[Any, Any], Any], *, stride: int, pads: Sequence[tuple[int, int]]) -> Array:
-    return lax.reduce_window(x, start, reduce, (1, 3, 3, 1), (1, stride, stride, 1), pads)
-
-
-def _reduce_slices(x: Array, start: float, reduce: Callable[[Any, Any], Any], *, stride: int, pads: Sequence[tuple[int, int]]) -> Array:
-    """Do the same with nine shifted pictures, which XLA vectorises on a CPU."""
-    x = lax.pad(x, jnp.asarray(start, x.dtype), [(low, high, 0) for low, high in pads])
-    height, width = x.shape[1] - 2, x.shape[2] - 2  # where windows may start
-    return functools.reduce(reduce, [x[:, i : i + height : stride, j : j + width : stride] for i in range(3) for j in range(3)])
 
 
 def _pool_padding(size: int, stride: int, padding: int, ceil: bool) -> tuple[int, int]:

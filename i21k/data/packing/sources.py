@@ -1,9 +1,9 @@
 """What can be packed, as a stream of files: a tar of synset tars, a folder of either, or pictures with a table of labels.
 
 A room of its own so that the packer need not know where a picture comes from. A source is read once, front to back, as a disk that
-cannot seek wants it, and never extracted: of a tar that is not compressed this process passes over all bytes in large steps to find
-the headers, and the worker that recodes a picture reads it right behind, from the page cache. The class of a picture is the name of
-the synset tar or class folder that holds it, or what a table of labels says of its file name.
+cannot seek wants it, and never extracted: of a tar that is not compressed this process hops from header to header and has the kernel
+fetch what lies between, and the worker that recodes a picture reads it right behind, from the page cache. The class of a picture is
+the name of the synset tar or class folder that holds it, or what a table of labels says of its file name.
 
 A source is a sequence of entries: synset tars, class folders, or single pictures where a table tells the classes. Where a file stands
 is the number of its entry and its own number in there, so that reading can begin again behind any file, or at any entry.
@@ -195,7 +195,7 @@ class _TarSource(Source):
     def _entries(self, first: Position, stop_entry: int | None) -> Iterator[tuple[int, int, Iterator[Member]]]:
         is_plain = self._entry_offsets is not None
         begin = first if is_plain else START  # a compressed tar is read from its beginning
-        with self.path.open("rb", buffering=_READ_BYTES) as file:
+        with self.path.open("rb") as file:
             whole = _Window(file, 0, self.num_bytes)
             whole.seek(begin.offset)
             with _open_tar(whole if is_plain else file, is_plain) as tar:
@@ -258,7 +258,7 @@ class _FolderSource(Source):
             return
         num_bytes_before = self.num_bytes_read
         try:
-            with entry.open("rb", buffering=_READ_BYTES) as opened:
+            with entry.open("rb") as opened:
                 for member in _read_synset_tar(_Window(opened, 0, entry.stat().st_size), entry.name, class_id):
                     self.num_bytes_read = num_bytes_before + opened.tell()
                     yield member
@@ -367,7 +367,10 @@ class _Window(io.RawIOBase):
         """Return where a member of this member lies in the outermost file."""
         if info.offset_data + info.size > self._size:
             raise tarfile.ReadError("unexpected end of data")
-        return Extent(self._file.name, self._start + info.offset_data, info.size)
+        start = self._start + info.offset_data
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file.fileno(), start, info.size, os.POSIX_FADV_WILLNEED)  # the kernel reads on, front to back
+        return Extent(self._file.name, start, info.size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]

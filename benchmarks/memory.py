@@ -1,0 +1,199 @@
+"""GPU memory of the training step of `configs/i21k_inception.py`, from compiling it for a described H100: no GPU is needed.
+
+    python benchmarks/memory.py --batch 32 --dtype float32 --remat block     # one JSON line
+    python benchmarks/memory.py --table                                      # all modes at batch 32, 64 and 256, and what fits where
+    python benchmarks/memory.py --devices 4 --collectives                    # how gradients travel between four of them
+
+Needs JAX's CUDA wheels beside the project: pip install -e ".[cuda]". Full network, 21,841 classes, 224 px; `--batch` is a device's.
+Figures are XLA's plan in MiB: `temp_mib` temporaries (activations, gradients), `argument_mib` state and batch, `alias_mib` the part of
+them that is updated in place, `peak_mib` all of it at its highest. Not in them: cuDNN's workspaces (kernels are not tuned without a GPU)
+and the CUDA context.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there is no driver
+os.environ["JAX_PLATFORMS"] = "cpu,cuda"
+
+from i21k import backend
+
+backend.prepare(cache=False)
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+from jax.experimental import topologies  # noqa: E402
+
+from i21k.model.inception_bn import REVISIONS  # noqa: E402
+from i21k.train import steps  # noqa: E402
+from i21k.train.config import parse  # noqa: E402
+from i21k.train.optimizer import make_optimizer, make_schedule  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # recipes are files of the checkout, not of the package
+
+from configs import i21k_inception  # noqa: E402
+
+NUM_CLASSES = 21841
+DESCRIPTION = Path(__file__).parent / "h100.txtpb"  # numbers of the data sheet
+BATCHES = (32, 64, 256)
+CARDS_GIB = (4, 8, 12, 24, 80)
+RESERVED_GIB = 1.0  # of a card: CUDA context and cuDNN workspaces; chosen here
+DTYPE_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8}
+# What may change how collectives are scheduled; each beside the defaults.
+FLAGS: dict[str, dict[str, bool | int]] = {
+    "defaults": {},
+    "latency hiding": {"xla_gpu_enable_latency_hiding_scheduler": True},
+    "combine up to 160 MB": {"xla_gpu_all_reduce_combine_threshold_bytes": 160 * 10**6},
+    "combine up to 8 MB": {"xla_gpu_all_reduce_combine_threshold_bytes": 8 * 10**6},
+    "latency hiding, combine up to 8 MB": {
+        "xla_gpu_enable_latency_hiding_scheduler": True,
+        "xla_gpu_all_reduce_combine_threshold_bytes": 8 * 10**6,
+    },
+}
+
+
+def described_devices(num: int) -> list[Any]:
+    """Return `num` devices that exist on paper.
+
+    Raises:
+        SystemExit: where JAX's CUDA wheels are missing.
+    """
+    try:
+        topology = topologies.get_topology_desc("h100", "cuda", target_config=DESCRIPTION.read_text(), topology=f"1x1x{num}")
+    except Exception as error:  # JAX raises what its plugins happen to raise
+        raise SystemExit(f'JAX cannot compile for a GPU here ({error}); its CUDA wheels are needed: pip install -e ".[cuda]"') from error
+    return list(topology.devices)
+
+
+def compiled_step(batch: int, dtype: str, remat: str, devices: list[Any], options: dict[str, bool | int]) -> tuple[Any, float]:
+    """Compile the project's own step for `batch` pictures a device; return it and the seconds it took."""
+    recipe = i21k_inception.get_config()
+    recipe.batch_size, recipe.devices = batch * len(devices), len(devices)
+    recipe.model.dtype, recipe.model.remat = dtype, remat
+    cfg = parse(recipe)
+    model = steps.make_model(cfg.model, NUM_CLASSES)
+    schedule = make_schedule(cfg.optimizer, 1e4, 10**5)
+    optimizer = make_optimizer(cfg.optimizer, schedule, fixed_gamma=REVISIONS[cfg.model.revision].fixed_gamma)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        state = steps.init_state(model, optimizer, cfg.image_size, cfg.model.init, 0)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), state)
+    front = (len(devices), batch)
+    picture = (cfg.image_size, cfg.image_size, 3)
+    shape: Any = jax.ShapeDtypeStruct
+    pictures = steps.DeviceBatch(
+        shape((*front, *picture), jnp.uint8),
+        shape(front, jnp.int32),
+        shape(front, jnp.bool_),
+        shape(front, jnp.float32),
+    )
+    start = time.perf_counter()
+    step: Any = steps.make_train_step(model, optimizer, devices)
+    lowered = step.lower(shapes, pictures)
+    compiled = lowered.compile(compiler_options={"xla_gpu_autotune_level": 0, **options})
+    return compiled, time.perf_counter() - start
+
+
+def memory(compiled: Any) -> dict[str, int]:
+    """Return XLA's plan in MiB."""
+    plan = compiled.memory_analysis()
+    sizes = {"temp": plan.temp_size_in_bytes, "peak": plan.peak_memory_in_bytes}
+    sizes |= {"alias": plan.alias_size_in_bytes, "argument": plan.argument_size_in_bytes}
+    return {f"{name}_mib": round(size / 2**20) for name, size in sizes.items()}
+
+
+def collectives(hlo: str) -> dict[str, Any]:
+    """Read off a scheduled module how its all-reduces run.
+
+    `behind` counts the convolutions and matrix products that stand between an all-reduce's start and its end (0: it hides nothing), and
+    `after_first` those that stand after the first start, of all.
+    """
+    entry = hlo[hlo.index("\nENTRY ") :].splitlines()
+    work = [bool(re.search(r"custom_call_target=\"(__cudnn|__cublas)|kind=kCustom|\bdot\(", line)) for line in entry]
+    starts: dict[str, tuple[int, int]] = {}
+    reduces = []
+    blocking = 0
+    for number, line in enumerate(entry):
+        found = re.match(r"\s*(?:ROOT )?%?(\S+) = (.*?) (all-reduce(?:-start|-done)?)\((%?[\w.\-]+)", line)
+        if not found:
+            continue
+        name, shape, op, operand = found.groups()
+        size = sum(_elements(dims) * DTYPE_BYTES[kind] for kind, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape))
+        if op == "all-reduce":
+            blocking += 1
+            reduces.append({"bytes": size, "behind": 0})
+        elif op == "all-reduce-start":
+            starts[name] = (number, size)
+        else:
+            begun, size = starts.pop(operand.removeprefix("%"))
+            reduces.append({"bytes": size, "behind": sum(work[begun:number])})
+    first = next((number for number, line in enumerate(entry) if "all-reduce" in line), len(entry))
+    return {
+        "all_reduces": len(reduces),
+        "synchronous": blocking,
+        "all_reduce_mb": [round(r["bytes"] / 1e6, 1) for r in reduces],
+        "behind": [r["behind"] for r in reduces],
+        "after_first": f"{sum(work[first:])} of {sum(work)}",
+    }
+
+
+def _elements(dims: str) -> int:
+    count = 1
+    for size in filter(None, dims.split(",")):
+        count *= int(size)
+    return count
+
+
+def table() -> str:
+    """Compile every mode at every batch; return two Markdown tables: memory, and the largest batch a card holds."""
+    devices = described_devices(1)
+    rows = ["| dtype | remat | batch | temp MiB | peak MiB | argument MiB | alias MiB | compile s |", "|---|---|---|---|---|---|---|---|"]
+    fits = [
+        f"| dtype | remat | MiB a picture | {' | '.join(f'{card} GiB' for card in CARDS_GIB)} |",
+        "|---|---|---|" + "---|" * len(CARDS_GIB),
+    ]
+    for dtype in ("float32", "bfloat16"):
+        for remat in ("none", "conv", "block"):
+            peaks = []
+            for batch in BATCHES:
+                compiled, seconds = compiled_step(batch, dtype, remat, devices, {})
+                plan = memory(compiled)
+                peaks.append(plan["peak_mib"])
+                cells = [dtype, remat, batch, plan["temp_mib"], plan["peak_mib"], plan["argument_mib"], plan["alias_mib"], round(seconds)]
+                rows.append(f"| {' | '.join(map(str, cells))} |")
+                print(rows[-1], file=sys.stderr, flush=True)
+            slope = (peaks[-1] - peaks[0]) / (BATCHES[-1] - BATCHES[0])
+            room = (1024 * (card - RESERVED_GIB) - peaks[-1] + slope * BATCHES[-1] for card in CARDS_GIB)
+            fits.append(f"| {dtype} | {remat} | {slope:.1f} | {' | '.join(f'{int(mib / slope):,}' for mib in room)} |")
+    return "\n".join([*rows, "", *fits])
+
+
+def main() -> None:
+    cli = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    cli.add_argument("--batch", type=int, default=32, help="pictures a device")
+    cli.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    cli.add_argument("--remat", choices=("none", "conv", "block"), default="none")
+    cli.add_argument("--devices", type=int, default=1)
+    cli.add_argument("--collectives", action="store_true", help="a line for each set of flags: its all-reduces and its memory")
+    cli.add_argument("--table", action="store_true", help="Markdown tables over modes, dtypes and batches")
+    args = cli.parse_args()
+    if args.table:
+        print(table())
+        return
+    devices = described_devices(args.devices)
+    what = {"batch": args.batch, "dtype": args.dtype, "remat": args.remat, "devices": args.devices}
+    for name, options in (FLAGS if args.collectives else {"defaults": {}}).items():
+        compiled, seconds = compiled_step(args.batch, args.dtype, args.remat, devices, options)
+        line = memory(compiled) | {"compile_s": round(seconds, 1)} | what | {"device": devices[0].device_kind, "jax": jax.__version__}
+        if args.collectives:
+            line |= {"flags": name} | collectives(compiled.as_text())
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
