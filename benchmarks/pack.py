@@ -1,6 +1,6 @@
 """Pictures a second of packing, beside processes that only decode, resize and encode the same bytes in memory.
 
-    python benchmarks/pack.py --source imagenet_sample_whole.tar [--pictures 15000] [--workers 2] [--rounds 3]
+    python benchmarks/pack.py --source imagenet_sample_whole.tar [--pictures 12000] [--workers 2] [--rounds 3]
 
 The pictures of a tar of synset tars are repeated under new names to a tar of at least `--pictures`; it is packed from the first byte
 read to the manifest written, and the same number of bare processes do with their share of the pictures, which they hold in memory before
@@ -23,8 +23,7 @@ import time
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from i21k.data.pack import PackOptions, pack
-from i21k.data.packing import recode, sources
+from i21k.data.packing import recode, sources  # the packer itself is imported later: every process that is started imports this file
 
 
 def repeated(source: Path, out: Path, num_pictures: int) -> int:
@@ -49,11 +48,11 @@ def repeated(source: Path, out: Path, num_pictures: int) -> int:
     return num_copies * sum(map(len, of_class.values()))
 
 
-def bare(source: Path, num_workers: int, options: PackOptions) -> float:
+def bare(source: Path, num_workers: int, short_side_px: int, quality: int) -> float:
     """Return the seconds that `num_workers` processes take for the pictures of a source in memory."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(num_workers + 1)
-    processes = [context.Process(target=_bare, args=(source, k, num_workers, options, barrier)) for k in range(num_workers)]
+    processes = [context.Process(target=_bare, args=(source, k, num_workers, short_side_px, quality, barrier)) for k in range(num_workers)]
     for process in processes:
         process.start()
     barrier.wait()
@@ -64,12 +63,12 @@ def bare(source: Path, num_workers: int, options: PackOptions) -> float:
     return time.perf_counter() - started
 
 
-def _bare(source: Path, k: int, num_workers: int, options: PackOptions, barrier: Barrier) -> None:
+def _bare(source: Path, k: int, num_workers: int, short_side_px: int, quality: int, barrier: Barrier) -> None:
     data = [member.content() for member in itertools.islice(sources.open_source(source).members(), k, None, num_workers)]
     barrier.wait()
     for content in data:
         with contextlib.suppress(recode.Unreadable):
-            recode.recode(content, options.short_side, options.quality)
+            recode.recode(content, short_side_px, quality)
     os._exit(0)  # not to time how the memory is given back
 
 
@@ -81,13 +80,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--directory", type=Path, help="where the repeated tar and the packed dataset lie for the while")
     args = parser.parse_args()
+    from i21k.data.pack import PackOptions, pack
+
     options = PackOptions()
     rates: dict[str, list[float]] = {"pack": [], "bare": []}
     with tempfile.TemporaryDirectory(dir=args.directory) as scratch:
         tar = Path(scratch) / "repeated.tar"
         num_pictures = repeated(args.source, tar, args.pictures)
         for number in range(args.rounds):
-            rates["bare"].append(num_pictures / bare(tar, args.workers, options))
+            rates["bare"].append(num_pictures / bare(tar, args.workers, options.short_side, options.quality))
             report = pack(tar, Path(scratch) / str(number), options, num_workers=args.workers)
             rates["pack"].append(num_pictures / report.seconds)
         source_bytes, packed_bytes = report.source_bytes, report.splits["train"].num_bytes

@@ -160,7 +160,7 @@ def test_the_gradient_of_a_max_pool_is_that_of_xla_where_values_are_equal(size, 
 @functools.cache
 def trained_once(remat: str):
     """Loss, gradients and moving statistics of one small batch."""
-    model, variables = small("symbol2016")
+    model, variables = small("full", "symbol2016")
     pictures = images(4, 5)[:, :64, :64].astype(np.float32) - np.float32(MEAN)
 
     def loss_of(params, batch_stats):

@@ -4,7 +4,7 @@
     recode    each picture judged and made a JPEG of the wanted size, in worker processes
     runs      results gathered, sorted by the hash that places them and spilled to disk
     plan      when all are known: which picture goes to which split, and which is one copy too many
-    stages    a slice of every run, merged, is a shard; worker processes again
+    stages    a slice of every run, merged, is a shard
     output    moved into place when all is complete
 
 The bytes written depend on source, options and class list only, not on the number of workers, nor on how often the run was stopped
@@ -12,6 +12,7 @@ and begun again: complete runs and shards are kept in `.packing`, and the same c
 """
 
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -36,7 +37,6 @@ MAX_SHARDS = 1024
 DUPLICATES = ("keep", "first", "drop")
 _MEMORY_BYTES = 1700 << 20  # of all processes together, which the sizes below are derived from
 _PROCESS_BYTES = 90 << 20  # of a worker with all its libraries and a picture, measured
-_WRITER_BYTES = 256 << 20  # of shards that are worth a process to write them: it takes half a second to start
 _BEAM_RUN_BYTES = 256 << 20  # each worker gathers one and writes another
 _PROBE_BYTES = 64 << 20  # of the source tell how large the result will be
 _PLAN_OPTIONS = ("split", "num_shards", "val_per_class", "min_class_size", "duplicates", "keep_val_copies")
@@ -297,15 +297,19 @@ def _write(
 ) -> dict[str, tuple[shards.Shard, ...]]:
     """Write all shards that are not there yet into the working directory."""
     slice_bytes = made.num_bytes / (made.slices_per_shard * made.choices.num_shards)
-    num_writers = min(num_workers, round(_MEMORY_BYTES / (2 * slice_bytes + _PROCESS_BYTES)), round(made.num_bytes / _WRITER_BYTES))
+    num_writers = max(1, min(num_workers, round(_MEMORY_BYTES / (2 * slice_bytes + 1))))
     num_done = num_bytes_done = 0
     written: dict[str, tuple[shards.Shard, ...]] = {}
     for of_split in tasks:
-        with contextlib.closing(workers.ordered_map(stages.write_shard, of_split, max(1, min(num_writers, len(of_split))))) as done:
-            for task, shard in zip(of_split, done, strict=True):
+        # Threads, since nearly all is done in C: writing, hashing, waiting for the disk.
+        pool = concurrent.futures.ThreadPoolExecutor(num_writers, "write-shard")
+        try:
+            for task, shard in zip(of_split, pool.map(stages.write_shard, of_split), strict=True):
                 written[task.split] = (*written.get(task.split, ()), shard)
                 num_done, num_bytes_done = num_done + shard.num_records, num_bytes_done + shard.num_bytes
                 on_progress(Progress("writing", num_bytes_done, max(made.num_bytes, num_bytes_done), num_done))
+        finally:
+            pool.shutdown(cancel_futures=True)
     assert num_done == sum(made.num_records.values())
     return written
 

@@ -82,11 +82,15 @@ def _shifted(x: Array, stride: int, padding: Padding, outside: float = -np.inf) 
     Each is padded by itself: XLA for CPU would write a padded copy of the whole `x`.
     """
     windows = [(size + sum(pads) - SIDE) // stride + 1 for size, pads in zip(x.shape[1:3], padding, strict=True)]
+    nothing = jnp.asarray(outside, x.dtype)
     for offset in np.ndindex(SIDE, SIDE):
         part, around = x, [(0, 0, 0)] * x.ndim
         for axis, (num, start) in enumerate(zip(windows, (o - pads[0] for o, pads in zip(offset, padding, strict=True)), strict=True), 1):
             first = max(0, -(start // stride))  # window whose pixel is in the picture
             last = min(num - 1, (x.shape[axis] - 1 - start) // stride)
+            if last < first:  # of a picture of a pixel or two every window misses it there
+                part, around[axis] = lax.slice_in_dim(part, 0, 0, 1, axis), (0, num, 0)
+                continue
             part = lax.slice_in_dim(part, start + first * stride, start + last * stride + 1, stride, axis)
             around[axis] = (first, num - 1 - last, 0)
-        yield lax.pad(part, jnp.asarray(outside, x.dtype), around)
+        yield lax.pad(part, nothing, around)
