@@ -9,7 +9,6 @@ and a third more time to decode). What is encoded here has a restart marker afte
 picture, 2 to 5 % more time to decode whole), so that the loader decodes only the rows that a crop needs: a quarter less on average.
 """
 
-import dataclasses
 import functools
 import hashlib
 import io
@@ -61,10 +60,10 @@ def recode_batch(batch: list[Member], short_side_px: int, quality: int, min_side
                 digest = hashlib.sha256(content).digest()
                 data = recode(content, short_side_px, quality, min_side_px)
             except Unreadable as error:
-                member = dataclasses.replace(member, left_out=str(error))
+                member = member._replace(left_out=str(error))
             except OSError as error:
-                member = dataclasses.replace(member, left_out=f"unreadable file: {error.strerror or error}")
-        return Recoded(dataclasses.replace(member, data=data, extent=None), digest)
+                member = member._replace(left_out=f"unreadable file: {error.strerror or error}")
+        return Recoded(member._replace(data=data, extent=None), digest)
 
     return [recoded(member) for member in batch]
 

@@ -104,7 +104,11 @@ def write_run(directory: Path, known: Gathered, records: list[Record], digests: 
     path = directory / f"run-{known.after.entry:08d}-{known.after.number + 1:08d}.records"
     ends = write_records(path, records)
     names = [_encode(record.file_name) for record in records]
-    about = dataclasses.asdict(known) | {"num_record_bytes": int(ends[-1]) if len(ends) else 0, "class_ids": sorted(known.class_ids)}
+    about = dataclasses.asdict(known) | {
+        "after": known.after._asdict(),
+        "num_record_bytes": int(ends[-1]) if len(ends) else 0,
+        "class_ids": sorted(known.class_ids),
+    }
     index = {class_id: number for number, class_id in enumerate(about["class_ids"])}
     columns = io.BytesIO()
     np.savez(

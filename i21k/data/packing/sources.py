@@ -10,7 +10,6 @@ is the number of its entry and its own number in there, so that reading can begi
 """
 
 import abc
-import dataclasses
 import importlib.util
 import io
 import lzma
@@ -34,8 +33,7 @@ _TOO_LARGE = f"file larger than {MAX_FILE_BYTES >> 20} MiB"
 EXPECTED = "expected a tar of synset tars, a folder of synset tars, a folder of class folders, or --labels for pictures without classes"
 
 
-@dataclasses.dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """Where a file stands in its source."""
 
     entry: int
@@ -59,8 +57,7 @@ class Extent(NamedTuple):
     size: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One file of a source: its content or where that lies, or the reason why it is left out (a kind, and after a colon the detail)."""
 
     container: str  # the synset tar or class folder
@@ -84,9 +81,11 @@ class Member:
         """
         if self.extent is None:
             return self.data
-        with Path(self.extent.path).open("rb", buffering=0) as file:
-            file.seek(self.extent.offset)
-            content = file.read(self.extent.size)
+        descriptor = os.open(self.extent.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            content = os.pread(descriptor, self.extent.size, self.extent.offset)
+        finally:
+            os.close(descriptor)
         if len(content) != self.extent.size:
             raise OSError(f"{len(content)} of {self.extent.size} bytes")
         return content
@@ -123,7 +122,7 @@ class Source(abc.ABC):
             for offset, entry, members in self._entries(after, stop_entry):
                 for number, member in enumerate(members):
                     if (position := Position(entry, number, offset)).sequence > after.sequence:
-                        yield dataclasses.replace(member, position=position)
+                        yield member._replace(position=position)
         except (*_TAR_ERRORS, OSError) as error:
             raise ValueError(f"source {self.path} ends early or is damaged ({error}); {EXPECTED}; download it again") from error
 
@@ -345,8 +344,7 @@ def _tar_stem(name: str) -> str:
 
 def _refuse(info: tarfile.TarInfo) -> str:
     """Say why a member of a tar is left out unread, if it is."""
-    path = PurePosixPath(info.name)
-    if path.is_absolute() or ".." in path.parts or not path.name:
+    if info.name.startswith("/") or ".." in info.name.split("/") or not info.name.strip("./"):
         return "unsafe name"
     return "" if info.isreg() else "not a regular file"
 
@@ -414,7 +412,9 @@ def _read_synset_tar(file: Any, container: str, class_id: str) -> Iterator[Membe
 def _read_tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, container: str, class_id: str) -> Member:
     if reason := _refuse(info) or (_TOO_LARGE if info.size > MAX_FILE_BYTES else ""):
         return Member(container, info.name, class_id=class_id, left_out=reason)
-    name, file = PurePosixPath(info.name).as_posix(), tar.fileobj
+    name, file = info.name, tar.fileobj
+    if "./" in name or "//" in name:
+        name = PurePosixPath(name).as_posix()
     if isinstance(file, _Window) and not info.issparse():
         return Member(container, name, class_id=class_id, extent=file.extent(info))
     content = tar.extractfile(info)

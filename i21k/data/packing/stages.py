@@ -48,7 +48,7 @@ def batches(source: Source, after: Position, stop_entry: int | None, classes: Cl
         if classes is not None and member.class_id and member.class_id not in classes.label_of:
             if not is_given:
                 check_classes((member.class_id,), classes, is_given, source)
-            member = dataclasses.replace(member, data=b"", extent=None, left_out=f"class not in the list: {member.class_id}")
+            member = member._replace(data=b"", extent=None, left_out=f"class not in the list: {member.class_id}")
         batch.append(member)
         num_bytes += member.num_bytes + 1_000
         if num_bytes >= BATCH_BYTES:
