@@ -4,8 +4,9 @@ A room of its own because it is arithmetic on arrays and class ids: it knows nei
 it. Sums are of integers (fractions in units of 2**-30), so that neither the order of pictures nor their batches change a bit of them, and
 no more is kept than a few numbers a class and the pairs that were mistaken: 50,000 x 21,841 log-probabilities would take 4.4 GB.
 
-A picture is right among the best k if fewer than k classes are more probable than its class. A class that cannot be answered, as teddy
-over the 21,841, makes its pictures wrong: they count in every denominator.
+A picture is right among the best k if fewer than k classes are more probable than its class, or as probable and before it in the list, so
+that a model that says the same of all classes is right by chance alone. A class that cannot be answered, as teddy over the 21,841, makes
+its pictures wrong: they count in every denominator.
 """
 
 import collections
@@ -29,11 +30,13 @@ Labels = Int[np.ndarray, " n"]
 
 
 def ranks(values: Float[np.ndarray, "B M"], accepted: Sequence[Labels]) -> Int[np.ndarray, " B"]:
-    """Return how many columns are above the best of those that are right for each row; `NEVER` where that is minus infinity or none is."""
+    """Return how many columns stand before the best of those that are right for each row, if the largest stands first and of equal ones
+    the first; `NEVER` where that is minus infinity or none is right."""
     ranks = np.full(len(values), NEVER)
     for row, (of_row, right) in enumerate(zip(values, accepted, strict=True)):
         if len(right) and (best := of_row[right].max()) > -np.inf:
-            ranks[row] = np.count_nonzero(of_row > best)
+            first = right[of_row[right] == best].min()
+            ranks[row] = np.count_nonzero(of_row > best) + np.count_nonzero(of_row[:first] == best)
     return ranks
 
 

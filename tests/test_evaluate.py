@@ -124,6 +124,14 @@ def test_what_each_column_says():
     assert [(c["class"], c["answer"]) for c in summary["confusions"]] == [(CORGI, CARDIGAN), (CAT, CORGI)]
 
 
+def test_a_model_that_cannot_tell_is_right_by_chance_alone():
+    scores = Scores(SMALL, SMALL, over=ClassList((CAT, TIGER_CAT)))
+    scores.add(logs([[1 / 6] * 6] * 6), np.arange(6))
+    table = scores.summary()["table"]
+    assert table["all"]["top1"] == pytest.approx(1 / 6) and table["all"]["top5"] == pytest.approx(5 / 6)
+    assert table["over"]["top1"] == pytest.approx(1 / 6)  # one of two cats
+
+
 def test_an_answer_above_the_truth_is_counted_apart():
     scores = Scores(SMALL, ClassList((PEMBROKE,)))
     scores.add(logs([[0, 0, 0, 0.6, 0.4, 0]]), np.array([0]))
@@ -279,7 +287,8 @@ def test_the_command_writes_all_it_is_asked_for(trained, dataset, tmp_path, caps
     table = [line.split("\t") for line in (tmp_path / "classes.tsv").read_text().splitlines()]
     assert table[0][:4] == ["class", "name", "pictures", "top1"] and [row[0] for row in table[1:]] == list(CLASSES.ids)
     assert sum(int(row[2]) for row in table[1:]) == NUM_VAL
-    assert Image.open(tmp_path / "r.png").size == (540, 660)
+    with Image.open(tmp_path / "r.png") as plot:
+        assert plot.size == (540, 660)
     assert run(*arguments, "--tta", "flip") == 0
     out = " ".join(capsys.readouterr().out.split())
     for words in ("on 21 pictures and their mirror images of split 'val'", "top-5 100.00% 100.00%", "head, 2 classes", "most mistaken: "):
