@@ -33,7 +33,7 @@ def main() -> None:
     labels = np.array([data.label_of[class_of[name]] for name in sorted(class_of)])
     right_of = read_real(args.real) if args.real else None
     below = Hierarchy(model).below(data.ids)
-    answers = {"truth": [], "specific": []}
+    answers: dict[str, list[int]] = {"truth": [], "specific": []}
     for class_id, found in zip(data.ids, np.split(below.indices, below.indptr[1:-1]), strict=True):
         own = model.label_of.get(class_id, -1)
         answers["truth"].append(own)

@@ -247,7 +247,9 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
         where = f"{name}, {part['classes']:,} classes, {part['count']:,} pictures"
         yield f"{where}: {_accuracies(part)}" if part["count"] else where
     if summary["confusions"]:
-        yield "most mistaken: " + "; ".join(f"{c['name']} for {c['answer_name']} {c['pictures']:,}" for c in summary["confusions"][:5])
+        yield "most mistaken: " + "; ".join(
+            f"{c['name']} taken for {c['answer_name']} {c['pictures']:,}" for c in summary["confusions"][:5]
+        )
 
 
 def _accuracies(means: dict[str, float]) -> str:

@@ -241,7 +241,7 @@ class Scores:
         """Return everything but the single classes, ready for JSON.
 
         Args:
-            sizes: training pictures of each class of the model, or other numbers in their order; None leaves out `by_size`.
+            sizes: training pictures of each class of the model, or other numbers in their order; None, or all the same, leaves out `by_size`.
             num_confusions: pairs of `confusions`.
         """
         counts = {"model": len(self.model), "data": len(self.data), "seen": int((self._class_counts > 0).sum())}
@@ -259,7 +259,7 @@ class Scores:
             "num_real": num_real,
             "hierarchy": self._distances(),
             "mean_of_classes": {f"top{k}": float(per_class[:, r].mean()) if there.any() else 0.0 for r, k in enumerate(RANKS)},
-            "by_size": None if sizes is None else self._by_size(sizes),
+            "by_size": None if sizes is None or (sizes == sizes[0]).all() else self._by_size(sizes),
             "reliability": self.reliability(),
             "confusions": self.confusions(num_confusions),
         }
