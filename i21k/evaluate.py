@@ -246,10 +246,8 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     for name, part in (summary["by_size"] or {}).items():
         where = f"{name}, {part['classes']:,} classes, {part['count']:,} pictures"
         yield f"{where}: {_accuracies(part)}" if part["count"] else where
-    if summary["confusions"]:
-        yield "most mistaken: " + "; ".join(
-            f"{c['name']} taken for {c['answer_name']} {c['pictures']:,}" for c in summary["confusions"][:5]
-        )
+    if worst := summary["confusions"][:5]:
+        yield "most mistaken: " + "; ".join(f"{c['name']} taken for {c['answer_name']} {c['pictures']:,}" for c in worst)
 
 
 def _accuracies(means: dict[str, float]) -> str:

@@ -78,9 +78,13 @@ class _Column:
             if n
         ]
 
+    def accuracies(self) -> dict[str, float]:
+        """Return the fractions right among the best 1, 5, 20."""
+        return {f"top{k}": int(hits) / max(self.count, 1) for k, hits in zip(RANKS, self.hits, strict=True)}
+
     def summary(self) -> dict[str, float | None]:
         """Return the fractions right, and for calibrated columns loss (nats; None if infinite or unknown) and calibration error."""
-        means: dict[str, float | None] = {f"top{k}": int(hits) / max(self.count, 1) for k, hits in zip(RANKS, self.hits, strict=True)}
+        means: dict[str, float | None] = {**self.accuracies()}
         if self.calibrated:
             known = self.num_answerable and not self.num_impossible
             means["loss"] = self.loss / _UNIT / self.num_answerable if known else None
@@ -233,6 +237,11 @@ class Scores:
         """Pictures whose class the model does not have."""
         return int(sum(self._class_counts[self.data.label_of[class_id]] for class_id in self.lacking))
 
+    def accuracies(self) -> dict[str, float]:
+        """Return `top1`, `top5`, `top20` over all classes, and `over_top1` ... over the subset, if there is one."""
+        columns = {"": self._table["all"]} | ({"over_": self._table["over"]} if "over" in self._table else {})
+        return {f"{prefix}{key}": value for prefix, column in columns.items() for key, value in column.accuracies().items()}
+
     def reliability(self) -> list[dict[str, float]]:
         """Return the bins of confidence over all classes: pictures, mean confidence, accuracy."""
         return self._table["all"].reliability()
@@ -241,7 +250,7 @@ class Scores:
         """Return everything but the single classes, ready for JSON.
 
         Args:
-            sizes: training pictures of each class of the model, or other numbers in their order; None, or all the same, leaves out `by_size`.
+            sizes: training pictures of each class of the model, or other numbers in their order; None, or equal ones, leave out `by_size`.
             num_confusions: pairs of `confusions`.
         """
         counts = {"model": len(self.model), "data": len(self.data), "seen": int((self._class_counts > 0).sum())}

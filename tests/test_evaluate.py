@@ -17,11 +17,12 @@ from i21k.evaluate import evaluate_checkpoint, read_real
 from i21k.labels import ClassList
 from i21k.scores import RANKS, Scores
 from i21k.train import loop
+from i21k.train.report import read_metrics
 from i21k.wordnet.class_lists import named
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.taxonomy import wordnet
 
-from .conftest import CLASSES, NUM_VAL
+from .conftest import CLASSES, NUM_VAL, write_dataset
 from .dags import is_above
 
 DOG, CORGI, PEMBROKE, CARDIGAN, CAT, TIGER_CAT = "n02084071", "n02112826", "n02113023", "n02113186", "n02121620", "n02123159"
@@ -279,10 +280,10 @@ def run(*arguments) -> int:
 
 def test_the_command_writes_all_it_is_asked_for(trained, dataset, tmp_path, capsys):
     files = ("--per-class", tmp_path / "classes.tsv", "--reliability", tmp_path / "r.png")
-    arguments = ("evaluate", "--checkpoint", trained, "--data", dataset, "--sizes-of", "train")
+    arguments = ("evaluate", "--checkpoint", trained, "--data", dataset, "--sizes-of", "val")
     assert run(*arguments, *files, "--json") == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary["count"] == NUM_VAL and summary["sizes_of"] == "train" and list(summary["table"]) == ["all", "tolerant"]
+    assert summary["count"] == NUM_VAL and summary["sizes_of"] == "val" and list(summary["table"]) == ["all", "tolerant"]
     assert [part["classes"] for part in summary["by_size"].values()] == [2, 1, 1]
     table = [line.split("\t") for line in (tmp_path / "classes.tsv").read_text().splitlines()]
     assert table[0][:4] == ["class", "name", "pictures", "top1"] and [row[0] for row in table[1:]] == list(CLASSES.ids)
@@ -331,6 +332,25 @@ def test_data_of_other_classes_is_matched_by_id(trained, dataset, tmp_path, caps
     assert "by ReaL labels, 20 pictures that have any:" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"record 0 of split 'val' of .* has the file name 'val/0.JPEG'; expected ILSVRC2012_val_0"):
         evaluate_checkpoint(trained, dataset, real=tmp_path / "real.json")
+
+
+def test_a_run_evaluates_a_second_set_of_other_classes(recipe, tmp_path, capsys):
+    """Its numbers are those of `i21k evaluate`; the checkpoint is the one of a run without."""
+    two = ClassList((CLASSES.ids[2], "n04399382", CLASSES.ids[0], CLASSES.ids[1]))
+    recipe.epochs = 1
+    recipe.evaluation.second_directory = str(write_dataset(tmp_path / "second", {"val": 13}, classes=two))
+    workdir = loop.run(recipe, tmp_path / "w")
+    assert "| second top1" in capsys.readouterr().out
+    row, table = read_metrics(workdir)[0], evaluate_checkpoint(workdir, tmp_path / "second").summary()["table"]
+    for prefix, column in (("second_", "all"), ("second_over_", "over")):
+        assert [float(row[f"{prefix}top{k}"]) for k in RANKS] == pytest.approx([table[column][f"top{k}"] for k in RANKS])
+    assert float(row["second_top20"]) == pytest.approx(10 / 13)  # three pictures of teddy
+    recipe.evaluation.second_directory = str(write_dataset(tmp_path / "foreign", {"val": 4}, classes=ClassList(("a", "b", "c", "d"))))
+    with pytest.raises(ValueError, match=r"the model has none of the data's 4 classes: a, b, c, ...; its own are 4 classes: n01440764"):
+        loop.run(recipe, tmp_path / "x")
+    recipe.evaluation.second_directory = str(tmp_path / "gone")
+    with pytest.raises(ValueError, match="gone does not exist; expected a packed dataset"):
+        loop.run(recipe, tmp_path / "w")
 
 
 @pytest.mark.parametrize("content", ["[[1000]]", "[[-1]]", "[3]", "{", '[["a"]]'])

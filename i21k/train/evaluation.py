@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from i21k.data import loader, shards
+from i21k.labels import ClassList
+from i21k.scores import Scores
 from i21k.train import steps
 from i21k.train.metrics import Sums, Totals
 
@@ -105,3 +107,32 @@ def answers(
         yield fetch(*pending)
     if count != split.num_records:
         raise AssertionError(f"{count} pictures were answered; the split has {split.num_records}")
+
+
+def evaluate_by_id(
+    answer_step: Callable[[Any, steps.DeviceBatch], Any],
+    variables: Any,
+    classes: ClassList,
+    split: shards.Split,
+    options: loader.LoaderOptions,
+    devices: Sequence[jax.Device],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+    """Return `top1`, `top5`, `top20` over all classes of the model and `over_top1` ... over the split's, if these are others; None if
+    `should_stop` said so between two batches. The numbers are those of `i21k evaluate`.
+
+    Args:
+        answer_step: of `steps.make_answer_step`.
+        variables: parameters and statistics, on the devices.
+        classes: of the model.
+        split: of any classes; pictures of those the model lacks are wrong.
+        options: of `eval_options`.
+        devices: the ones `answer_step` was made for.
+        should_stop: asked after each batch.
+    """
+    scores = Scores(classes, split.classes, None if set(classes.ids) == set(split.classes.ids) else split.classes)
+    for log_probabilities, labels in answers(answer_step, variables, split, options, devices):
+        scores.add(log_probabilities, labels)
+        if should_stop():
+            return None
+    return scores.accuracies()
