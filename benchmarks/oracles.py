@@ -2,8 +2,9 @@
 
     python benchmarks/oracles.py [--real real.json]
 
-`truth` answers with the label, `specific` with a class below it wherever fall11 has one. Needs no pictures: the labels come with TFDS, and
-`real.json` with github.com/google-research/reassessed-imagenet (or timm, as `imagenet_real_labels.json`). Prints one JSON line an oracle.
+`truth` answers with the label, `specific` with a class below it wherever fall11 has one; `of_1000` is `truth` by a model of the 1,000.
+Needs no pictures: the labels come with TFDS, and `real.json` with github.com/google-research/reassessed-imagenet (or timm, as
+`imagenet_real_labels.json`). Prints one JSON line an oracle.
 """
 
 import argparse
@@ -28,17 +29,18 @@ def main() -> None:
     parser.add_argument("--real", type=Path)
     args = parser.parse_args()
 
-    model, data = named("fall11"), named("ilsvrc2012")
+    fall11, data = named("fall11"), named("ilsvrc2012")
     class_of = sources.read_labels("ilsvrc2012-val")
     labels = np.array([data.label_of[class_of[name]] for name in sorted(class_of)])
     right_of = read_real(args.real) if args.real else None
-    below = Hierarchy(model).below(data.ids)
-    answers: dict[str, list[int]] = {"truth": [], "specific": []}
+    below = Hierarchy(fall11).below(data.ids)
+    answers: dict[str, list[int]] = {"truth": [], "specific": [], "of_1000": list(range(len(data)))}
     for class_id, found in zip(data.ids, np.split(below.indices, below.indptr[1:-1]), strict=True):
-        own = model.label_of.get(class_id, -1)
+        own = fall11.label_of.get(class_id, -1)
         answers["truth"].append(own)
         answers["specific"].append(next((k for k in found.tolist() if k != own), own))
     for name, answer_of in answers.items():
+        model = data if name == "of_1000" else fall11
         started, scores = time.perf_counter(), Scores(model, data, over=data)
         for first in range(0, len(labels), BATCH):
             some = labels[first : first + BATCH]

@@ -232,6 +232,29 @@ def test_the_table_is_what_sorting_says(seed):
     assert summary["mean_of_classes"]["top1"] == pytest.approx(np.mean([row["top1"] for row in rows]))
 
 
+def test_heights_are_of_the_best_answers_of_many():
+    rng = np.random.default_rng(3)
+    model = ClassList(tuple(sorted(rng.choice(fall11().ids, 400, replace=False).tolist())))
+    values, labels = random_logs(rng, 5, 400), rng.integers(0, 400, 5)
+    scores, hierarchy = Scores(model, model), Hierarchy(model)
+    scores.add(values, labels)
+    for k in RANKS:
+        best = np.argsort(-values, axis=1)[:, :k]
+        truth = np.repeat(labels[:, None], k, axis=1)
+        expected = np.where(best == truth, 0, hierarchy.lca_heights(best.ravel(), truth.ravel()).reshape(5, k)).mean()
+        assert scores.summary()["hierarchy"]["lca_height"][f"top{k}"] == pytest.approx(expected)
+
+
+def test_the_row_of_a_class_names_its_most_frequent_wrong_answer():
+    scores = Scores(SMALL, SMALL)
+    scores.add(np.log(np.eye(6, dtype=np.float32)[[5, 0, 4, 4]] * 0.9 + 0.01), np.array([5, 5, 5, 5]))
+    (row,) = scores.per_class()
+    assert row == {
+        **{"class": CAT, "name": "cat", "pictures": 4, "top1": 0.25, "top5": row["top5"], "top20": 1.0},
+        **{"tolerant_top1": 0.25, "most_mistaken_for": PEMBROKE, "times": 2},
+    }
+
+
 def test_neither_order_nor_batches_change_a_bit():
     rng = np.random.default_rng(0)
     values, labels = random_logs(rng, 200, len(SMALL)), rng.integers(0, 3, 200)
