@@ -55,6 +55,8 @@ def get_config() -> ConfigDict:
     config.evaluation = ConfigDict()
     config.evaluation.batch_size = 256  # over all devices
     config.evaluation.recalibrate_bn = 0  # training pictures to compute BatchNorm's statistics from; 0: moving averages
+    config.evaluation.second_directory = "none"  # dataset of other classes to evaluate too, such as ILSVRC's validation set
+    config.evaluation.second_split = "val"
 
     config.log = ConfigDict()
     config.log.every_steps = 100

@@ -287,28 +287,43 @@ def _info_summary(report: "Overview") -> str:
 def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--checkpoint", metavar="WORKDIR", type=Path, required=True, help="working directory of a run; its newest checkpoint is taken")
-    add("--data", metavar="DIR", type=Path, required=True, help="packed directory, or another TFDS dataset with the same classes")
+    add("--data", metavar="DIR", type=Path, required=True, help="packed directory, or another TFDS dataset; classes are matched by id")
     add("--split", default="val", help="split to evaluate, whole (%(default)s)")
-    add("--over", metavar="LIST", help="name (ilsvrc2012), file or dataset of the only classes to rank; by default all")
+    subset = "name (ilsvrc2012), file or dataset of a subset to rank too; by default the data's classes, where they are not the model's"
+    add("--over", metavar="LIST", help=subset)
     add("--batch-size", type=int, metavar="N", default=256, help="over all devices (%(default)s); changes speed and memory only")
     add("--recalibrate-bn", type=int, metavar="N", default=0, help="compute BatchNorm's statistics from N pictures of split 'train' first")
+    add("--tta", choices=("none", "flip"), default="none", help="flip: average the probabilities of picture and mirror image (%(default)s)")
+    add("--real", metavar="FILE", type=Path, help="ReaL labels of ILSVRC's validation set (real.json), to score by too")
+    add("--sizes-of", metavar="SPLIT", help="split whose labels tell large classes from small; by default fall11's order of 2015")
+    add("--per-class", metavar="TSV", type=Path, help="write a line a class to this file")
+    add("--reliability", metavar="PNG", type=Path, help="draw accuracy over confidence to this file")
     add("--json", action="store_true", help="print one line of JSON")
 
 
 def _run_evaluate(args: argparse.Namespace) -> int:
+    for path in filter(None, (args.per_class, args.reliability)):
+        if not path.parent.is_dir():  # now, not after the last picture
+            raise ValueError(f"there is no directory {path.parent} for {path.name}; make it, or choose another place")
     _prepare()
-    from i21k.evaluate import evaluate_checkpoint
+    from i21k import evaluate
 
-    over = _class_list(args.over) if args.over else None
-    result = evaluate_checkpoint(args.checkpoint, args.data, args.split, args.batch_size, over, args.recalibrate_bn)
-    if args.json:
-        print(json.dumps(result, allow_nan=False))
-    else:
-        print(f"{args.checkpoint}, step {result['step']:,}, on {result['count']:,} pictures of split {args.split!r} of {args.data}")
-        print(
-            f"over {result['ranked_classes']:,} classes: loss {'infinite' if result['loss'] is None else format(result['loss'], '.4f')} | "
-            + " | ".join(f"top-{k} {result[f'top{k}']:.2%}" for k in (1, 5, 20))
-        )
+    result = evaluate.evaluate_checkpoint(
+        args.checkpoint,
+        args.data,
+        args.split,
+        args.batch_size,
+        _class_list(args.over) if args.over else None,
+        args.recalibrate_bn,
+        args.tta == "flip",
+        args.real,
+        args.sizes_of,
+    )
+    if args.per_class:
+        args.per_class.write_text(evaluate.per_class_table(result.scores), "utf-8")
+    if args.reliability:
+        evaluate.draw_reliability(result.scores, args.reliability)
+    print(json.dumps(result.summary(), allow_nan=False) if args.json else evaluate.describe(result.summary()))
     return 0
 
 
@@ -390,7 +405,7 @@ _COMMANDS: dict[str, _Command] = {
     "summary": ("Table of a recipe's network: layers, parameters, operations.", _add_summary_arguments, _run_summary),
     "import-mxnet": ("Turn a model that MXNet trained into a checkpoint.", _add_import_arguments, _run_import),
     "export-mxnet": ("Write a checkpoint as files that MXNet loads.", _add_export_arguments, _run_export),
-    "evaluate": ("Loss and accuracy of a checkpoint over a split.", _add_evaluate_arguments, _run_evaluate),
+    "evaluate": ("What a checkpoint's answers to the pictures of a split are worth.", _add_evaluate_arguments, _run_evaluate),
 }
 
 if __name__ == "__main__":

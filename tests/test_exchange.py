@@ -49,8 +49,8 @@ def test_import_evaluate_export(release, dataset, tmp_path, capsys):
         apply(loaded.model, loaded.variables, images), apply(model, variables, images)[:, ::-1], rtol=1e-5, atol=1e-5
     )
 
-    result = evaluate_checkpoint(tmp_path / "w", dataset, batch_size=8)
-    assert result["count"] == NUM_VAL and result["top5"] == 1
+    result = evaluate_checkpoint(tmp_path / "w", dataset, batch_size=8).summary()
+    assert result["count"] == NUM_VAL and result["table"]["all"]["top5"] == 1
 
     assert run("export-mxnet", "--checkpoint", tmp_path / "w", "--out", tmp_path / "back", "--order", synset, "--layout", "2015") == 0
     assert capsys.readouterr().out.split()[-1].endswith("synset.txt")

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "i21k"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # What each room may import of the project; front doors (i21k/*.py) may import all of it, and nothing imports them.
 MAY_IMPORT = {"labels": set(), "backend": set(), "data": {"labels", "data"}, "model": {"labels", "model"}, "wordnet": {"labels", "wordnet"}}
-MAY_IMPORT["train"] = {"labels", "data", "model", "wordnet", "train"}
+MAY_IMPORT["scores"] = {"labels", "wordnet"}
+MAY_IMPORT["train"] = {"labels", "data", "model", "wordnet", "scores", "train"}
 DOORS = {
     "grain": {"data/loader.py"},
     "orbax": {"train/checkpoint.py"},

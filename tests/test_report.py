@@ -33,12 +33,18 @@ def test_the_columns_of_the_metrics(tmp_path):
         report.epoch(row(1, 10))
     head, line = (tmp_path / "metrics.csv").read_text().splitlines()
     assert (
-        head
-        == "epoch,step,lr,train_loss,train_top1,train_top5,val_loss,val_top1,val_top5,val_top20,images_per_s,data_wait_fraction,train_s"
+        head == "epoch,step,lr,train_loss,train_top1,train_top5,val_loss,val_top1,val_top5,val_top20,second_top1,second_top5,second_top20,"
+        "second_over_top1,second_over_top5,second_over_top20,images_per_s,data_wait_fraction,train_s"
     )
-    assert line == "1,10,0.05,2.5,0.25,0.5,,,,,100.0,,"
+    assert line == "1,10,0.05,2.5,0.25,0.5,,,,,,,,,,,100.0,,"
     assert read_metrics(tmp_path)[0]["val_top1"] == ""
-    assert len(COLUMNS) == 13
+    assert len(COLUMNS) == 19
+
+
+def test_a_file_of_before_there_were_second_sets(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,step,train_loss\n1,10,2.5\n")
+    (old,) = read_metrics(tmp_path)
+    assert (old["step"], old["train_loss"], old["second_top1"]) == ("10", "2.5", "") and list(old) == list(COLUMNS)
 
 
 def test_a_run_killed_before_the_row_was_written_does_the_epoch_again(tmp_path, monkeypatch):

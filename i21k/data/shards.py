@@ -514,6 +514,32 @@ def read_records(path: Path, indices: Iterable[int]) -> Iterator[tuple[int, byte
             yield index, record
 
 
+def file_names(split: Split) -> Iterator[str]:
+    """Yield the `file_name` of each record of a split, in their order; empty where it has none. Reads the whole split.
+
+    Raises:
+        ValueError: if a record is damaged.
+    """
+    return map(file_name_of, _all_records(split))
+
+
+def labels(split: Split) -> Iterator[int]:
+    """Yield the label of each record of a split, in their order. Reads the whole split.
+
+    Raises:
+        ValueError: if a record is damaged.
+    """
+    return (decode_example(record)[1] for record in _all_records(split))
+
+
+def _all_records(split: Split) -> Iterator[bytes]:
+    for path, num_records in zip(split.shard_paths, split.shard_counts, strict=True):
+        for index, record in read_records(path, range(num_records)):
+            if isinstance(record, ValueError):
+                raise ValueError(f"record {index} of {path} cannot be read ({record}); copy it again or pack the split again")
+            yield record
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text("utf-8")

@@ -60,10 +60,12 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """The pass over the val split."""
+    """The pass over the val split, and over a second set whose classes may be others: the 1,000 of ILSVRC during 21,841."""
 
     batch_size: int  # global
     recalibrate_bn: int  # training pictures from which BatchNorm's statistics are computed anew before each evaluation; 0: none
+    second_directory: str  # dataset evaluated after each epoch too, its classes matched by id; "none": none
+    second_split: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,15 @@
 """One pass over a split that counts every picture once, in training and for `i21k evaluate` alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jaxtyping import Float32, Int32
 
 from i21k.data import loader, shards
+from i21k.labels import ClassList
+from i21k.scores import Scores
 from i21k.train import steps
 from i21k.train.metrics import Sums, Totals
 
@@ -68,3 +72,67 @@ def evaluate(
     if totals.count != split.num_records:
         raise AssertionError(f"{totals.count} pictures were counted; the split has {split.num_records}")
     return totals
+
+
+def answers(
+    answer_step: Callable[[Any, steps.DeviceBatch], Any],
+    variables: Any,
+    split: shards.Split,
+    options: loader.LoaderOptions,
+    devices: Sequence[jax.Device],
+) -> Iterator[tuple[Float32[np.ndarray, "n K"], Int32[np.ndarray, " n"]]]:
+    """Yield log-probabilities and labels of the pictures of a split, in the order of its records, each once.
+
+    Args:
+        answer_step: of `steps.make_answer_step`.
+        variables: parameters and statistics, on the devices.
+        split: its labels may be of other classes than the model's.
+        options: of `eval_options`.
+        devices: the ones `answer_step` was made for.
+    """
+
+    def fetch(answered: Any, batch: loader.Batch) -> tuple[Float32[np.ndarray, "n K"], Int32[np.ndarray, " n"]]:
+        there = batch.weights > 0
+        log_probabilities = np.asarray(jax.device_get(answered))
+        return log_probabilities.reshape(len(there), -1)[there], batch.labels[there]
+
+    count, pending = 0, None  # one step in flight, so that the host works on the batch before
+    with loader.batches(split, options) as batches:
+        for batch in batches:
+            answered = answer_step(variables, steps.put_batch(batch, devices))
+            if pending is not None:
+                yield fetch(*pending)
+            pending, count = (answered, batch), count + int(batch.weights.sum())
+    if pending is not None:
+        yield fetch(*pending)
+    if count != split.num_records:
+        raise AssertionError(f"{count} pictures were answered; the split has {split.num_records}")
+
+
+def evaluate_by_id(
+    answer_step: Callable[[Any, steps.DeviceBatch], Any],
+    variables: Any,
+    classes: ClassList,
+    split: shards.Split,
+    options: loader.LoaderOptions,
+    devices: Sequence[jax.Device],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+    """Return `top1`, `top5`, `top20` over all classes of the model and `over_top1` ... over the split's, if these are others; None if
+    `should_stop` said so between two batches. The numbers are those of `i21k evaluate`.
+
+    Args:
+        answer_step: of `steps.make_answer_step`.
+        variables: parameters and statistics, on the devices.
+        classes: of the model.
+        split: of any classes; pictures of those the model lacks are wrong.
+        options: of `eval_options`.
+        devices: the ones `answer_step` was made for.
+        should_stop: asked after each batch.
+    """
+    scores = Scores(classes, split.classes, None if set(classes.ids) == set(split.classes.ids) else split.classes)
+    for log_probabilities, labels in answers(answer_step, variables, split, options, devices):
+        scores.add(log_probabilities, labels)
+        if should_stop():
+            return None
+    return scores.accuracies()

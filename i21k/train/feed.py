@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 
 from i21k.data import loader, shards
+from i21k.labels import ClassList
+from i21k.scores import Scores
 from i21k.train import steps
 from i21k.train.config import Config
 from i21k.train.evaluation import eval_options
@@ -36,6 +38,19 @@ def open_data(cfg: Config) -> tuple[shards.Split, shards.Split | None]:
     if difference := train_split.classes.difference(val_split.classes):
         raise ValueError(f"{directory}: the class lists of its splits differ ({difference}); pack it again")
     return train_split, val_split
+
+
+def open_second(cfg: Config, classes: ClassList) -> shards.Split | None:
+    """Open the second evaluation set, if the recipe names one.
+
+    Raises:
+        ValueError: if there is no such data, or it has none of the model's `classes`.
+    """
+    if (directory := cfg.evaluation.second_directory) == "none":
+        return None
+    second_split = shards.open_split(directory, cfg.evaluation.second_split)
+    Scores(classes, second_split.classes)  # now, not after the first epoch
+    return second_split
 
 
 def train_options(cfg: Config) -> loader.LoaderOptions:

@@ -21,7 +21,7 @@ from i21k.data import loader, order, shards
 from i21k.train import facts, feed, interruption, steps, workdir
 from i21k.train.checkpoint import Checkpoints
 from i21k.train.config import Config, parse
-from i21k.train.evaluation import evaluate
+from i21k.train.evaluation import evaluate, evaluate_by_id
 from i21k.train.metrics import Sums, Totals
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.recalibration import recalibrate
@@ -39,8 +39,10 @@ class Run:
     devices: list[jax.Device]
     train_split: shards.Split
     val_split: shards.Split | None
+    second_split: shards.Split | None  # whose classes may be others
     train_step: Callable[[steps.TrainState, steps.DeviceBatch], steps.TrainState]
     eval_step: Callable[[Any, steps.DeviceBatch], Sums]
+    answer_step: Callable[[Any, steps.DeviceBatch], Any]
     statistics_step: Callable[[Any, steps.DeviceBatch], Any]
     schedule: optax.Schedule
     num_steps: int
@@ -172,15 +174,17 @@ def _finish_epoch(run: Run, epoch: int) -> None:
     row = {"epoch": epoch + 1, "step": run.step, "lr": float(run.schedule(run.step - 1))}
     row |= {"train_loss": means["loss"], "train_top1": means["top1"], "train_top5": means["top5"]}
     line = f"epoch {epoch + 1}/{run.cfg.epochs} done | train loss {means['loss']:.3f} top1 {means['top1']:.1%}"
-    if run.val_split is not None:
+    if run.val_split is not None or run.second_split is not None:
         start, stop = time.perf_counter(), lambda: bool(run.interruption)
+        options = feed.val_options(run.cfg, len(run.devices))
         variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
         if num_images := run.cfg.evaluation.recalibrate_bn:
-            options = feed.train_options(run.cfg)
-            variables = recalibrate(run.statistics_step, variables, run.train_split, options, run.devices, num_images, stop)
+            train_options = feed.train_options(run.cfg)
+            variables = recalibrate(run.statistics_step, variables, run.train_split, train_options, run.devices, num_images, stop)
             if variables is None:
                 _leave(run.interruption)
-        totals = evaluate(run.eval_step, variables, run.val_split, feed.val_options(run.cfg, len(run.devices)), run.devices, stop)
+    if run.val_split is not None:
+        totals = evaluate(run.eval_step, variables, run.val_split, options, run.devices, stop)
         if totals is None:  # the checkpoint of this epoch is there; the next start evaluates it
             _leave(run.interruption)
         assert totals is not None
@@ -188,6 +192,13 @@ def _finish_epoch(run: Run, epoch: int) -> None:
         row |= {f"val_{key}": value for key, value in val.items()}
         line += f" | val loss {val['loss']:.3f} top1 {val['top1']:.1%} top5 {val['top5']:.1%} ({totals.count:,} images"
         line += f" in {time.perf_counter() - start:.1f} s)"
+    if run.second_split is not None:
+        classes = run.train_split.classes
+        second = evaluate_by_id(run.answer_step, variables, classes, run.second_split, options, run.devices, stop)
+        if second is None:
+            _leave(run.interruption)
+        row |= {f"second_{key}": value for key, value in second.items()}
+        line += f" | second top1 {second['top1']:.1%}" + (f" over its own {second['over_top1']:.1%}" if "over_top1" in second else "")
     row |= {"images_per_s": run.clock.images_per_s(), "data_wait_fraction": run.clock.wait_fraction(), "train_s": run.clock.train_s}
     run.report.epoch(row)
     run.report.say(line)
@@ -225,6 +236,7 @@ def _open_run(
     interrupted: interruption.Interruption,
 ) -> Iterator[Run]:
     """Build model and state, restore the newest checkpoint, and open the report."""
+    second_split = feed.open_second(cfg, train_split.classes)
     num_steps = order.epoch_end(cfg.epochs - 1, train_split.num_records, cfg.batch_size)
     schedule = make_schedule(cfg.optimizer, train_split.num_records / cfg.batch_size, num_steps)
     model = steps.make_model(cfg.model, len(train_split.classes))
@@ -253,8 +265,10 @@ def _open_run(
             devices=devices,
             train_split=train_split,
             val_split=val_split,
+            second_split=second_split,
             train_step=steps.make_train_step(model, optimizer, devices),
             eval_step=steps.make_eval_step(model, devices),
+            answer_step=steps.make_answer_step(model, devices),
             statistics_step=steps.make_statistics_step(model, devices),
             schedule=schedule,
             num_steps=num_steps,

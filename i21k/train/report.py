@@ -16,6 +16,8 @@ import tensorboardX
 
 COLUMNS = (
     *("epoch", "step", "lr", "train_loss", "train_top1", "train_top5", "val_loss", "val_top1", "val_top5", "val_top20"),
+    *("second_top1", "second_top5", "second_top20"),  # of the second evaluation set over all classes, and over its own
+    *("second_over_top1", "second_over_top5", "second_over_top20"),
     *("images_per_s", "data_wait_fraction", "train_s"),
 )
 INPUT_BOUND = 0.05  # a larger share of the time spent waiting for data is called input-bound
@@ -173,9 +175,9 @@ def read_metrics(workdir: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     for number, row in enumerate(rows, 2):
-        if set(row) != set(COLUMNS) or not (row["epoch"] or "").isdecimal() or not (row["step"] or "").isdecimal():
+        if not set(row) <= set(COLUMNS) or not all((row.get(key) or "").isdecimal() for key in ("epoch", "step")):
             raise ValueError(f"line {number} of {path} is no row of metrics; restore the file, or move it away")
-    return rows
+    return [{key: row.get(key) or "" for key in COLUMNS} for row in rows]  # files of older versions have fewer columns
 
 
 def step_line(

@@ -128,6 +128,28 @@ def make_eval_step(
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
 
 
+def make_answer_step(model: InceptionBN, devices: Sequence[jax.Device], flip: bool = False) -> Callable[[Any, DeviceBatch], Any]:
+    """Compile, at its first call, a function of (variables, batch) that returns log-probabilities of all classes, float32 [D, b, K].
+
+    Args:
+        model: the network.
+        devices: to run on.
+        flip: average the probabilities of each picture and its mirror image.
+    """
+
+    def step(variables: Any, batch: DeviceBatch) -> Float[Array, "b K"]:
+        def answer(flipped: Bool[Array, ""]) -> Float[Array, "b K"]:
+            logits: Any = model.apply(variables, prepare(batch.images, batch.mirror ^ flipped), train=False)
+            return jax.nn.log_softmax(logits)
+
+        if not flip:
+            return answer(jnp.array(False))
+        both = lax.map(answer, jnp.array([False, True]))  # one after the other: the network is compiled once, and needs its memory once
+        return jnp.logaddexp(both[0], both[1]) - np.float32(np.log(2))
+
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices)
+
+
 def make_statistics_step(model: InceptionBN, devices: Sequence[jax.Device]) -> Callable[[Any, DeviceBatch], Any]:
     """Compile, at its first call, a function of (variables, batch) that returns each device's batch statistics, with an axis D in front."""
     momentless = model.clone(bn_momentum=0.0)  # so that the new moving statistics are the batch's own

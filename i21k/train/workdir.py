@@ -31,6 +31,8 @@ CHANGEABLE = {
     "model.remat",
     "evaluation.batch_size",
     "evaluation.recalibrate_bn",
+    "evaluation.second_directory",
+    "evaluation.second_split",
     "log.every_steps",
     "log.keep_checkpoints",
 }
