@@ -336,7 +336,8 @@ def _run_predict(args: argparse.Namespace) -> int:
     files = predict.find_files(args.pictures)
     if args.png and len(files) > predict.MAX_DRAWN:
         raise ValueError(f"--png draws at most {predict.MAX_DRAWN} pictures, and {len(files):,} were given; give fewer, or leave it out")
-    model = predict.Predictor(args.checkpoint, args.batch_size)
+    alone = len(files) == 1 and args.batch_size > 1 and not args.calibrate  # then nothing has to be padded
+    model = predict.Predictor(args.checkpoint, 1 if alone else args.batch_size)
     if args.calibrate:
         found = model.calibrate(args.calibrate, args.split, args.accuracy)
         print(
