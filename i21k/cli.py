@@ -10,6 +10,7 @@ import dataclasses
 import json
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -327,6 +328,60 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+# ----------------------------------------------------------------------------------------------------------------- predict
+
+
+def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    views = "top, subset (of --among), fold (onto --among), diverse, hedge (right at --accuracy) or basic (%(default)s)"
+    add("pictures", metavar="PICTURE", nargs="*", type=Path, help="files, and folders of files")
+    add("--checkpoint", metavar="WORKDIR", type=Path, required=True, help="working directory of a run; its newest checkpoint is taken")
+    add("--view", default="top", help=views)
+    add("--among", metavar="EXPR", help="classes of subset, such as 'leaf & !under(person)'; synsets of fold, by default ilsvrc2012")
+    add("-k", type=int, metavar="N", default=5, help="answers at most (%(default)s); hedge gives one")
+    add("--accuracy", type=float, metavar="A", default=0.9, help="fraction of pictures for which hedge is to be right (%(default)s)")
+    add("--calibrate", metavar="DIR", type=Path, help="find on this held-out data how general hedge has to be, and keep it in WORKDIR")
+    add("--split", default="val", help="of the data to calibrate on (%(default)s)")
+    add("--batch-size", type=int, metavar="N", default=8, help="pictures at a time (%(default)s); changes speed and memory only")
+    add("--png", metavar="FILE", type=Path, help="draw each picture with bars")
+    add("--json", action="store_true", help="print a line of JSON for each picture")
+
+
+def _run_predict(args: argparse.Namespace) -> int:
+    _prepare()
+    from i21k import predict
+
+    if not args.pictures and not args.calibrate:
+        raise ValueError("no PICTURE was given; expected files or folders, or --calibrate DIR")
+    files = predict.find_files(args.pictures)
+    if args.png and len(files) > predict.MAX_DRAWN:
+        raise ValueError(f"--png draws at most {predict.MAX_DRAWN} pictures, and {len(files):,} were given; give fewer, or leave it out")
+    alone = len(files) == 1 and args.batch_size > 1 and not args.calibrate  # then nothing has to be padded
+    model = predict.Predictor(args.checkpoint, 1 if alone else args.batch_size)
+    if args.calibrate:
+        found = model.calibrate(args.calibrate, args.split, args.accuracy)
+        print(
+            f"hedge is right for {found.accuracy:.1%} of {found.num_pictures:,} pictures of split {args.split!r} of {args.calibrate} with"
+            f" specificity {found.specificity:.2f} on average (0: entity, 1: a class with none below)",
+            file=sys.stderr,
+        )
+    if not files:
+        return 0
+    seen = []
+    for one in model.see(files, model.view(args.view, args.among, args.k, args.accuracy)):
+        if one.fault:
+            print(f"error: {one.fault}", file=sys.stderr)
+        elif args.json:
+            print(json.dumps(predict.as_json(one)))
+        else:
+            print(f"{one.path}\n{textwrap.indent(predict.describe(one.answers), '  ')}\n")
+        if args.png or one.fault:
+            seen.append(one)
+    if args.png and not all(one.fault for one in seen):
+        predict.draw(seen, args.png)
+    return 1 if any(one.fault for one in seen) else 0
+
+
 # ------------------------------------------------------------------------------------------------------ the files of MXNet
 
 
@@ -406,6 +461,7 @@ _COMMANDS: dict[str, _Command] = {
     "import-mxnet": ("Turn a model that MXNet trained into a checkpoint.", _add_import_arguments, _run_import),
     "export-mxnet": ("Write a checkpoint as files that MXNet loads.", _add_export_arguments, _run_export),
     "evaluate": ("What a checkpoint's answers to the pictures of a split are worth.", _add_evaluate_arguments, _run_evaluate),
+    "predict": ("What a checkpoint sees in pictures, in several views.", _add_predict_arguments, _run_predict),
 }
 
 if __name__ == "__main__":

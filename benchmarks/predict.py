@@ -1,0 +1,98 @@
+"""Milliseconds from a picture file to answers, for one picture and for many, with the network of a run or the full one.
+
+    python benchmarks/predict.py PICTURE... [--checkpoint runs/quickstart] [--rounds 7]
+
+Without a checkpoint: Inception-BN of 2015 with random parameters, 21,841 classes and 224 px, saved and loaded as any other. `load_s` is
+loading and checking, `first_s` the first picture, which compiles (or finds the compiled program in JAX's cache). `picture_ms` is one
+picture by itself, `padded_ms` one in a batch of 8 that is empty but for it, `batched_ms` one of 32 in batches of 8 (the pictures given,
+repeated); medians of rounds in which the views take turns. Prints one JSON line.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from i21k import backend
+
+backend.prepare()
+
+import optax  # noqa: E402
+
+from i21k.model.inception_bn import InceptionBN  # noqa: E402
+from i21k.predict import Predictor  # noqa: E402
+from i21k.train import steps  # noqa: E402
+from i21k.train.checkpoint import Checkpoints  # noqa: E402
+from i21k.wordnet import class_lists  # noqa: E402
+
+MANY = 32
+
+
+@contextlib.contextmanager
+def full_network() -> Iterator[Path]:
+    """Give the working directory of a checkpoint with random parameters."""
+    classes = class_lists.named("fall11")
+    model = InceptionBN(num_classes=len(classes))
+    state = steps.init_state(model, optax.sgd(0.1), 224, "he_normal", 0)
+    meta = {"epoch_done": True, "model": model.describe(), "classes": list(classes.ids)}
+    meta["input"] = {"image_size": 224, "crop_fraction": 0.875}
+    with tempfile.TemporaryDirectory() as workdir:
+        Checkpoints(Path(workdir) / "checkpoints").save(0, {"params": state.params, "batch_stats": state.batch_stats}, meta)
+        yield Path(workdir)
+
+
+def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds of a call, and what it gave."""
+    start = time.perf_counter()
+    result = run()
+    return time.perf_counter() - start, result
+
+
+def main() -> None:
+    """Load, then take turns."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", metavar="PICTURE", nargs="+", type=Path)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+
+    logging.set_verbosity(logging.ERROR)  # Orbax
+    with contextlib.nullcontext(args.checkpoint) if args.checkpoint else full_network() as workdir:
+        load_s, single = seconds(lambda: Predictor(workdir, batch_size=1))
+        model = Predictor(workdir)
+    views = ("top", "diverse", "basic")
+    one, many = args.pictures[:1], (args.pictures * MANY)[:MANY]
+    cases = {"picture_ms": (single, one), "padded_ms": (model, one), "batched_ms": (model, many)}
+
+    def once(case: str, view: str) -> float:
+        """Return the milliseconds of a picture."""
+        predictor, paths = cases[case]
+        return seconds(lambda: list(predictor.see(paths, predictor.view(view))))[0] * 1e3 / len(paths)
+
+    first_s = once("picture_ms", "top") / 1e3
+    for case, view in itertools.product(cases, views):
+        once(case, view)
+    rounds = [{key: once(*key) for key in itertools.product(cases, views)} for _ in range(args.rounds)]
+    result = {
+        "classes": len(model.classes),
+        "image_size": model.image_size,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load_s": round(load_s, 2),
+        "first_s": round(first_s, 2),
+        **{case: {view: round(statistics.median(r[case, view] for r in rounds), 1) for view in views} for case in cases},
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
