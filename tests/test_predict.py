@@ -73,7 +73,8 @@ def test_files_are_seen_as_an_evaluation_sees_them(model, workdir, dataset, tmp_
     assert np.ptp(probabilities, axis=0).max() > 0.05  # the pictures differ, so that a mistaken order would show
     right = np.mean(probabilities.argmax(axis=1) == labels)
     result = evaluate_checkpoint(workdir, dataset, batch_size=8)
-    assert result["count"] == len(files) == NUM_VAL and result["top1"] == pytest.approx(right)
+    summary = result.summary()
+    assert summary["count"] == len(files) == NUM_VAL and summary["table"]["all"]["top1"] == pytest.approx(right)
 
 
 def test_large_and_rotated_pictures_are_prepared_as_the_packer_does(model, tmp_path):
