@@ -47,11 +47,16 @@ def load(workdir: str | Path) -> Loaded:
     """Load the newest intact checkpoint of a run, or of an imported model.
 
     Raises:
-        ValueError: if there is none, or all are damaged.
+        ValueError: if there is none, all are damaged, or it does not say what its outputs stand for.
     """
     checkpoint = Checkpoints(Path(workdir) / "checkpoints").newest()
     if checkpoint is None:
         raise ValueError(f"{workdir} holds no checkpoint; expected the working directory of a run, such as runs/quickstart")
+    if "classes" not in checkpoint.meta:
+        raise ValueError(
+            f"checkpoint {checkpoint.step} of {workdir} has no class list, so nobody knows what its outputs stand for; expected one that "
+            "launch.py or `i21k import-mxnet` wrote; import the model again with its --synset, or train it again"
+        )
     try:
         described = checkpoint.meta["model"]
         model = InceptionBN(num_classes=len(checkpoint.classes), **(described | {"dtype": jnp.dtype(described["dtype"])}))
