@@ -508,6 +508,12 @@ def test_damaged_split_is_not_taken_for_complete(whole_tar: Path, tmp_path: Path
         run(whole_tar, tmp_path / "out")
 
 
+def make_empty_files(source: Path) -> None:
+    (source / "a").mkdir(parents=True)
+    for name in ("1.jpg", "2.jpg"):
+        (source / "a" / name).touch()
+
+
 def make_foreign(out: Path) -> None:
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
@@ -526,6 +532,7 @@ def make_foreign(out: Path) -> None:
             {},
             r"holds no pictures that can be packed \(1 not in a synset tar\)",
         ),
+        (lambda s: make_empty_files(s), {}, r"no pictures that can be packed \(2 empty file\)"),
         (lambda s: s.write_bytes(tar_of({"a.tar": tar_of({"b.txt": b"b"})})), {}, r"no pictures that can be packed \(1 not a picture\)"),
         (lambda s: s.write_bytes(tar_of({"a.tar": tar_of({"b.txt": b"b" * 9999})})[:4096]), {}, r"is no tar or not a whole one"),
         (lambda s: s.write_bytes(tar_of({"a.tar": os.urandom(9999)}, "w:gz")[:4096]), {}, r"ends early or is damaged"),

@@ -267,7 +267,7 @@ def _read(
     with contextlib.closing(recoded), contextlib.closing(gathered):
         for num_read, num_bytes in gathered:
             passed = source.num_bytes_read - start_bytes
-            if not is_probed and passed >= min(_PROBE_BYTES, source.num_bytes / 2):
+            if not is_probed and passed > 0 and passed >= min(_PROBE_BYTES, source.num_bytes / 2):
                 output.check_room(work, round(2 * source.num_bytes * num_bytes / passed - spilled))
                 is_probed = True
             on_progress(Progress("reading", source.num_bytes_read, source.num_bytes, num_before + num_read))
@@ -288,8 +288,8 @@ def _recoding(options: PackOptions) -> Callable[[list[sources.Member]], list[rec
 
 def _run_bytes(source_bytes: int, num_workers: int) -> int:
     """Return what may gather in memory: one run grows while another is being written. Large ones spare seeks, small ones the end a wait."""
-    most = (_MEMORY_BYTES - (num_workers + 2) * _PROCESS_BYTES) // 2
-    return max(min(most, 512 << 20, source_bytes // 64), 32 << 20)
+    most = max((_MEMORY_BYTES - (num_workers + 2) * _PROCESS_BYTES) // 2, 256 << 20)
+    return min(most, 512 << 20, max(source_bytes // 64, 32 << 20))
 
 
 def _write(
