@@ -8,7 +8,7 @@ that a busy machine slows all of it. Prints one JSON line. MXNet gets the graph 
 threads it chooses; its environment: python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1.
 
 On a CPU folding alone gains nothing: XLA computes an unfolded BatchNorm in the same pass over memory as bias and ReLU. What is arranged
-for its caches gives 1.37 times unfolded (62 images/s on 2 cores of an AMD EPYC, jaxlib 0.10.2; `notebooks/LOG.md` takes it apart). MXNet,
+for its caches gives 1.24 times unfolded (58 images/s on 2 cores of an AMD EPYC, jaxlib 0.10.2; `notebooks/LOG.md` takes it apart). MXNet,
 one thread by its own choice, gives 34 images/s there; with OMP_NUM_THREADS=2 in the environment its oneDNN convolutions give 63.
 """
 
