@@ -134,6 +134,12 @@ def test_sums_count_hits_by_rank_and_never_a_nan():
     assert (padded.hits, padded.count) == ((1, 2, 2), 2) and padded.loss == pytest.approx(halves[0].loss)
 
 
+def test_of_equal_logits_the_first_comes_first():
+    labels = jnp.arange(7)
+    sums = Sums.of(jnp.ones(7), jnp.zeros((7, 7)), labels, jnp.ones(7))
+    assert Totals.fetch(sums).hits == (1, 5, 7)
+
+
 def test_the_sum_of_many_losses_keeps_its_digits():
     one = Sums.of(jnp.full(64, 6.1), jnp.zeros((64, 5)), jnp.zeros(64, jnp.int32), jnp.ones(64))
     total = jax.jit(lambda: jax.lax.fori_loop(0, 200_000, lambda _, sums: sums.add(one), Sums.zero()))()

@@ -28,11 +28,12 @@ class Sums:
     def of(cls, losses: Float[Array, " b"], logits: Float[Array, "b K"], labels: Int[Array, " b"], weights: Float[Array, " b"]) -> "Sums":
         """Sum over a batch; a picture of weight 0 does not count.
 
-        The rank of the true class is the number of logits above it, which needs no sort of 21,841 columns. A picture whose loss is
-        not finite is never a hit.
+        The rank of the true class is the number of logits above it, which needs no sort of 21,841 columns; of equal logits the
+        first comes first, as for argmax, or a network of zeros would be right always. A picture whose loss is not finite is never a hit.
         """
         true = jnp.take_along_axis(logits, labels[:, None], axis=1)
-        rank = jnp.sum(logits > true, axis=1)
+        earlier = jnp.arange(logits.shape[1]) < labels[:, None]
+        rank = jnp.sum((logits > true) | ((logits == true) & earlier), axis=1)
         counted = weights > 0
         hits = jnp.sum((rank[:, None] < jnp.array(RANKS)) & (counted & jnp.isfinite(losses))[:, None], axis=0)
         loss = jnp.sum(jnp.where(counted, losses, 0))
