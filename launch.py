@@ -6,13 +6,10 @@ python launch.py --config configs/quickstart.py [--workdir runs/quickstart] [--c
 import sys
 from pathlib import Path
 
-from i21k import backend
-
-if __name__ == "__main__":  # loader workers import this file again
-    backend.prepare()
-
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from i21k import backend
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Recipe: a Python file with get_config(). It is executed.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; by default runs/NAME of configs/NAME.py. A run found there goes on.")
@@ -53,4 +50,5 @@ def fail(error: Exception) -> int:
 
 
 if __name__ == "__main__":
+    backend.prepare()  # before a recipe could import JAX
     app.run(main, flags_parser=parse)

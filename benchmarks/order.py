@@ -16,7 +16,6 @@ from collections.abc import Callable
 import grain
 import numpy as np
 
-from i21k.data.loader import permute
 from i21k.data.order import GlobalOrder, WindowedOrder, run_length
 
 NUM_RECORDS = 14_197_087
@@ -30,7 +29,7 @@ def orders(seed: int) -> dict[str, Callable[[np.ndarray], list[int]]]:
     stock = grain.MapDataset.range(NUM_RECORDS).shuffle(seed=seed)
     return {
         "stock": lambda places: [stock[p] % NUM_RECORDS for p in places.tolist()],
-        "global": GlobalOrder(NUM_RECORDS, seed, permute),
+        "global": GlobalOrder(NUM_RECORDS, seed),
         "windowed": WindowedOrder(NUM_RECORDS, BATCH_SIZE, seed, run_length(NUM_RECORDS, NUM_RECORDS * RECORD_BYTES)),
     }
 

@@ -5,7 +5,8 @@
 Writes a dataset of tiny pictures (a GIF of one pixel) into DIR, which must not exist, and deletes it afterwards (--keep leaves it, --reuse
 takes one that was left). Every picture is as cheap as can be, so what is timed is finding and reading records. Prints one JSON line.
 `open_s` is from nothing to the first batch; `next_ms` the mean time of a batch in the first, middle and last part of the epoch, each
-read from a loader that was opened there, after batches enough that every shard is open (in the global order).
+read from a loader that was opened there, after batches enough that every shard is open (in the global order). Memory is that of this
+process and of each worker, resident and private; `in_all` counts pages that they share once.
 """
 
 import argparse
@@ -54,10 +55,20 @@ def write(directory: Path) -> None:
     shards.Manifest("scale", CLASSES.hash, {"train": shards.SplitManifest(written, {}, {})}).write(directory)
 
 
-def memory_mb(pid: int) -> float:
-    """Return the resident memory of a process without what it shares with others."""
+def rollup_mb(pid: int, prefix: str) -> float:
+    """Return the sum of the lines of a process's memory that begin with `prefix`."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_")) / 1e3
+    return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith(prefix)) / 1e3
+
+
+def private_mb(pid: int) -> float:
+    """Return the resident memory of a process without what it shares with others."""
+    return rollup_mb(pid, "Private_")
+
+
+def share_mb(pid: int) -> float:
+    """Return the resident memory of a process, in which a page that n processes share counts as 1/n."""
+    return rollup_mb(pid, "Pss:")
 
 
 def resident_mb(pid: int) -> float:
@@ -114,11 +125,10 @@ def measure(directory: Path, order: str, workers: int, threads: int) -> dict[str
             line[f"next_{place}_ms"] = round(statistics.mean(laps) * 1e3, 2)
             children = workers_of(me)
             line[f"resident_{place}_mb"] = [round(resident_mb(pid)) for pid in (me, *children)]
+            line[f"private_{place}_mb"] = [round(private_mb(pid)) for pid in (me, *children)]
+            line[f"in_all_{place}_mb"] = round(sum(share_mb(pid) for pid in (me, *children)))
             line[f"files_{place}"] = [num_files(pid) for pid in (me, *children)]
-            if place == "first":
-                line["before_mb"] = round(before_mb)
-                line["private_mb"] = [round(memory_mb(pid)) for pid in (me, *children)]
-    return line
+    return line | {"before_mb": round(before_mb)}
 
 
 def main() -> None:

@@ -1,6 +1,10 @@
 import dataclasses
 import io
+import multiprocessing
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +13,7 @@ import pytest
 from i21k.data import loader, order, shards
 from i21k.data.loader import LoaderOptions
 
-from .conftest import NUM_TRAIN, NUM_VAL, write_dataset
+from .conftest import NUM_TRAIN, NUM_VAL, ROOT, write_dataset
 
 
 def stream(split, options, start=0, stop=None):
@@ -58,6 +62,56 @@ def test_worker_processes_change_nothing(split, options, expected, workers):
     assert same(stream(split, dataclasses.replace(options, workers=workers), 2, 7), expected[2:])
 
 
+# What users type where no `if __name__ == "__main__":` stands before it, after JAX has started.
+CELL = """
+import sys, jax
+from i21k.data import loader, shards
+jax.block_until_ready(jax.jit(lambda x: x + 1)(1))
+split = shards.open_split({directory!r}, "train")
+with loader.batches(split, loader.LoaderOptions(8, 32, seed=3, workers=2), 0, 4) as batches:
+    print("sums:", *(int(batch.images.sum()) for batch in batches))
+
+"""
+
+
+def in_a_python(arguments, cell):
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", *arguments]
+    done = subprocess.run(command, input=cell, env=env, text=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def in_a_notebook(cell, monkeypatch):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    nbclient.NotebookClient(notebook, timeout=60).execute()
+    return "".join(output.text for output in notebook.cells[0].outputs if output.name == "stdout")
+
+
+@pytest.mark.parametrize("where", ["script", "standard input", "interactive", "notebook"])
+def test_worker_processes_start_from_anywhere(dataset, split, tmp_path, monkeypatch, where):
+    cell = CELL.format(directory=str(dataset))
+    (tmp_path / "script.py").write_text(cell)
+    if where == "notebook":
+        said = in_a_notebook(cell, monkeypatch)
+    else:
+        said = in_a_python({"script": [str(tmp_path / "script.py")], "standard input": ["-"], "interactive": ["-i", "-q"]}[where], cell)
+    expected = [int(batch.images.sum()) for batch in stream(split, LoaderOptions(8, 32, seed=3, threads=1), 0, 4)]
+    assert f"sums: {' '.join(map(str, expected))}\n" in said
+
+
+def test_worker_processes_hold_no_jax(split):
+    """Nor what brings it, such as Grain: 146 MB each."""
+    with loader.batches(split, LoaderOptions(8, 32, workers=1), 0, 9) as batches:
+        next(batches)
+        (worker,) = multiprocessing.active_children()
+        maps = Path(f"/proc/{worker.pid}/maps").read_text()
+    assert "array_record" in maps and "jaxlib" not in maps and "grain" not in maps
+
+
 def test_hosts_share_the_stream_and_read_their_part(split, options, expected, monkeypatch):
     decode, decoded = shards.decode_example, []
     monkeypatch.setattr(shards, "decode_example", lambda raw: decoded.append(raw) or decode(raw))
@@ -93,9 +147,9 @@ def test_other_seeds_are_other_streams(split, options, expected):
 def test_windows_are_read_in_runs_once_and_ahead(split, monkeypatch):
     monkeypatch.setattr(order, "RUN_BYTES", 3 * split.num_bytes // NUM_TRAIN)
     singles, rows = [], []
-    one_by_one = loader.grain.sources.ArrayRecordDataSource.__getitem__
+    one_by_one = shards.RecordReader.__getitem__
     read = shards.RunReader.read
-    monkeypatch.setattr(loader.grain.sources.ArrayRecordDataSource, "__getitem__", lambda self, n: singles.append(n) or one_by_one(self, n))
+    monkeypatch.setattr(shards.RecordReader, "__getitem__", lambda self, n: singles.append(n) or one_by_one(self, n))
     monkeypatch.setattr(shards.RunReader, "read", lambda self, *row: rows.append(row) or read(self, *row))
     stream(split, LoaderOptions(8, 32, order="windowed", seed=3, threads=1), 0, 5)  # 40 of 44 pictures
     assert singles == []

@@ -98,7 +98,7 @@ def test_skipped_records_give_their_place_to_the_next_good_one(tmp_path):
     said: list[str] = []
     with loader.batches(split, skipping, 0, STEPS, said.append) as batches:
         expected = list(batches)
-    numbers = np.array(GlobalOrder(NUM_TRAIN, 3, loader.permute)(np.arange(8 * STEPS)))
+    numbers = np.array(GlobalOrder(NUM_TRAIN, 3)(np.arange(8 * STEPS)))
     stands_in = np.array([{5: 7, 6: 7, 20: 21, 43: 0}.get(n, n) for n in numbers])
     assert np.array_equal(np.concatenate([b.labels for b in expected]), stands_in % 4)
     untouched = ~np.isin(numbers, list(BAD))
@@ -173,13 +173,12 @@ def test_a_slot_is_not_written_again_while_an_array_shows_it(dataset):
 SCRIPT = """
 import multiprocessing, sys, time
 from i21k.data import loader, shards
-if __name__ == "__main__":
-    split = shards.open_split(sys.argv[1], "train")
-    with loader.batches(split, loader.LoaderOptions(8, 32, workers=2), 0, int(sys.argv[2])) as batches:
-        next(batches)
-        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-        for batch in batches:
-            pass
+split = shards.open_split(sys.argv[1], "train")
+with loader.batches(split, loader.LoaderOptions(8, 32, workers=2), 0, int(sys.argv[2])) as batches:
+    next(batches)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    for batch in batches:
+        pass
 """
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from i21k.data import loader, order, pictures, shards
+from i21k.data import order, pictures, shards
 from i21k.evaluate import evaluate_checkpoint, load
 from i21k.labels import ClassList
 from i21k.train import interruption, loop
@@ -207,7 +207,7 @@ def test_the_wait_for_data_is_what_the_devices_were_idle(recipe, tmp_path, monke
     if slow == "decode":
         monkeypatch.setattr(pictures, "decode", delayed(pictures.decode, delay_s / 8))
     else:
-        monkeypatch.setattr(loader.BatchBuilder, "_read", delayed(loader.BatchBuilder._read, delay_s))
+        monkeypatch.setattr(shards.RecordReader, "__getitem__", delayed(shards.RecordReader.__getitem__, delay_s / 8))
 
     train_split = shards.open_split(recipe.data.directory, "train")
     recipe.data.threads, recipe.epochs = 1, 2

@@ -10,23 +10,20 @@ damage that was packed there stays unseen. Whole shards that have changed places
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
-import grain
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int32, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 
 from i21k.data import pictures, shards, slots
-from i21k.data.order import SHUFFLE_ROUNDS, GlobalOrder, Order, StoredOrder, WindowedOrder, epoch_end, run_length
-from i21k.data.windows import WindowBuffer
+from i21k.data.order import GlobalOrder, Order, StoredOrder, WindowedOrder, epoch_end, run_length
+from i21k.data.windows import Source, WindowBuffer
 
 _LOG = logging.getLogger(__name__)
-_MAX_DRAWN = 1 << 16  # places of a permutation that is drawn whole: 512 KB
 MAX_TRIES = 100  # neighbours that are asked to take a bad record's place; chosen here: more are no single faults
 
 
@@ -76,27 +73,12 @@ class LoaderOptions:
             raise ValueError(f"crop_fraction is {self.crop_fraction}, min_area {self.min_area}; expected both in (0, 1]")
 
 
-def permute(index: int, size: int, seed: int) -> int:
-    """Return the place of `index` in a permutation of `range(size)`.
-
-    Of a few the whole permutation is drawn and kept: `index_shuffle` takes 3 us for one of 14 million places, but 10 for one of 6,000.
-    """
-    if size <= _MAX_DRAWN:
-        return int(_drawn_permutation(size, seed)[index])
-    return grain.experimental.index_shuffle(index, max_index=size - 1, seed=seed, rounds=SHUFFLE_ROUNDS)
-
-
-@functools.lru_cache(maxsize=64)
-def _drawn_permutation(size: int, seed: int) -> Int[np.ndarray, " n"]:
-    return np.random.Philox(key=seed).random_raw(size).argsort(kind="stable")  # raw numbers are the same in every version of NumPy
-
-
 def make_order(split: shards.Split, options: LoaderOptions) -> Order:
     """Return which records of a split the places of the stream have."""
     if options.order == "stored":
         return StoredOrder(split.num_records)
     if options.order == "global":
-        return GlobalOrder(split.num_records, options.seed, permute)
+        return GlobalOrder(split.num_records, options.seed)
     return WindowedOrder(split.num_records, options.batch_size, options.seed, run_length(split.num_records, split.num_bytes))
 
 
@@ -131,12 +113,9 @@ class BatchBuilder:
         self.split, self.options = split, options
         self._order = make_order(split, options)
         shards.allow_open_files(len(split.shard_paths))
-        self._source: Any = grain.sources.ArrayRecordDataSource(
-            [_FileInstruction(str(p), 0, n, n) for p, n in zip(split.shard_paths, split.shard_counts, strict=True)]
-        )
-        self._windows = None
-        if isinstance(self._order, WindowedOrder):
-            self._source = self._windows = WindowBuffer(self._order, split, self._source)
+        self._records = shards.RecordReader(split)
+        self._windows = WindowBuffer(self._order, split, self._records) if isinstance(self._order, WindowedOrder) else None
+        self._source: Source = self._windows or self._records
 
     def close(self) -> None:
         """End what reads ahead."""
@@ -180,7 +159,7 @@ class BatchBuilder:
         """Read a record, or the next good one if it may be skipped."""
         for _ in range(MAX_TRIES):
             try:
-                encoded, label = shards.decode_example(self._read(number))
+                encoded, label = shards.decode_example(self._source[number])
                 if not 0 <= label < len(self.split.classes):
                     raise ValueError(f"label {label}; expected 0 to {len(self.split.classes) - 1}")
                 return _Picture(number, encoded, label, pictures.size(encoded))
@@ -201,8 +180,7 @@ class BatchBuilder:
 
     def _neighbour(self, number: int, error: ValueError, bad: list[str]) -> int:
         """Note a bad record and return the one after it, or stop here, as the options say."""
-        shard = int(np.searchsorted(np.cumsum(self.split.shard_counts), number, side="right"))
-        place = number - sum(self.split.shard_counts[:shard])
+        shard, place = self._records.find(number)
         text = f"record {place} of {self.split.shard_paths[shard]}: {error}"
         if self.options.on_bad_record == "stop":
             raise ValueError(text) from error
@@ -215,15 +193,6 @@ class BatchBuilder:
             return pictures.region_boxes(array, uniforms, options.min_area).tolist()
         return pictures.window_boxes(array, options.crop_fraction, uniforms if options.crop == "plain" else 0.5).tolist()
 
-    def _read(self, number: int) -> bytes:
-        try:
-            record = self._source[number]  # `__getitems__` makes threads for every batch: 3 to 9 times the CPU time a record
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise ValueError(f"it cannot be read ({error})") from error
-        if not record:  # what ArrayRecord makes of a shard that was cut off
-            raise ValueError("it cannot be read (nothing is there: the shard is damaged or was replaced)")
-        return record
-
 
 class _Picture(NamedTuple):
     """A record, not decoded yet."""
@@ -232,15 +201,6 @@ class _Picture(NamedTuple):
     encoded: bytes
     label: int
     size: tuple[int, int]
-
-
-class _FileInstruction(NamedTuple):
-    """What ArrayRecord wants to know of a shard, so that it opens none before it is read."""
-
-    filename: str
-    skip: int
-    take: int
-    examples_in_shard: int
 
 
 def batch_shape(options: LoaderOptions) -> tuple[int, int, int, int]:
@@ -275,6 +235,8 @@ def batches(
     if options.workers:
         stream = slots.build_in_processes(builder, steps, options.workers, batch_shape(options))
     else:
+        import grain  # here, since worker processes import this module: with Grain come JAX and Orbax, 146 MB
+
         threads = num_threads(options.threads)
         dataset = grain.MapDataset.range(num_steps).map(builder)[start_step:]
         stream = iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)))

@@ -16,6 +16,7 @@ import json
 import os
 import resource
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -319,6 +320,46 @@ def allow_open_files(num_shards: int) -> None:
             " (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker), or pack with a smaller --num-shards"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+class RecordReader:
+    """Reads single records by number, from shards that are opened when one of their records is asked for. For any number of threads."""
+
+    def __init__(self, split: Split) -> None:
+        self._split, self._ends = split, list(itertools.accumulate(split.shard_counts))
+        self._readers: list[ArrayRecordReader | None] = [None] * len(self._ends)
+        self._opening = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RecordReader, (self._split,)  # in another process nothing is open yet
+
+    def __getitem__(self, number: int) -> bytes:
+        """Return a record of the split.
+
+        Raises:
+            ValueError: if it cannot be read.
+        """
+        shard, place = self.find(number)
+        try:
+            record = self._reader(shard).read([place])[0]
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ValueError(f"it cannot be read ({error})") from error
+        if not record:  # what ArrayRecord makes of a shard that was cut off
+            raise ValueError("it cannot be read (nothing is there: the shard is damaged or was replaced)")
+        return record
+
+    def find(self, number: int) -> tuple[int, int]:
+        """Return in which shard a record of the split lies, and the how many-th of it."""
+        shard = bisect.bisect_right(self._ends, number)
+        return shard, number - (self._ends[shard - 1] if shard else 0)
+
+    def _reader(self, shard: int) -> ArrayRecordReader:
+        if (reader := self._readers[shard]) is None:
+            with self._opening:
+                if (reader := self._readers[shard]) is None:
+                    path = str(self._split.shard_paths[shard])
+                    reader = self._readers[shard] = ArrayRecordReader(path, _READER_OPTIONS, file_reader_buffer_size=2**15)
+        return reader
 
 
 class RunReader:

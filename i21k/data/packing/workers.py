@@ -1,7 +1,8 @@
 """Worker processes that apply a function to a stream, results in order. A room of its own for the rules of processes and signals.
 
 Item `k` goes to worker `k mod num_workers`, so the stream of results is the same for any number of them. Workers are spawned, never
-forked; they are deaf to SIGINT and SIGTERM (which reach the whole process group) and end when their pipe closes, also if the parent dies.
+forked, and import what `function` needs but not the script. They are deaf to SIGINT and SIGTERM (which reach the whole process group) and
+end when their pipe closes, also if the parent dies.
 """
 
 import collections
@@ -11,7 +12,9 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
+import types
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -43,7 +46,7 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], num_workers: int
         yield from map(function, items)
         return
     with contextlib.ExitStack() as stack:
-        with _signals_deferred():
+        with _signals_deferred(), _script_hidden():
             workers = [stack.enter_context(_Worker(function)) for _ in range(num_workers)]
         pending: collections.deque[_Worker] = collections.deque()
         for k, item in enumerate(items):
@@ -76,6 +79,17 @@ def _signals_deferred() -> Iterator[None]:
             signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])
+
+
+@contextlib.contextmanager
+def _script_hidden() -> Iterator[None]:
+    """Start processes in here: they do not import the script again, which may import JAX, or lack `if __name__ == "__main__":`."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 class _Worker:
@@ -122,8 +136,7 @@ class _Worker:
     def _death(self) -> ValueError:
         self._process.join(_END_S)
         return ValueError(
-            f"a worker process ended with exit code {self._process.exitcode}; -9 usually means out of memory: use fewer workers; "
-            'a script that starts them needs `if __name__ == "__main__":`'
+            f"a worker process ended with exit code {self._process.exitcode}; -9 usually means out of memory: use fewer workers"
         )
 
 
