@@ -341,13 +341,13 @@ def check_same(name: str, facts: Mapping[str, Any]) -> None:
     Raises:
         ValueError: in all processes, naming the first one that differs from process 0, with what differs.
     """
-    host, first, *others = "", *exchange(name, {"host": socket.gethostname(), **facts})
+    first, *others = exchange(name, {"host": socket.gethostname(), **facts})
     for process, other in enumerate(others, 1):
         keys = [key for key in sorted(set(first) | set(other)) if first.get(key) != other.get(key) and key not in _OWN | {"host"}]
         if keys:
-            there = "; ".join(f"{key} is {first.get(key)!r} in process 0 and {other.get(key)!r} in process {process}" for key in keys)
-            host = f"processes 0 on {first['host']} and {process} on {other['host']}"
-            raise ValueError(f"{host} differ: {there}; start all with the same code, recipe and data")
+            there = "; ".join(f"{key} is {other.get(key)!r}, not {first.get(key)!r}" for key in keys)
+            who = f"process {process} on {other['host']} differs from process 0 on {first['host']}"
+            raise ValueError(f"{who}: {there}; start all with the same code, recipe and data")
 
 
 class Agreement:
