@@ -128,6 +128,7 @@ def test_two_processes_of_a_slurm_step_are_one_run(of_three_epochs, alone, tmp_p
     both = [start(arguments(of_three_epochs, tmp_path / "w"), step | {"SLURM_PROCID": i, "SLURM_LOCALID": i}) for i in "01"]
     assert [process.end() for process in both] == [0, 0], both[0].out + both[1].out
     assert "4 x cpu in 2 processes" in both[0].out and "done: 3 epochs" in both[0].out
+    assert "first batch uint8 [4, 32, 32, 3]" in both[0].out  # of eight pictures
     assert both[1].out == ""
     assert metrics(tmp_path / "w") == metrics(alone) != []
     assert {"val_top1", "second_top1", "second_over_top1"} <= {key for key, value in metrics(alone)[-1].items() if value}

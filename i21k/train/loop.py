@@ -74,7 +74,8 @@ def run(config: ConfigDict, directory: str | Path) -> Path:
         interruption.Interrupted: after SIGTERM or SIGINT, when the state is saved.
     """
     cfg = parse(config)
-    processes.check_same("recipe", workdir.flat({"config": dataclasses.asdict(cfg)}) | workdir.versions())
+    kind = jax.local_devices()[0].device_kind
+    processes.check_same("recipe", workdir.flat({"config": dataclasses.asdict(cfg)}) | workdir.versions() | {"device": kind})
     devices = facts.find_devices(cfg)
     directory = Path(directory)
     with workdir.held(directory), interruption.watch(processes.say) as interrupted:
