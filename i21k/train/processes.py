@@ -23,7 +23,6 @@ import jax
 
 from i21k.train.interruption import Interrupted, Interruption
 
-START_S = 120  # that the processes have to find each other
 BEAT_S = 1.0  # between two signs of life
 SILENCE_S = 30.0  # after which a process counts as lost
 JAX_SILENCE_S = 50  # after which JAX aborts all, if this module could not say it better before
@@ -124,7 +123,7 @@ def _known(number: int | None) -> Any:
 
 
 @contextlib.contextmanager
-def together(place: Place | None, start_s: int = START_S) -> Iterator[None]:
+def together(place: Place | None, start_s: int) -> Iterator[None]:
     """Meet the other processes, and end with them: an error in one, or its death, ends all of them within a minute.
 
     Args:
