@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -136,10 +137,31 @@ def together(place: Place | None, start_s: int) -> Iterator[None]:
     if place is None:
         yield
         return
-    last_words = _LastWords(
-        f"error: {place}: not all processes met within {start_s} s; expected process 0 at the coordinator's address"
-        f" ({place.coordinator or 'as the launcher says'}), reachable from here, and all others started with the same number of processes"
-    )
+    with _last_words() as last_words:
+        last_words.text = (
+            f"error: {place}: not all processes met within {start_s} s; expected process 0 at the coordinator's address"
+            f" ({place.coordinator or 'as the launcher says'}), reachable from here, and all others started with the same number of them"
+        )
+        place = _join(place, start_s)
+        last_words.text = (
+            f"error: {place}: JAX has aborted, as it does when process 0 ({place.coordinator}) or another one is lost, see above;"
+            " the last checkpoint stays, start all processes again to go on from it"
+        )
+        watch = _Watch(jax._src.distributed.global_state.client, place)
+        watch.start()
+        try:
+            yield
+        except Interrupted:
+            watch.close()
+            raise
+        except Exception as error:
+            watch.leave_with(error)
+        else:
+            watch.close()
+
+
+def _join(place: Place, start_s: int) -> Place:
+    """Start JAX's part and return the place with what the launcher's environment has added to it."""
     try:
         jax.distributed.initialize(
             place.coordinator,
@@ -155,35 +177,23 @@ def together(place: Place | None, start_s: int) -> Iterator[None]:
     jax.config.update("jax_cuda_visible_devices", place.devices)  # whatever JAX has made of the launcher's ranks
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # JAX's own handler does not end anything
     state = jax._src.distributed.global_state
-    place = place._replace(num_processes=state.num_processes, process_id=state.process_id, coordinator=state.coordinator_address)
-    last_words.text = (
-        f"error: {place}: JAX has aborted, as it does when process 0 ({place.coordinator}) or another one is lost, see above;"
-        " the last checkpoint stays, start all processes again to go on from it"
-    )
-    watch = _Watch(state.client, place)
-    watch.start()
+    return place._replace(num_processes=state.num_processes, process_id=state.process_id, coordinator=state.coordinator_address)
+
+
+@contextlib.contextmanager
+def _last_words() -> Iterator[SimpleNamespace]:
+    """Print a `text` when JAX aborts the process, which it does without an exception: the log then ends with what happened."""
+    words, libc = SimpleNamespace(text=""), ctypes.CDLL(None)
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)  # a handler of Python's own would run only after the abort
+    def say(_: int) -> None:
+        _leave(words.text, 1)
+
+    libc.signal(signal.SIGABRT, say)
     try:
-        yield
-    except Interrupted:
-        watch.close()
-        raise
-    except Exception as error:
-        watch.leave_with(error)
-    else:
-        watch.close()
-
-
-class _LastWords:
-    """A line that is printed when JAX aborts the process, which it does without an exception: the log then ends with what happened."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-        def say(_: int) -> NoReturn:
-            _leave(self.text, 1)
-
-        self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(say)  # a handler of Python's own would run only after the abort
-        ctypes.CDLL(None).signal(signal.SIGABRT, self._handler)
+        yield words
+    finally:
+        libc.signal(signal.SIGABRT, None)  # the default
 
 
 class _Watch(threading.Thread):
