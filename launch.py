@@ -1,8 +1,12 @@
 """Train by a recipe, or go on with a run that was cut off.
 
 python launch.py --config configs/quickstart.py [--workdir runs/quickstart] [--config.epochs=2 ...]
+
+Started by Slurm, Open MPI or an indexed job of Kubernetes as several processes, these train together; so do processes that are told
+--coordinator HOST:PORT --num-processes N --process-id I.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,16 +17,24 @@ from i21k import backend
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Recipe: a Python file with get_config(). It is executed.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; by default runs/NAME of configs/NAME.py. A run found there goes on.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, the same for all processes of a run.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run; 1: this is the only one, wherever it runs.", 1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", 0)
+_START_S = flags.DEFINE_integer("start_s", 120, "Seconds that all processes have to appear.", 1)
+flags.DEFINE_alias("num-processes", "num_processes")
+flags.DEFINE_alias("process-id", "process_id")
 flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> int:
-    from i21k.train import interruption, loop  # imports JAX, after the flags are known to be right
+    from i21k.train import interruption, loop, processes  # imports JAX, after the flags are known to be right
 
     logging.set_verbosity(logging.ERROR)  # Orbax tells forty lines a checkpoint
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     try:
-        loop.run(_CONFIG.value, _WORKDIR.value or Path("runs") / name)
+        place = processes.find_place(os.environ, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        with processes.together(place, _START_S.value):
+            loop.run(_CONFIG.value, _WORKDIR.value or Path("runs") / name)
     except (ValueError, OSError) as error:
         return fail(error)
     except interruption.Interrupted as interrupted:

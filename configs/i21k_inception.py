@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.epochs = 9
     config.batch_size = 64  # over all devices
-    config.devices = 4  # the first four local ones
+    config.devices = 4  # over all processes; 0: all there are
     config.image_size = 224  # px
 
     config.data = ConfigDict()

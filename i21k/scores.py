@@ -40,6 +40,15 @@ def ranks(values: Float[np.ndarray, "B M"], accepted: Sequence[Labels]) -> Int[n
     return ranks
 
 
+def accuracies(tallies: Sequence[dict[str, list[int]]]) -> dict[str, float]:
+    """Return `top1`, `top5`, `top20`, and `over_top1` ... if there is a subset, of pictures that were counted in several parts."""
+    found: dict[str, float] = {}
+    for prefix in tallies[0]:
+        count, *hits = (sum(numbers) for numbers in zip(*(tally[prefix] for tally in tallies), strict=True))
+        found |= {f"{prefix}top{k}": n / max(count, 1) for k, n in zip(RANKS, hits, strict=True)}
+    return found
+
+
 class _Column:
     """One column of the table: a way to rank, with its hits, loss and calibration."""
 
@@ -78,13 +87,13 @@ class _Column:
             if n
         ]
 
-    def accuracies(self) -> dict[str, float]:
-        """Return the fractions right among the best 1, 5, 20."""
-        return {f"top{k}": int(hits) / max(self.count, 1) for k, hits in zip(RANKS, self.hits, strict=True)}
+    def tally(self) -> list[int]:
+        """Return the number of pictures, and of those right among the best 1, 5, 20."""
+        return [self.count, *self.hits.tolist()]
 
     def summary(self) -> dict[str, float | None]:
         """Return the fractions right, and for calibrated columns loss (nats; None if infinite or unknown) and calibration error."""
-        means: dict[str, float | None] = {**self.accuracies()}
+        means: dict[str, float | None] = {**accuracies([{"": self.tally()}])}
         if self.calibrated:
             known = self.num_answerable and not self.num_impossible
             means["loss"] = self.loss / _UNIT / self.num_answerable if known else None
@@ -237,10 +246,10 @@ class Scores:
         """Pictures whose class the model does not have."""
         return int(sum(self._class_counts[self.data.label_of[class_id]] for class_id in self.lacking))
 
-    def accuracies(self) -> dict[str, float]:
-        """Return `top1`, `top5`, `top20` over all classes, and `over_top1` ... over the subset, if there is one."""
+    def tally(self) -> dict[str, list[int]]:
+        """Return what `accuracies` makes fractions of, over all classes and, as `over_`, over the subset if there is one."""
         columns = {"": self._table["all"]} | ({"over_": self._table["over"]} if "over" in self._table else {})
-        return {f"{prefix}{key}": value for prefix, column in columns.items() for key, value in column.accuracies().items()}
+        return {prefix: column.tally() for prefix, column in columns.items()}
 
     def reliability(self) -> list[dict[str, float]]:
         """Return the bins of confidence over all classes: pictures, mean confidence, accuracy."""

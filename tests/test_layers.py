@@ -49,6 +49,10 @@ def test_heavy_libraries_have_one_door(path):
     assert [library for library, doors in DOORS.items() if library in used and name not in doors] == []
 
 
+def test_one_file_starts_and_joins_processes():
+    assert [str(p.relative_to(PACKAGE)) for p in FILES if "distributed." in p.read_text()] == ["train/processes.py"]
+
+
 def test_only_the_steps_know_collectives():
     words = ("pmap", "psum", "pmean", "all_gather", "shard_map", "PartitionSpec")
     allowed = {"train/steps.py", "model/inception_bn.py"}  # the network averages statistics over an axis whose name it is given

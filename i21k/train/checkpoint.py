@@ -2,7 +2,8 @@
 
 A wrapper repairs what was seen to go wrong: saves are synchronous (an asynchronous one hides a full disk and loses the next save too), a
 digest of every array is verified on restore (Orbax restores flipped bits without a word), the newest intact checkpoint is
-taken when a newer one is not, and a save that Orbax skips is an error.
+taken when a newer one is not, and a save that Orbax skips is an error. Of several processes, which hold the same state, each reads and the
+first writes for itself: none waits for another in here.
 """
 
 import contextlib
@@ -78,6 +79,9 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _manager(self, **options: Any) -> Iterator[ocp.CheckpointManager]:
+        me = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+        options |= {"create": False, "multiprocessing_options": alone}
         with ocp.CheckpointManager(self._directory, options=ocp.CheckpointManagerOptions(**options)) as manager:
             yield manager
 
@@ -107,7 +111,7 @@ class Checkpoints:
         self.check_room(sum(array.nbytes for array in arrays.values()))
         meta = {"format": FORMAT, "step": step, **meta, "digests": {path: _digest(array) for path, array in arrays.items()}}
         meta["meta_digest"] = _digest_of_meta(meta)
-        with self._manager(create=True, enable_async_checkpointing=False, cleanup_tmp_directories=True) as manager:
+        with self._manager(enable_async_checkpointing=False, cleanup_tmp_directories=True) as manager:
             args = ocp.args.Composite(state=ocp.args.PyTreeSave(_nest(arrays)), meta=ocp.args.JsonSave(meta))
             if not manager.save(step, args=args, force=True) or step not in self.steps():
                 raise OSError(f"the checkpoint of step {step} was not written to {self._directory}")
@@ -163,6 +167,27 @@ class Checkpoints:
             raise ValueError(f"no intact checkpoint in {self._directory}: {'; '.join(faults)}; move the directory away to start anew")
         return None
 
+    def same(self, step: int, digest: str) -> Checkpoint:
+        """Restore the checkpoint that another process has chosen as the newest.
+
+        Args:
+            step: of it.
+            digest: its `meta["meta_digest"]`.
+
+        Raises:
+            ValueError: if it is not there, or is damaged or another one as seen from here.
+        """
+        try:
+            checkpoint, fault = self._restore(step), "it is another one"
+        except _DAMAGE as error:
+            checkpoint, fault = None, str(error).splitlines()[0]
+        if checkpoint is None or checkpoint.meta["meta_digest"] != digest:
+            raise ValueError(
+                f"checkpoint {self._directory / str(step)} is not here what it is in process 0 ({fault}); expected a --workdir on a file"
+                " system that all processes share"
+            )
+        return checkpoint
+
     def _meta(self, step: int) -> dict[str, Any]:
         try:
             return json.loads((self._directory / str(step) / "meta" / "metadata").read_text())
@@ -170,7 +195,7 @@ class Checkpoints:
             return {}
 
     def _restore(self, step: int) -> Checkpoint:
-        with self._manager(read_only=True, create=False, save_interval_steps=0) as manager:  # a run may be writing here
+        with self._manager(read_only=True, save_interval_steps=0) as manager:  # a run may be writing here
             # What was saved as NumPy arrays comes back as NumPy arrays, on any machine.
             args = ocp.args.Composite(state=ocp.args.PyTreeRestore(), meta=ocp.args.JsonRestore())
             restored = manager.restore(step, args=args)

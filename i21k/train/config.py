@@ -83,7 +83,7 @@ class Config:
     seed: int
     epochs: int
     batch_size: int  # global
-    devices: int  # the first so many local ones; 0: all
+    devices: int  # of all processes together, the first ones of each, equally many; 0: all
     image_size: int  # px, square
     data: DataConfig
     model: ModelConfig

@@ -9,8 +9,8 @@ from jaxtyping import Float32, Int32
 
 from i21k.data import loader, shards
 from i21k.labels import ClassList
-from i21k.scores import Scores
-from i21k.train import steps
+from i21k.scores import Scores, accuracies
+from i21k.train import processes, steps
 from i21k.train.metrics import Sums, Totals
 
 
@@ -47,7 +47,7 @@ def evaluate(
     devices: Sequence[jax.Device],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Totals | None:
-    """Return the sums over the split; None if `should_stop` said so between two batches.
+    """Return the sums over the split, of all processes; None if `should_stop` said so between two batches.
 
     Args:
         eval_step: of `steps.make_eval_step`.
@@ -81,7 +81,8 @@ def answers(
     options: loader.LoaderOptions,
     devices: Sequence[jax.Device],
 ) -> Iterator[tuple[Float32[np.ndarray, "n K"], Int32[np.ndarray, " n"]]]:
-    """Yield log-probabilities and labels of the pictures of a split, in the order of its records, each once.
+    """Yield log-probabilities and labels of the pictures of a split, in the order of its records, each once; of several processes each
+    gets those of its part of every batch.
 
     Args:
         answer_step: of `steps.make_answer_step`.
@@ -105,7 +106,7 @@ def answers(
             pending, count = (answered, batch), count + int(batch.weights.sum())
     if pending is not None:
         yield fetch(*pending)
-    if count != split.num_records:
+    if (count := sum(processes.exchange("answered", count))) != split.num_records:
         raise AssertionError(f"{count} pictures were answered; the split has {split.num_records}")
 
 
@@ -135,4 +136,4 @@ def evaluate_by_id(
         scores.add(log_probabilities, labels)
         if should_stop():
             return None
-    return scores.accuracies()
+    return accuracies(processes.exchange("scores", scores.tally()))

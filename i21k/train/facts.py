@@ -17,14 +17,23 @@ from i21k.train.config import Config
 
 
 def find_devices(cfg: Config) -> list[jax.Device]:
-    """Return the local devices that a recipe asks for.
+    """Return the devices that a recipe asks for: of each process the first ones, equally many, process after process.
 
     Raises:
-        ValueError: if there are fewer, saying how to run on fewer and why JAX fell back to the CPU if it did; or if the batch sizes do
-            not divide by their number.
+        ValueError: if there are fewer, saying how to run on fewer and why JAX fell back to the CPU if it did; if processes have not
+            equally many; or if the batch sizes do not divide by their number.
     """
-    there = jax.local_devices()
+    num_processes = jax.process_count()
+    of_process = [jax.local_devices(process_index=p) for p in range(num_processes)]
+    there = [device for devices in of_process for device in devices]
     wanted = cfg.devices or len(there)
+    if num_processes > 1 and (wanted % num_processes or wanted // num_processes > min(map(len, of_process))):
+        most = min(map(len, of_process)) * num_processes
+        raise ValueError(
+            f"config.devices is {cfg.devices}{'' if cfg.devices else ', all'}; the {num_processes} processes have"
+            f" {', '.join(str(len(devices)) for devices in of_process)} {there[0].platform} devices, and each must give equally many;"
+            f" use --config.devices={most}"
+        )
     if wanted > len(there):
         names = f"{len(there)} {there[0].platform} device{'s' * (len(there) > 1)}"
         why = f" ({reason})" if there[0].platform == "cpu" and (reason := why_no_gpu()) else ""
@@ -35,7 +44,7 @@ def find_devices(cfg: Config) -> list[jax.Device]:
     if cfg.batch_size % wanted:
         up = -(-cfg.batch_size // wanted) * wanted
         raise ValueError(f"batch_size {cfg.batch_size} is not divisible by {wanted} devices; try --config.batch_size={up}")
-    return there[:wanted]
+    return [device for devices in of_process for device in devices[: wanted // num_processes]]
 
 
 def why_no_gpu() -> str:
@@ -59,7 +68,8 @@ def say_run(
             f"{name} {versions[name]}" for name in ("i21k", "commit", "jax", "flax", "grain", "orbax-checkpoint") if name in versions
         )
     )
-    say(f"{len(devices)} x {devices[0].device_kind} | {loader.describe_hands(feed.train_options(cfg))} | workdir {directory}")
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    say(f"{len(devices)} x {devices[0].device_kind}{processes} | {loader.describe_hands(feed.train_options(cfg))} | workdir {directory}")
     if devices[0].platform == "cpu" and (reason := why_no_gpu()):
         say(f"warning: {reason}")
     size = sum(path.stat().st_size for path in train.shard_paths)
@@ -94,7 +104,7 @@ def say_first_batch(say: Callable[[str], None], batch: loader.Batch) -> None:
 
 def peak_memory(devices: Sequence[jax.Device]) -> str:
     """Return the peak of a device's memory, or of the process where the device does not say (CPU)."""
-    stats: dict[str, Any] | None = devices[0].memory_stats()
+    stats: dict[str, Any] | None = next(device for device in devices if device.process_index == jax.process_index()).memory_stats()
     if stats:
         return f"peak device memory {stats['peak_bytes_in_use'] / 2**20:,.0f} MiB"
     unit = 2**20 if sys.platform == "darwin" else 2**10

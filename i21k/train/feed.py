@@ -4,6 +4,7 @@ Apart from the loop so that the loop fits one screen.
 """
 
 import concurrent.futures
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import jax
 from i21k.data import loader, shards
 from i21k.labels import ClassList
 from i21k.scores import Scores
-from i21k.train import steps
+from i21k.train import processes, steps
 from i21k.train.config import Config
 from i21k.train.evaluation import eval_options
 
@@ -27,7 +28,9 @@ def open_data(cfg: Config) -> tuple[shards.Split, shards.Split | None]:
     if cfg.data.synthetic_per_class:
         from i21k.data import synthetic
 
-        synthetic.pack_if_missing(directory, cfg.data.synthetic_per_class, cfg.seed)
+        if processes.index() == 0:
+            synthetic.pack_if_missing(directory, cfg.data.synthetic_per_class, cfg.seed)
+        processes.exchange("drawn", None)
     train_split = shards.open_split(directory, cfg.data.train_split)
     if train_split.num_records < cfg.batch_size:
         there = f"the {train_split.num_records} pictures of split {cfg.data.train_split!r} of {directory}"
@@ -54,7 +57,7 @@ def open_second(cfg: Config, classes: ClassList) -> shards.Split | None:
 
 
 def train_options(cfg: Config) -> loader.LoaderOptions:
-    """Return how a recipe loads its training pictures."""
+    """Return how a recipe loads its training pictures: this process's part of each batch."""
     return loader.LoaderOptions(
         batch_size=cfg.batch_size,
         image_size=cfg.image_size,
@@ -68,13 +71,16 @@ def train_options(cfg: Config) -> loader.LoaderOptions:
         max_bad_fraction=cfg.data.max_bad_fraction,
         threads=cfg.data.threads,
         workers=cfg.data.workers,
+        host=processes.index(),
+        num_hosts=processes.count(),
     )
 
 
 def val_options(cfg: Config, num_devices: int) -> loader.LoaderOptions:
-    """Return how a recipe loads its validation pictures."""
+    """Return how a recipe loads its validation pictures: this process's part of each batch."""
     batch_size, data = cfg.evaluation.batch_size, cfg.data
-    return eval_options(batch_size, cfg.image_size, data.crop_fraction, num_devices, data.threads, data.workers)
+    options = eval_options(batch_size, cfg.image_size, data.crop_fraction, num_devices, data.threads, data.workers)
+    return dataclasses.replace(options, host=processes.index(), num_hosts=processes.count())
 
 
 class Feeder:

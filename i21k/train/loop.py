@@ -2,6 +2,9 @@
 
 The order of an epoch is a contract: train to its last step -> checkpoint -> evaluate -> row of metrics. A run that dies in between
 comes back to the checkpoint and does what is missing, so that every epoch has one row and every row a checkpoint.
+
+Of several processes each does all of this with its part of every batch; they hold the same state, so that the first alone writes it. Where
+they have to decide something, such as whether to stop, they ask each other (`i21k.train.processes`).
 """
 
 import contextlib
@@ -18,14 +21,14 @@ from flax import serialization
 from ml_collections import ConfigDict
 
 from i21k.data import loader, order, shards
-from i21k.train import facts, feed, interruption, steps, workdir
-from i21k.train.checkpoint import Checkpoints
+from i21k.train import facts, feed, interruption, processes, steps, workdir
+from i21k.train.checkpoint import Checkpoint, Checkpoints
 from i21k.train.config import Config, parse
 from i21k.train.evaluation import evaluate, evaluate_by_id
 from i21k.train.metrics import Sums, Totals
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.recalibration import recalibrate
-from i21k.train.report import Clock, Report, duration, step_line
+from i21k.train.report import Clock, Listener, Report, duration, step_line
 
 
 @dataclasses.dataclass
@@ -33,10 +36,10 @@ class Run:
     """What stays the same while a run lasts, and its one changing thing: the state."""
 
     cfg: Config
-    report: Report
+    report: Listener  # of the first process, a `Report`
     checkpoints: Checkpoints
     interruption: interruption.Interruption
-    devices: list[jax.Device]
+    devices: list[jax.Device]  # of all processes
     train_split: shards.Split
     val_split: shards.Split | None
     second_split: shards.Split | None  # whose classes may be others
@@ -71,13 +74,17 @@ def run(config: ConfigDict, directory: str | Path) -> Path:
         interruption.Interrupted: after SIGTERM or SIGINT, when the state is saved.
     """
     cfg = parse(config)
+    kind = jax.local_devices()[0].device_kind
+    processes.check_same("recipe", workdir.flat({"config": dataclasses.asdict(cfg)}) | workdir.versions() | {"device": kind})
     devices = facts.find_devices(cfg)
     directory = Path(directory)
-    with workdir.locked(directory), interruption.watch(_say) as interrupted:
+    with workdir.held(directory), interruption.watch(processes.say) as interrupted:
+        if processes.count() > 1:
+            steps.connect(devices)
         train_split, val_split = feed.open_data(cfg)
-        if interrupted:  # while pictures were drawn
+        if processes.Agreement(interrupted)():  # while pictures were drawn
             _leave(interrupted)
-        facts.say_run(_say, cfg, directory, devices, train_split, val_split)
+        facts.say_run(processes.say, cfg, directory, devices, train_split, val_split)
         with warnings.catch_warnings(), _open_run(cfg, directory, devices, train_split, val_split, interrupted) as this:
             warnings.filterwarnings("error", message="Some donated buffers were not usable")
             _run_epochs(this)
@@ -101,10 +108,10 @@ def _run_epochs(run: Run) -> None:
 
 
 def _train_epoch(run: Run, epoch: int) -> None:
-    last = run.epoch_end(epoch)
+    last, stop = run.epoch_end(epoch), processes.Agreement(run.interruption)
     since, window = Totals.fetch(run.state.sums), Clock()
     with (
-        loader.batches(run.train_split, feed.train_options(run.cfg), run.step, last, run.report.say) as batches,
+        loader.batches(run.train_split, feed.train_options(run.cfg), run.step, last, run.report.complain) as batches,
         feed.Feeder(batches, run.devices) as feeder,
     ):
         if run.compiled:
@@ -116,7 +123,7 @@ def _train_epoch(run: Run, epoch: int) -> None:
                 clock.lap(run.cfg.batch_size, wait_s)
             if run.step % run.cfg.log.every_steps == 0 or run.step == last:
                 since, window = _log_step(run, epoch, since, window)
-            if run.interruption:
+            if stop():
                 _check_finite(run, Totals.fetch(run.state.sums))
                 _save(run, epoch)
                 _leave(run.interruption)
@@ -175,7 +182,7 @@ def _finish_epoch(run: Run, epoch: int) -> None:
     row |= {"train_loss": means["loss"], "train_top1": means["top1"], "train_top5": means["top5"]}
     line = f"epoch {epoch + 1}/{run.cfg.epochs} done | train loss {means['loss']:.3f} top1 {means['top1']:.1%}"
     if run.val_split is not None or run.second_split is not None:
-        start, stop = time.perf_counter(), lambda: bool(run.interruption)
+        start, stop = time.perf_counter(), processes.Agreement(run.interruption)
         options = feed.val_options(run.cfg, len(run.devices))
         variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
         if num_images := run.cfg.evaluation.recalibrate_bn:
@@ -205,6 +212,8 @@ def _finish_epoch(run: Run, epoch: int) -> None:
 
 
 def _save(run: Run, epoch: int) -> None:
+    if processes.index() > 0:
+        return
     start = time.perf_counter()
     tree = serialization.to_state_dict(run.state)
     meta = {"epoch_done": run.step == run.epoch_end(epoch), "clock": run.clock.state(), **run.meta}
@@ -222,10 +231,6 @@ def _check_finite(run: Run, totals: Totals) -> None:
         )
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
 @contextlib.contextmanager
 def _open_run(
     cfg: Config,
@@ -237,26 +242,29 @@ def _open_run(
 ) -> Iterator[Run]:
     """Build model and state, restore the newest checkpoint, and open the report."""
     second_split = feed.open_second(cfg, train_split.classes)
+    opened = {"training data": train_split, "validation data": val_split, "second data": second_split}
+    processes.check_same("data", {name: split and [split.fingerprint, split.classes.hash] for name, split in opened.items()})
     num_steps = order.epoch_end(cfg.epochs - 1, train_split.num_records, cfg.batch_size)
     schedule = make_schedule(cfg.optimizer, train_split.num_records / cfg.batch_size, num_steps)
     model = steps.make_model(cfg.model, len(train_split.classes))
     optimizer = make_optimizer(cfg.optimizer, schedule, fixed_gamma=cfg.model.revision == "symbol2016")
     checkpoints = Checkpoints(directory / "checkpoints", cfg.log.keep_checkpoints)
     state = steps.init_state(model, optimizer, cfg.image_size, cfg.model.init, cfg.seed)
-    facts.say_model(_say, model, state, cfg.image_size)
+    facts.say_model(processes.say, model, state, cfg.image_size)
     clock, step = Clock(), 0
-    if (restored := checkpoints.newest()) is not None:
+    if (restored := _restore(checkpoints)) is not None:
         workdir.check_checkpoint(directory, restored, cfg, train_split, num_steps)
         state, step = restored.into(state), restored.step
         clock.restore(restored.meta["clock"])
-        _say(f"resuming at step {step:,} of {num_steps:,}")
+        processes.say(f"resuming at step {step:,} of {num_steps:,}")
         if (before := restored.meta["devices"]) != (now := workdir.device_facts(devices)):
-            _say(
+            processes.say(
                 f"trained on {before['count']} x {before['kind']} before, {now['count']} x {now['kind']} now: not bit for bit the same run"
             )
-    checkpoints.check_room(sum(x.nbytes for x in jax.tree.leaves(state)))  # now, not after the first epoch
-    workdir.write_config(directory, cfg)
-    with Report(directory, step, num_steps) as report:
+    if processes.index() == 0:
+        checkpoints.check_room(sum(x.nbytes for x in jax.tree.leaves(state)))  # now, not after the first epoch
+        workdir.write_config(directory, cfg)
+    with _open_report(directory, step, num_steps) as report:
         yield Run(
             cfg=cfg,
             report=report,
@@ -278,3 +286,17 @@ def _open_run(
             compiled=False,
             meta=workdir.meta(cfg, model, train_split, devices),
         )
+
+
+def _restore(checkpoints: Checkpoints) -> Checkpoint | None:
+    """Restore the newest intact checkpoint: the first process finds it, the others read the same."""
+    found = checkpoints.newest() if processes.index() == 0 else None
+    chosen = processes.share("checkpoint", None if found is None else [found.step, found.meta["meta_digest"]])
+    return found if chosen is None or found is not None else checkpoints.same(*chosen)
+
+
+def _open_report(directory: Path, step: int, num_steps: int) -> Listener:
+    """Open the report, where rows were written after `step` without them."""
+    report = Report(directory, step, num_steps) if processes.index() == 0 else None
+    rows = processes.share("rows", report and report.rows)
+    return report or Listener(rows)

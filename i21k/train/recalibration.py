@@ -29,7 +29,8 @@ def recalibrate(
 
     None if `should_stop` said so between two batches.
 
-    The same for any number of loader threads and workers. On more devices each sees smaller batches, which normalise a little differently.
+    The same for any number of loader threads, workers and processes. On more devices each sees smaller batches, which normalise a little
+    differently.
 
     Args:
         statistics_step: of `steps.make_statistics_step`.

@@ -14,6 +14,8 @@ import rich.progress
 import rich.table
 import tensorboardX
 
+from i21k.train import processes
+
 COLUMNS = (
     *("epoch", "step", "lr", "train_loss", "train_top1", "train_top5", "val_loss", "val_top1", "val_top5", "val_top20"),
     *("second_top1", "second_top5", "second_top20"),  # of the second evaluation set over all classes, and over its own
@@ -73,13 +75,45 @@ class Clock:
         self.images, self.steps = int(state["images"]), int(state["steps"])
 
 
-class Report:
+class Listener:
+    """What of several processes all but the first have for a report: they know the rows, and print nothing but what is bad."""
+
+    def __init__(self, rows: list[dict[str, str]]) -> None:
+        self.rows = rows
+
+    def __enter__(self) -> "Listener":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def row_of(self, step: int) -> dict[str, str] | None:
+        """Return the epoch's row that was written at `step`, if it was."""
+        return next((row for row in self.rows if int(row["step"]) == step), None)
+
+    def say(self, text: str) -> None:
+        """Print a line; here nothing."""
+
+    def complain(self, text: str) -> None:
+        """Print a line that this process alone knows of."""
+        print(f"process {processes.index()} of {processes.count()}: {text}", flush=True)
+
+    def step(self, numbers: dict[str, float], line: str) -> None:
+        """Report what came back from the device every `log.every_steps` steps; here nothing."""
+
+    def epoch(self, numbers: dict[str, Any]) -> None:
+        """Keep an epoch's row; missing values stay empty."""
+        row = {key: _text(numbers.get(key)) for key in COLUMNS}
+        self.rows = [other for other in self.rows if int(other["step"]) < int(row["step"])] + [row]
+
+
+class Report(Listener):
     """Writes a run's lines and files; rows after `restored_step` belong to a run that was cut off and are dropped."""
 
     def __init__(self, workdir: Path, restored_step: int, num_steps: int, console: rich.console.Console | None = None) -> None:
         self._workdir, self._num_steps = workdir, num_steps
         self._csv, self._jsonl = workdir / "metrics.csv", workdir / "metrics.jsonl"
-        self.rows = [row for row in read_metrics(workdir) if int(row["step"]) <= restored_step]
+        super().__init__([row for row in read_metrics(workdir) if int(row["step"]) <= restored_step])
         self._write_csv()
         lines = self._jsonl.read_text().splitlines() if self._jsonl.exists() else []
         _replace(self._jsonl, "".join(f"{line}\n" for line in lines if self._stays(line, restored_step)))
@@ -103,16 +137,14 @@ class Report:
         except (ValueError, KeyError, TypeError):  # a line that was cut off
             return False
 
-    def row_of(self, step: int) -> dict[str, str] | None:
-        """Return the epoch's row that was written at `step`, if it was."""
-        return next((row for row in self.rows if int(row["step"]) == step), None)
-
     def say(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
         if self._progress is not None:
             self._progress.console.print(text, markup=False, highlight=False)
         else:
             print(text, flush=True)
+
+    complain = say
 
     def step(self, numbers: dict[str, float], line: str) -> None:
         """Report what came back from the device every `log.every_steps` steps."""
@@ -128,15 +160,13 @@ class Report:
     def epoch(self, numbers: dict[str, Any]) -> None:
         """Write an epoch's row everywhere and draw the learning curve again; missing values stay empty."""
         self._end_progress()
-        row = {key: _text(numbers.get(key)) for key in COLUMNS}
-        rows = [other for other in self.rows if int(other["step"]) < int(row["step"])] + [row]
+        super().epoch(numbers)
         self._append({"kind": "epoch", **{k: numbers[k] for k in COLUMNS if k in numbers}})
         for key in COLUMNS[2:]:
             if key in numbers:
                 self._tensorboard.add_scalar(f"epoch/{key}", numbers[key], int(numbers["step"]))
         self._tensorboard.flush()
-        draw_learning_curve(rows, self._workdir / "learning_curve.png")
-        self.rows = rows
+        draw_learning_curve(self.rows, self._workdir / "learning_curve.png")
         self._write_csv()  # last: a run that comes back finds the epoch done with all its records, or does it again
 
     def _append(self, record: dict[str, Any]) -> None:

@@ -86,14 +86,16 @@ def init_state(model: InceptionBN, optimizer: optax.GradientTransformation, imag
 
 
 def put_state(state: Any, devices: Sequence[jax.Device]) -> Any:
-    """Replicate a tree over the devices; before the first step, so that donation finds the buffers where pmap wants them."""
+    """Replicate a tree over this process's part of the devices; before the first step, so that donation finds the buffers where pmap wants
+    them: in several processes it would otherwise delete what it has just aliased."""
     return jax.device_put(state, NamedSharding(_mesh(devices), PartitionSpec()))
 
 
 def put_batch(batch: Batch, devices: Sequence[jax.Device]) -> DeviceBatch:
-    """Send a batch to the devices, each its part, without waiting; the host arrays must not be written again."""
-    sharding = NamedSharding(_mesh(devices), PartitionSpec(AXIS))
-    parts = (np.reshape(x, (len(devices), -1, *x.shape[1:])) for x in batch)
+    """Send this process's part of a batch to its part of the devices, without waiting; the host arrays must not be written again."""
+    mesh = _mesh(devices)
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    parts = (np.reshape(x, (mesh.size, -1, *x.shape[1:])) for x in batch)
     return DeviceBatch(*(jax.device_put(part, sharding) for part in parts))
 
 
@@ -103,7 +105,16 @@ def _mesh_of(devices: tuple[jax.Device, ...]) -> Mesh:
 
 
 def _mesh(devices: Sequence[jax.Device]) -> Mesh:
-    return _mesh_of(tuple(devices))
+    return _mesh_of(tuple(device for device in devices if device.process_index == jax.process_index()))
+
+
+def connect(devices: Sequence[jax.Device]) -> None:
+    """Let the devices of several processes meet in a sum of nothing: while they wait, not when the first of them is done compiling.
+
+    On CPUs they have 30 s for it, and 30 minutes in every later collective.
+    """
+    nothing = np.zeros(_mesh(devices).size, np.float32)
+    jax.block_until_ready(jax.pmap(lambda x: lax.psum(x, AXIS), axis_name=AXIS, out_axes=None, devices=devices)(nothing))
 
 
 def make_train_step(
@@ -129,7 +140,8 @@ def make_eval_step(
 
 
 def make_answer_step(model: InceptionBN, devices: Sequence[jax.Device], flip: bool = False) -> Callable[[Any, DeviceBatch], Any]:
-    """Compile, at its first call, a function of (variables, batch) that returns log-probabilities of all classes, float32 [D, b, K].
+    """Compile, at its first call, a function of (variables, batch) that returns log-probabilities of all classes, float32 [D, b, K]; of
+    several processes each gets those of its own devices.
 
     Args:
         model: the network.
@@ -151,14 +163,15 @@ def make_answer_step(model: InceptionBN, devices: Sequence[jax.Device], flip: bo
 
 
 def make_statistics_step(model: InceptionBN, devices: Sequence[jax.Device]) -> Callable[[Any, DeviceBatch], Any]:
-    """Compile, at its first call, a function of (variables, batch) that returns each device's batch statistics, with an axis D in front."""
+    """Compile, at its first call, a function of (variables, batch) that returns each device's batch statistics, with an axis D in front:
+    those of all devices, in every process."""
     momentless = model.clone(bn_momentum=0.0)  # so that the new moving statistics are the batch's own
 
     def step(variables: Any, batch: DeviceBatch) -> Any:
         _, updated = momentless.apply(variables, prepare(batch.images, batch.mirror), train=True, mutable=["batch_stats"])
-        return updated["batch_stats"]
+        return lax.all_gather(updated["batch_stats"], AXIS)
 
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices)
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
 
 
 def train_step(state: TrainState, batch: DeviceBatch, *, model: InceptionBN, optimizer: optax.GradientTransformation) -> TrainState:

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import jax
 
 from i21k.data.shards import Split
 from i21k.model.inception_bn import InceptionBN
+from i21k.train import processes
 from i21k.train.checkpoint import Checkpoint
 from i21k.train.config import Config
 
@@ -36,6 +38,7 @@ CHANGEABLE = {
     "log.every_steps",
     "log.keep_checkpoints",
 }
+_SHARED_S = 10.0  # until what one machine has written is seen on another
 PACKAGES = ("i21k", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "tensorflow-datasets", "numpy")
 
 
@@ -75,6 +78,27 @@ def locked(directory: Path) -> Iterator[None]:
                 directory.rmdir()
 
 
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold the directory for all processes, of which the first does it and the others see that it is the same directory.
+
+    Raises:
+        ValueError: as `locked` does, or if a process sees another directory, or none.
+    """
+    with locked(directory) if processes.index() == 0 else contextlib.nullcontext():
+        lock = directory / "lock"
+        first = processes.share("lock", lock.read_text() if processes.index() == 0 else None)
+        until = time.monotonic() + _SHARED_S
+        while not lock.is_file() or lock.read_text() != first:
+            if time.monotonic() > until:
+                raise ValueError(
+                    f"working directory {directory} is not the one that process 0 ({first.strip()}) holds under this name; expected"
+                    " a --workdir on a file system that all processes share"
+                )
+            time.sleep(0.2)
+        yield
+
+
 def write_config(directory: Path, cfg: Config) -> None:
     """Write `config.json`, whole or not at all."""
     temporary = directory / "config.json.tmp"
@@ -90,7 +114,7 @@ def check_checkpoint(directory: Path, checkpoint: Checkpoint, cfg: Config, split
     """
     if "data" not in checkpoint.meta:
         raise ValueError("the working directory holds an imported model, not a run to go on with; choose another --workdir")
-    before, now = _flat(checkpoint.meta["config"]), _flat(dataclasses.asdict(cfg))
+    before, now = flat(checkpoint.meta["config"]), flat(dataclasses.asdict(cfg))
     changeable = CHANGEABLE | ({"epochs"} if cfg.optimizer.schedule == "constant" else set())  # a cosine's shape depends on its length
     different = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in changeable]
     if different:
@@ -137,8 +161,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
