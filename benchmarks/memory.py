@@ -71,10 +71,19 @@ def described_devices(num: int) -> list[Any]:
     return list(topology.devices)
 
 
-def compiled_step(batch: int, dtype: str, remat: str, devices: list[Any], options: dict[str, bool | int]) -> tuple[Any, float]:
+def compiled_step(
+    batch: int,
+    dtype: str,
+    remat: str,
+    devices: list[Any],
+    options: dict[str, bool | int],
+    accumulate_steps: int = 1,
+    reduce_dtype: str = "float32",
+) -> tuple[Any, float]:
     """Compile the project's own step for `batch` pictures a device; return it and the seconds it took."""
     recipe = i21k_inception.get_config()
     recipe.batch_size, recipe.devices = batch * len(devices), len(devices)
+    recipe.accumulate_steps, recipe.reduce_dtype = accumulate_steps, reduce_dtype
     recipe.model.dtype, recipe.model.remat = dtype, remat
     cfg = parse(recipe)
     model = steps.make_model(cfg.model, NUM_CLASSES)
@@ -93,7 +102,7 @@ def compiled_step(batch: int, dtype: str, remat: str, devices: list[Any], option
         shape(front, jnp.float32),
     )
     start = time.perf_counter()
-    step: Any = steps.make_train_step(model, optimizer, devices)
+    step: Any = steps.make_train_step(model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype)
     lowered = step.lower(shapes, pictures)
     compiled = lowered.compile(compiler_options={"xla_gpu_autotune_level": 0, **options})
     return compiled, time.perf_counter() - start
@@ -179,6 +188,8 @@ def main() -> None:
     cli.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     cli.add_argument("--remat", choices=("none", "conv", "block"), default="none")
     cli.add_argument("--devices", type=int, default=1)
+    cli.add_argument("--accumulate-steps", type=int, default=1, help="micro-batches of a device")
+    cli.add_argument("--reduce-dtype", choices=("float32", "bfloat16"), default="float32", help="of gradients between devices")
     cli.add_argument("--collectives", action="store_true", help="a line for each set of flags: its all-reduces and its memory")
     cli.add_argument("--table", action="store_true", help="Markdown tables over modes, dtypes and batches")
     args = cli.parse_args()
@@ -186,9 +197,10 @@ def main() -> None:
         print(table())
         return
     devices = described_devices(args.devices)
-    what = {"batch": args.batch, "dtype": args.dtype, "remat": args.remat, "devices": args.devices}
+    how = {"accumulate_steps": args.accumulate_steps, "reduce_dtype": args.reduce_dtype}
+    what = {"batch": args.batch, "dtype": args.dtype, "remat": args.remat, "devices": args.devices} | how
     for name, options in (FLAGS if args.collectives else {"defaults": {}}).items():
-        compiled, seconds = compiled_step(args.batch, args.dtype, args.remat, devices, options)
+        compiled, seconds = compiled_step(args.batch, args.dtype, args.remat, devices, options, **how)
         line = memory(compiled) | {"compile_s": round(seconds, 1)} | what | {"device": devices[0].device_kind, "jax": jax.__version__}
         if args.collectives:
             line |= {"flags": name} | collectives(compiled.as_text())

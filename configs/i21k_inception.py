@@ -15,7 +15,9 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.epochs = 9
     config.batch_size = 64  # over all devices
+    config.accumulate_steps = 1  # micro-batches a device that make one update: 4 on one card give the gradients of four cards
     config.devices = 4  # over all processes; 0: all there are
+    config.reduce_dtype = "float32"  # of gradients between devices; "bfloat16" halves what travels
     config.image_size = 224  # px
 
     config.data = ConfigDict()

@@ -37,6 +37,8 @@ def test_the_recipe_of_2015(recipe):
     [
         ("epochs", 0, "config.epochs is 0; expected at least 1"),
         ("seed", -1, "config.seed is -1"),
+        ("accumulate_steps", 0, "config.accumulate_steps is 0; expected at least 1"),
+        ("reduce_dtype", "float16", "config.reduce_dtype is 'float16'; expected one of 'float32', 'bfloat16'"),
         ("batch_size", "8", "config.batch_size is '8'; expected int"),
         ("model.revision", "2016", "config.model.revision is '2016'; expected one of 'released', 'symbol2016'"),
         ("model.width", 0.0, "config.model.width is 0.0; expected above 0"),

@@ -1,38 +1,26 @@
-import dataclasses
-import warnings
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from i21k.data.loader import Batch
 from i21k.model.inception_bn import InceptionBN
 from i21k.train import steps
 from i21k.train.config import parse
 from i21k.train.metrics import Sums, Totals
 from i21k.train.optimizer import make_optimizer, make_schedule
 
-from .conftest import picture
+from .stepping import make_batch
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 
 
-def make_batch(size: int, seed: int = 0) -> Batch:
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 4, size).astype(np.int32)
-    images = np.stack([picture(y, i, 32, 32) for i, y in enumerate(labels.tolist())])
-    return Batch(images, labels, rng.random(size) < 0.5, np.ones(size, np.float32))
-
-
-def run_steps(recipe, num_devices: int, batches, *, sync_bn: bool):
-    recipe.model.sync_bn = sync_bn
+def run_steps(recipe, num_devices: int, batches):
     cfg = parse(recipe)
     model = steps.make_model(cfg.model, 4)
     optimizer = make_optimizer(cfg.optimizer, make_schedule(cfg.optimizer, 5, 10), fixed_gamma=True)
     devices = jax.local_devices()[:num_devices]
-    first = steps.put_state(steps.init_state(model, optimizer, 32, "he_normal", 0), devices)
+    first = steps.put_state(jax.device_get(steps.init_state(model, optimizer, 32, "he_normal", 0)), devices)
     step = steps.make_train_step(model, optimizer, devices)
     state = first
     for batch in batches:
@@ -40,66 +28,31 @@ def run_steps(recipe, num_devices: int, batches, *, sync_bn: bool):
     return first, state
 
 
-def norm(tree) -> float:
-    return float(np.sqrt(sum(np.sum(np.square(leaf, dtype=np.float64)) for leaf in jax.tree.leaves(tree))))
-
-
-def assert_close(a, b, tolerance: float):
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=tolerance, atol=tolerance, err_msg=jax.tree_util.keystr(path))
-
-
-def test_four_devices_with_synchronised_batchnorm_do_the_step_of_one(recipe):
-    batch = make_batch(8)
-    _, one = run_steps(recipe, 1, [batch], sync_bn=False)
-    first, four = run_steps(recipe, 4, [batch], sync_bn=True)
-    del first
-    start = steps.init_state(steps.make_model(parse(recipe).model, 4), optax.sgd(0.1), 32, "he_normal", 0)
-    # Rounding moves single pictures across a ReLU's or a max pool's kink, so the whole update is compared, not each number.
-    update = jax.tree.map(lambda a, b: np.asarray(a) - b, one.params, start.params)
-    difference = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), one.params, four.params)
-    assert norm(difference) < 0.01 * norm(update)
-    assert_close(one.batch_stats, four.batch_stats, 1e-4)
-    assert Totals.fetch(one.sums).hits == Totals.fetch(four.sums).hits
-    assert Totals.fetch(one.sums).loss == pytest.approx(Totals.fetch(four.sums).loss, rel=1e-5)
-
-
-def test_each_device_normalises_by_itself_and_statistics_are_averaged(recipe):
-    batch = make_batch(8)
-    cfg = parse(recipe)
-    model = steps.make_model(cfg.model, 4)
-    state = steps.init_state(model, optax.sgd(0.1), 32, "he_normal", 0)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    forward = jax.jit(lambda v, x, m: model.apply(v, steps.prepare(x, m), train=True, mutable=["batch_stats"])[1]["batch_stats"])
-    parts = [forward(variables, batch.images[2 * d : 2 * d + 2], batch.mirror[2 * d : 2 * d + 2]) for d in range(4)]
-    averaged = jax.tree.map(lambda *stats: sum(map(np.asarray, stats)) / 4, *parts)
-    _, four = run_steps(recipe, 4, [batch], sync_bn=False)
-    assert_close(four.batch_stats, averaged, 1e-5)
-
-
 def test_replicas_stay_identical_and_donated_buffers_are_gone(recipe):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # "Some donated buffers were not usable"
-        first, state = run_steps(recipe, 4, [make_batch(8)] * 20, sync_bn=False)
+    first, state = run_steps(recipe, 4, [make_batch(8)] * 20)
     assert Totals.fetch(state.sums).count == 160
     assert Totals.fetch(state.sums).means()["loss"] < 0.8 * np.log(4)  # a batch seen so often is learnt
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         assert len(copies) == 4
         assert all(np.array_equal(copies[0], other) for other in copies[1:]), jax.tree_util.keystr(path)
-    donated = jax.tree_util.tree_leaves_with_path(dataclasses.replace(first, sums=None))
-    kept = [jax.tree_util.keystr(path) for path, leaf in donated if not leaf.is_deleted()]
-    assert kept == []
+    steps.check_donated(first)
 
 
 def test_gammas_that_are_held_at_1_stay_there(recipe):
     recipe.optimizer.weight_decay = 0.1
-    first, state = run_steps(recipe, 4, [make_batch(8)], sync_bn=False)
+    first, state = run_steps(recipe, 4, [make_batch(8)])
     del first
     for layer, params in state.params.items():
         if "gamma" in params:
             assert (np.asarray(params["gamma"]) == 1).all(), layer
     assert not (np.asarray(state.params["fc1"]["bias"]) == 0).all()
+
+
+def test_the_recipe_chooses_whose_statistics_normalise(recipe):
+    assert steps.make_model(parse(recipe).model, 4).bn_axis_name is None
+    recipe.model.sync_bn = True
+    assert steps.make_model(parse(recipe).model, 4).bn_axis_name == steps.AXIS
 
 
 def test_the_device_mirrors_the_flagged_pictures_and_subtracts_the_mean():

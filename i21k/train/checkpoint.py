@@ -32,6 +32,14 @@ class FormatError(ValueError):
     """A checkpoint that another version of i21k has written."""
 
 
+class NotFiniteError(ValueError):
+    """A state with infinities or NaN; `path` is the first array that has any."""
+
+    def __init__(self, path: str, step: int) -> None:
+        super().__init__(f"{path} is not finite at step {step}; it is not saved, and earlier checkpoints stay")
+        self.path = path
+
+
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """What a restore gives: the arrays as a nested dict of NumPy arrays, and what stands beside them."""
@@ -100,13 +108,13 @@ class Checkpoints:
             meta: JSON; `epoch_done` (bool) says whether this is a finished epoch's.
 
         Raises:
-            ValueError: if an array is not finite: such a state is never saved.
+            NotFiniteError: if an array is not finite: such a state is never saved.
             OSError: if the disk is full, or the save did not happen.
         """
         arrays = _flatten(jax.device_get(tree))
         for path, array in arrays.items():
             if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-                raise ValueError(f"{path} is not finite at step {step}; it is not saved, and earlier checkpoints stay")
+                raise NotFiniteError(path, step)
         self._put_aside(step)
         self.check_room(sum(array.nbytes for array in arrays.values()))
         meta = {"format": FORMAT, "step": step, **meta, "digests": {path: _digest(array) for path, array in arrays.items()}}

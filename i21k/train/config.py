@@ -83,7 +83,9 @@ class Config:
     seed: int
     epochs: int
     batch_size: int  # global
+    accumulate_steps: int  # micro-batches a device, one after the other, that make one update; 1: the whole part at once
     devices: int  # of all processes together, the first ones of each, equally many; 0: all
+    reduce_dtype: Literal["float32", "bfloat16"]  # in which gradients travel between the devices
     image_size: int  # px, square
     data: DataConfig
     model: ModelConfig
@@ -99,6 +101,7 @@ class Config:
             ("seed", self.seed, 0),
             ("epochs", self.epochs, 1),
             ("batch_size", self.batch_size, 1),
+            ("accumulate_steps", self.accumulate_steps, 1),
             ("devices", self.devices, 0),
             ("data.synthetic_per_class", data.synthetic_per_class, 0),
             ("data.threads", data.threads, 0),

@@ -21,7 +21,7 @@ def find_devices(cfg: Config) -> list[jax.Device]:
 
     Raises:
         ValueError: if there are fewer, saying how to run on fewer and why JAX fell back to the CPU if it did; if processes have not
-            equally many; or if the batch sizes do not divide by their number.
+            equally many; or if the batch sizes do not divide by their number (for training, times that of micro-batches).
     """
     num_processes = jax.process_count()
     of_process = [jax.local_devices(process_index=p) for p in range(num_processes)]
@@ -41,9 +41,10 @@ def find_devices(cfg: Config) -> list[jax.Device]:
         if there[0].platform == "cpu":
             ways += f", or let {wanted} CPU devices stand in: JAX_NUM_CPU_DEVICES={wanted} python launch.py ..."
         raise ValueError(f"config.devices is {wanted}; this machine has {names}{why}; {ways}")
-    if cfg.batch_size % wanted:
-        up = -(-cfg.batch_size // wanted) * wanted
-        raise ValueError(f"batch_size {cfg.batch_size} is not divisible by {wanted} devices; try --config.batch_size={up}")
+    if cfg.batch_size % (num_parts := wanted * cfg.accumulate_steps):
+        up = -(-cfg.batch_size // num_parts) * num_parts
+        parts = f"{wanted} devices" + (f" x {cfg.accumulate_steps} accumulate_steps" if cfg.accumulate_steps > 1 else "")
+        raise ValueError(f"batch_size {cfg.batch_size} is not divisible by {parts}; try --config.batch_size={up}")
     return [device for devices in of_process for device in devices[: wanted // num_processes]]
 
 
@@ -78,8 +79,9 @@ def say_run(
         f" ({size / 2**20:,.0f} MiB) | {f'{val.num_records:,} val images' if val else 'no val split: evaluation is skipped'}"
     )
     per_epoch = train.num_records / cfg.batch_size
+    device_batch = f"{cfg.batch_size // len(devices) // cfg.accumulate_steps}" + f" x {cfg.accumulate_steps}" * (cfg.accumulate_steps > 1)
     say(
-        f"{cfg.epochs} epochs of {per_epoch:,.1f} steps | batch {cfg.batch_size} = {len(devices)} x {cfg.batch_size // len(devices)}"
+        f"{cfg.epochs} epochs of {per_epoch:,.1f} steps | batch {cfg.batch_size} = {len(devices)} x {device_batch}"
         f" | {cfg.image_size} px, crop {cfg.data.crop}"
     )
 

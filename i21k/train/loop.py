@@ -5,24 +5,28 @@ comes back to the checkpoint and does what is missing, so that every epoch has o
 
 Of several processes each does all of this with its part of every batch; they hold the same state, so that the first alone writes it. Where
 they have to decide something, such as whether to stop, they ask each other (`i21k.train.processes`).
+
+Between host and devices nothing travels by accident: while a run lasts only what is sent or fetched by name, and while it trains only in
+the places marked `steps.transfers("allow")` and in the thread that sends batches.
 """
 
 import contextlib
 import dataclasses
+import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 import optax
 from flax import serialization
 from ml_collections import ConfigDict
 
 from i21k.data import loader, order, shards
 from i21k.train import facts, feed, interruption, processes, steps, workdir
-from i21k.train.checkpoint import Checkpoint, Checkpoints
+from i21k.train.checkpoint import Checkpoint, Checkpoints, NotFiniteError
 from i21k.train.config import Config, parse
 from i21k.train.evaluation import evaluate, evaluate_by_id
 from i21k.train.metrics import Sums, Totals
@@ -85,8 +89,7 @@ def run(config: ConfigDict, directory: str | Path) -> Path:
         if processes.Agreement(interrupted)():  # while pictures were drawn
             _leave(interrupted)
         facts.say_run(processes.say, cfg, directory, devices, train_split, val_split)
-        with warnings.catch_warnings(), _open_run(cfg, directory, devices, train_split, val_split, interrupted) as this:
-            warnings.filterwarnings("error", message="Some donated buffers were not usable")
+        with _open_run(cfg, directory, devices, train_split, val_split, interrupted) as this, steps.transfers("disallow"):
             _run_epochs(this)
     return directory
 
@@ -101,7 +104,8 @@ def _run_epochs(run: Run) -> None:
         if run.report.row_of(run.step) is None:
             _finish_epoch(run, epoch)
         # The next epoch's sums start at zero, but not before the row that needs the old ones is written.
-        run.state = run.state.replace(sums=steps.put_state(Sums.zero(), run.devices))
+        with steps.transfers("allow"):
+            run.state = run.state.replace(sums=steps.put_state(Sums.zero(), run.devices))
         run.clock = Clock()
     trained_s = sum(float(row["train_s"]) for row in run.report.rows)
     run.report.say(f"done: {run.cfg.epochs} epochs, {duration(trained_s)} of training | {facts.peak_memory(run.devices)}")
@@ -113,6 +117,7 @@ def _train_epoch(run: Run, epoch: int) -> None:
     with (
         loader.batches(run.train_split, feed.train_options(run.cfg), run.step, last, run.report.complain) as batches,
         feed.Feeder(batches, run.devices) as feeder,
+        steps.transfers("disallow_explicit"),
     ):
         if run.compiled:
             run.clock.start()
@@ -122,10 +127,12 @@ def _train_epoch(run: Run, epoch: int) -> None:
             for clock in (run.clock, window):
                 clock.lap(run.cfg.batch_size, wait_s)
             if run.step % run.cfg.log.every_steps == 0 or run.step == last:
-                since, window = _log_step(run, epoch, since, window)
+                with steps.transfers("allow"):
+                    since, window = _log_step(run, epoch, since, window)
             if stop():
-                _check_finite(run, Totals.fetch(run.state.sums))
-                _save(run, epoch)
+                with steps.transfers("allow"):
+                    _check_finite(run, Totals.fetch(run.state.sums))
+                    _save(run, epoch)
                 _leave(run.interruption)
 
 
@@ -137,9 +144,12 @@ def _one_step(run: Run, feeder: feed.Feeder) -> float:
     wait_s = time.perf_counter() - started
     if not run.compiled:
         facts.say_first_batch(run.report.say, batch)
-    run.state = run.train_step(run.state, on_devices)
+    donated = run.state
+    with jax.no_tracing(run.compiled):  # all batches have one shape: a second compilation is a mistake, and an error
+        run.state = run.train_step(donated, on_devices)
     run.step += 1
     if not run.compiled:
+        steps.check_donated(donated)
         jax.block_until_ready(run.state.step)
         run.compiled = True  # and the clocks, which were not running yet, start with their next lap
         run.report.say(f"first step {time.perf_counter() - started:.1f} s | {facts.peak_memory(run.devices)}")
@@ -157,7 +167,7 @@ def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Total
     for clock in (run.clock, window):
         clock.settle()  # the fetch has waited for the last step
     _check_finite(run, now)
-    means, lr = (now - since).means(), float(run.schedule(run.step - 1))
+    means, lr = (now - since).means(), _learning_rate(run)
     num_laps = max(window.steps, 1)
     line = step_line(
         epoch=epoch,
@@ -178,7 +188,7 @@ def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Total
 def _finish_epoch(run: Run, epoch: int) -> None:
     """Evaluate and write the epoch's row."""
     means = Totals.fetch(run.state.sums).means()
-    row = {"epoch": epoch + 1, "step": run.step, "lr": float(run.schedule(run.step - 1))}
+    row = {"epoch": epoch + 1, "step": run.step, "lr": _learning_rate(run)}
     row |= {"train_loss": means["loss"], "train_top1": means["top1"], "train_top5": means["top5"]}
     line = f"epoch {epoch + 1}/{run.cfg.epochs} done | train loss {means['loss']:.3f} top1 {means['top1']:.1%}"
     if run.val_split is not None or run.second_split is not None:
@@ -217,18 +227,39 @@ def _save(run: Run, epoch: int) -> None:
     start = time.perf_counter()
     tree = serialization.to_state_dict(run.state)
     meta = {"epoch_done": run.step == run.epoch_end(epoch), "clock": run.clock.state(), **run.meta}
-    run.checkpoints.save(run.step, tree, meta)
+    try:
+        run.checkpoints.save(run.step, tree, meta)
+    except NotFiniteError as error:
+        _stop_diverged(run, f"{error.path} is not finite")
     run.report.say(f"checkpoint of step {run.step:,} saved in {time.perf_counter() - start:.1f} s")
 
 
 def _check_finite(run: Run, totals: Totals) -> None:
-    if totals.loss - totals.loss != 0:  # infinite or NaN
-        steps_saved, lr = run.checkpoints.steps(), float(run.schedule(run.step - 1))
-        last = f"step {steps_saved[-1]:,}" if steps_saved else "none"
-        raise ValueError(
-            f"the loss is {totals.loss} at step {run.step:,}, learning rate {lr:g}; the last good checkpoint is {last};"
-            " try a lower --config.optimizer.learning_rate or more warmup_epochs in another --workdir"
-        )
+    """Stop at a loss that is not finite, or at moving statistics that are not: an infinite variance makes zeros of a layer and no NaN.
+
+    The rest of the state shows in the next loss, and is looked at before it is saved.
+    """
+    if not math.isfinite(totals.loss):
+        _stop_diverged(run, f"the loss is {totals.loss}")
+    for layer, statistics in jax.device_get(run.state.batch_stats).items():
+        for name, values in statistics.items():
+            if not np.isfinite(values).all():
+                _stop_diverged(run, f"{name} of {layer} is not finite")
+
+
+def _stop_diverged(run: Run, what: str) -> NoReturn:
+    steps_saved = run.checkpoints.steps()
+    last = f"step {steps_saved[-1]:,}" if steps_saved else "none"
+    raise ValueError(
+        f"{what} at step {run.step:,}, learning rate {_learning_rate(run):g}; the last good checkpoint is {last};"
+        " try a lower --config.optimizer.learning_rate or more warmup_epochs in another --workdir"
+    )
+
+
+def _learning_rate(run: Run) -> float:
+    """Return the learning rate of the last step."""
+    with steps.transfers("allow"):
+        return float(run.schedule(run.step - 1))
 
 
 @contextlib.contextmanager
@@ -261,6 +292,9 @@ def _open_run(
             processes.say(
                 f"trained on {before['count']} x {before['kind']} before, {now['count']} x {now['kind']} now: not bit for bit the same run"
             )
+        for key in ("accumulate_steps", "reduce_dtype"):
+            if (was := restored.meta["config"].get(key, getattr(cfg, key))) != getattr(cfg, key):
+                processes.say(f"config.{key} was {was!r} before, is {getattr(cfg, key)!r} now: not bit for bit the same run")
     if processes.index() == 0:
         checkpoints.check_room(sum(x.nbytes for x in jax.tree.leaves(state)))  # now, not after the first epoch
         workdir.write_config(directory, cfg)
@@ -274,7 +308,7 @@ def _open_run(
             train_split=train_split,
             val_split=val_split,
             second_split=second_split,
-            train_step=steps.make_train_step(model, optimizer, devices),
+            train_step=steps.make_train_step(model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype),
             eval_step=steps.make_eval_step(model, devices),
             answer_step=steps.make_answer_step(model, devices),
             statistics_step=steps.make_statistics_step(model, devices),

@@ -1,9 +1,10 @@
 """The training and the evaluation step, their state and its place on the devices: the only pmap, axis name and collectives."""
 
+import contextlib
 import functools
 import zlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,23 @@ def put_batch(batch: Batch, devices: Sequence[jax.Device]) -> DeviceBatch:
     return DeviceBatch(*(jax.device_put(part, sharding) for part in parts))
 
 
+@contextlib.contextmanager
+def transfers(level: Literal["allow", "disallow", "disallow_explicit"]) -> Iterator[None]:
+    """Allow or refuse transfers between host and devices, in this thread: "disallow" those that nobody asked for by name.
+
+    Where the CPU is the device JAX sees those to the device alone; the ones back copy nothing.
+    """
+    with jax.transfer_guard_host_to_device(level), jax.transfer_guard_device_to_host(level):
+        yield
+
+
+def check_donated(state: TrainState) -> None:
+    """Assert that a step has taken the buffers of the state it was given: JAX's warning does not come under `pmap`."""
+    kept = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(state) if not leaf.is_deleted()]
+    if kept:
+        raise AssertionError(f"{len(kept)} buffers of the state were donated in vain, such as {kept[0]}: the new ones stand beside them")
+
+
 @functools.cache
 def _mesh_of(devices: tuple[jax.Device, ...]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
@@ -118,10 +136,22 @@ def connect(devices: Sequence[jax.Device]) -> None:
 
 
 def make_train_step(
-    model: InceptionBN, optimizer: optax.GradientTransformation, devices: Sequence[jax.Device]
+    model: InceptionBN,
+    optimizer: optax.GradientTransformation,
+    devices: Sequence[jax.Device],
+    accumulate_steps: int = 1,
+    reduce_dtype: str = "float32",
 ) -> Callable[[TrainState, DeviceBatch], TrainState]:
-    """Compile, at its first call, a step that updates the state in place (its buffers are donated)."""
-    step = functools.partial(train_step, model=model, optimizer=optimizer)
+    """Compile, at its first call, a step that updates the state in place (its buffers are donated).
+
+    Args:
+        model: the network.
+        optimizer: makes updates of gradients.
+        devices: to run on.
+        accumulate_steps: micro-batches into which each device divides its part of a batch.
+        reduce_dtype: in which gradients travel between the devices.
+    """
+    step = functools.partial(train_step, model=model, optimizer=optimizer, accumulate_steps=accumulate_steps, reduce_dtype=reduce_dtype)
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=(0,))
 
 
@@ -174,31 +204,76 @@ def make_statistics_step(model: InceptionBN, devices: Sequence[jax.Device]) -> C
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
 
 
-def train_step(state: TrainState, batch: DeviceBatch, *, model: InceptionBN, optimizer: optax.GradientTransformation) -> TrainState:
-    """Do one step on one device's part of the batch.
+def train_step(
+    state: TrainState,
+    batch: DeviceBatch,
+    *,
+    model: InceptionBN,
+    optimizer: optax.GradientTransformation,
+    accumulate_steps: int = 1,
+    reduce_dtype: str = "float32",
+) -> TrainState:
+    """Do one update with one device's part of the batch.
 
     Gradients are averaged over the devices, moving statistics too: since those are linear in the batch statistics, the average at every
     step is what MXNet got by averaging them at the end of an epoch. BatchNorm itself normalises on each device alone, unless the model
     names the axis.
+
+    With `accumulate_steps` the part is divided into so many micro-batches of neighbours, done one after the other in the memory of one.
+    Each is normalised by itself and moves the statistics; gradients are added up in float32 and sent once.
     """
-    images = prepare(batch.images, batch.mirror)
+    # Marked as each device's own, or else autodiff would sum the gradients by itself where JAX checks what devices share (`shard_map`).
+    params, batch_stats = lax.pcast((state.params, state.batch_stats), AXIS, to="varying")
 
-    def loss_of(params: Any) -> tuple[Float[Array, ""], tuple[Any, Sums]]:
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)  # float32, as the logits
-        return jnp.mean(losses), (updated["batch_stats"], Sums.of(losses, logits, batch.labels, batch.weights))
+    def micro_step(batch_stats: Any, part: DeviceBatch) -> tuple[Any, tuple[Any, Sums]]:
+        images = prepare(part.images, part.mirror)
 
-    gradients, (batch_stats, sums) = jax.grad(loss_of, has_aux=True)(state.params)
-    gradients = jax.tree.map(lambda g: g / lax.axis_size(AXIS), lax.psum(gradients, AXIS))
+        def loss_of(params: Any) -> tuple[Float[Array, ""], tuple[Any, Sums]]:
+            logits, updated = model.apply({"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"])
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, part.labels)  # float32, as the logits
+            return jnp.mean(losses), (updated["batch_stats"], Sums.of(losses, logits, part.labels, part.weights))
+
+        gradients, (updated_stats, sums) = jax.grad(loss_of, has_aux=True)(params)
+        return updated_stats, (gradients, sums)
+
+    def add_micro_step(done: tuple[Any, tuple[Any, Sums]], part: DeviceBatch) -> tuple[tuple[Any, tuple[Any, Sums]], None]:
+        batch_stats, added = done
+        batch_stats, more = micro_step(batch_stats, part)
+        return (batch_stats, jax.tree.map(jnp.add, added, more)), None
+
+    if accumulate_steps == 1:
+        batch_stats, (gradients, sums) = micro_step(batch_stats, batch)
+    else:
+        parts = jax.tree.map(lambda x: jnp.reshape(x, (accumulate_steps, -1, *x.shape[1:])), batch)
+        nothing = lax.pcast((jax.tree.map(jnp.zeros_like, state.params), Sums.zero()), AXIS, to="varying")
+        (batch_stats, (gradients, sums)), _ = lax.scan(add_micro_step, (batch_stats, nothing), parts)
+    gradients, batch_stats, sums = _reduce(gradients, batch_stats, sums, reduce_dtype)
+    gradients = jax.tree.map(lambda g: g / (lax.axis_size(AXIS) * accumulate_steps), gradients)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     return TrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
-        batch_stats=lax.pmean(batch_stats, AXIS),
+        batch_stats=jax.tree.map(lambda x: x / lax.axis_size(AXIS), batch_stats),
         opt_state=opt_state,
-        sums=state.sums.add(lax.psum(sums, AXIS)),
+        sums=state.sums.add(sums),
     )
+
+
+def _reduce(gradients: Any, batch_stats: Any, sums: Sums, dtype: str) -> tuple[Any, Any, Sums]:
+    """Sum over the devices; gradients travel as `dtype` and come back as float32.
+
+    XLA has one all-reduce on its way at a time. Left alone it sent the 16 bytes of hits and count behind the whole backward pass, and
+    gradients after it (`benchmarks/results/2026-11-22-memory.md`). So all else waits for the kernel of the head: it is known first, and
+    is two thirds of all.
+    """
+    gradients = jax.tree.map(lambda g: g.astype(dtype), gradients)
+    kernel = lax.psum(gradients["fc1"]["kernel"], AXIS)
+    others: Any = ({**gradients, "fc1": {"bias": gradients["fc1"]["bias"]}}, batch_stats, sums)
+    if lax.axis_size(AXIS) > 1:
+        others, _ = lax.optimization_barrier((others, kernel))
+    gradients, batch_stats, sums = lax.psum(others, AXIS)
+    gradients = {**gradients, "fc1": {"bias": gradients["fc1"]["bias"], "kernel": kernel}}
+    return jax.tree.map(lambda g: g.astype(jnp.float32), gradients), batch_stats, sums
 
 
 def eval_step(variables: Any, batch: DeviceBatch, *, model: InceptionBN, columns: Bool[np.ndarray, " K"] | None = None) -> Sums:

@@ -23,7 +23,9 @@ from i21k.train.config import Config
 
 # What may differ when a run goes on: speed, memory, place, what is kept and how it is evaluated, but not the training.
 CHANGEABLE = {
+    "accumulate_steps",  # as devices: what BatchNorm normalises together
     "devices",
+    "reduce_dtype",
     "data.directory",  # the same pictures elsewhere; their fingerprint is compared
     "data.val_split",
     "data.on_bad_record",  # changes what stands in for a bad record, which stopped the run before
