@@ -2,17 +2,20 @@
 
     python benchmarks/train_step.py --batch 32 [--mxnet-python mx/bin/python] [--torch-python pt/bin/python]
     python benchmarks/train_step.py --batch 256 --dtype bfloat16 --torch-python pt/bin/python       # on a GPU
+    python benchmarks/train_step.py --config configs/quickstart.py --classes 25 --compile-only      # a recipe's own step, compiled
 
 One device, the full network, 21,841 classes, pictures of 224 px that lie in the device's memory. What is timed runs round by round in turn,
 so that a busy machine slows all of it; medians. Prints one JSON line. `compile_s` is tracing and compiling without any cache, `peak_mib`
-the peak of the device's memory, or of the whole process where the device does not say (CPU). Peers: `peers/train_peers.py`; MXNet
-takes the threads it chooses (one) unless the environment has OMP_NUM_THREADS.
+the peak of the device's memory, or of the whole process where the device does not say (CPU). Peers: `peers/train_peers.py`; `mxnet`
+takes the threads it chooses (one), `mxnet_all_cores` has OMP_NUM_THREADS set to the number of cores.
 """
 
 import argparse
 import json
 import os
 import resource
+import runpy
+import signal
 import statistics
 import subprocess
 import sys
@@ -29,6 +32,7 @@ backend.prepare(cache=False)
 import jax  # noqa: E402
 import jaxlib  # noqa: E402
 import numpy as np  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
 
 from i21k.data.loader import Batch  # noqa: E402
 from i21k.model.inception_bn import REVISIONS, InceptionBN  # noqa: E402
@@ -45,21 +49,30 @@ NUM_CLASSES = 21841
 WARM_UP_ROUNDS = 2
 
 
-def own_step(args: argparse.Namespace) -> tuple[InceptionBN, Callable[[], float], float]:
+def recipe_of(args: argparse.Namespace) -> ConfigDict:
+    """Return the recipe on one device: a file's as it stands, or the full network with the batch, dtype ... that were asked for."""
+    if args.config:
+        recipe = runpy.run_path(args.config)["get_config"]()
+    else:
+        recipe = i21k_inception.get_config()
+        recipe.batch_size = args.batch
+        recipe.model.dtype, recipe.model.remat, recipe.model.revision = args.dtype, args.remat, args.revision
+    recipe.devices = 1
+    return recipe
+
+
+def own_step(recipe: ConfigDict, num_classes: int) -> tuple[InceptionBN, Callable[[], float], float]:
     """Compile the step; return the network, a function that does a step and gives its seconds, and the seconds compiling took."""
-    recipe = i21k_inception.get_config()
-    recipe.batch_size, recipe.devices = args.batch, 1
-    recipe.model.dtype, recipe.model.remat, recipe.model.revision = args.dtype, args.remat, args.revision
     cfg = parse(recipe)
-    model = steps.make_model(cfg.model, NUM_CLASSES)
+    model = steps.make_model(cfg.model, num_classes)
     schedule = make_schedule(cfg.optimizer, 1e4, 10**5)
-    optimizer = make_optimizer(cfg.optimizer, schedule, fixed_gamma=REVISIONS[args.revision].fixed_gamma)
+    optimizer = make_optimizer(cfg.optimizer, schedule, fixed_gamma=REVISIONS[cfg.model.revision].fixed_gamma)
     devices = jax.local_devices()[:1]
     state = steps.put_state(steps.init_state(model, optimizer, cfg.image_size, "he_normal", 0), devices)
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (args.batch, cfg.image_size, cfg.image_size, 3), np.uint8)
-    labels = rng.integers(0, NUM_CLASSES, args.batch, np.int32)
-    batch = steps.put_batch(Batch(images, labels, rng.random(args.batch) < 0.5, np.ones(args.batch, np.float32)), devices)
+    images = rng.integers(0, 256, (cfg.batch_size, cfg.image_size, cfg.image_size, 3), np.uint8)
+    labels = rng.integers(0, num_classes, cfg.batch_size, np.int32)
+    batch = steps.put_batch(Batch(images, labels, rng.random(cfg.batch_size) < 0.5, np.ones(cfg.batch_size, np.float32)), devices)
     start = time.perf_counter()
     pmapped: Any = steps.make_train_step(model, optimizer, devices)
     step = pmapped.lower(state, batch).compile()
@@ -74,28 +87,39 @@ def own_step(args: argparse.Namespace) -> tuple[InceptionBN, Callable[[], float]
     return model, once, compile_s
 
 
-class Peer:
-    """Another framework's step in its own environment."""
+def compile_seconds(recipe: ConfigDict, num_classes: int) -> dict[str, float]:
+    """Trace and compile the step without and then from a persistent cache."""
+    with tempfile.TemporaryDirectory() as directory:
+        jax.config.update("jax_compilation_cache_dir", directory)
+        cold = own_step(recipe, num_classes)[2]
+        jax.clear_caches()
+        return {"cold_s": round(cold, 1), "cached_s": round(own_step(recipe, num_classes)[2], 1)}
 
-    def __init__(self, name: str, python: str, symbol: Path, args: argparse.Namespace) -> None:
+
+class Peer:
+    """Another framework's step in its own environment; stopped while it is not its turn, since idle OpenMP threads keep cores busy."""
+
+    def __init__(self, name: str, python: str, symbol: Path, args: argparse.Namespace, changes: dict[str, str]) -> None:
         script = str(Path(__file__).parent / "peers/train_peers.py")
         options = ["--batch", str(args.batch), "--num-classes", str(NUM_CLASSES), "--dtype", args.dtype]
-        self.process = subprocess.Popen(
-            [python, script, name, str(symbol), *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        command = [python, script, name, str(symbol), *options]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | changes)
 
     def once(self) -> float:
         """Have it do a step and return the seconds."""
         assert self.process.stdin and self.process.stdout
+        self.process.send_signal(signal.SIGCONT)
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
             raise SystemExit(f"the peer ended with code {self.process.wait()}; what it said stands above")
+        self.process.send_signal(signal.SIGSTOP)
         return float(answer)
 
     def peak_mib(self) -> float:
         """End it and return its peak memory."""
+        self.process.send_signal(signal.SIGCONT)
         return float(self.process.communicate()[0])
 
 
@@ -108,15 +132,31 @@ def main() -> None:
     cli.add_argument("--revision", choices=tuple(REVISIONS), default="released")
     cli.add_argument("--mxnet-python", help="interpreter that has MXNet 1.9.1")
     cli.add_argument("--torch-python", help="interpreter that has PyTorch")
+    cli.add_argument("--config", help="with --compile-only: a recipe to take as it stands")
+    cli.add_argument("--classes", type=int, default=NUM_CLASSES, help="with --compile-only")
+    cli.add_argument("--compile-only", action="store_true", help="compile twice, the second time from a persistent cache, and run nothing")
     args = cli.parse_args()
+    if args.config and not args.compile_only:
+        cli.error("--config needs --compile-only: what is timed beside others is the full network")
     load_before = round(os.getloadavg()[0], 1)
-    pythons = {"mxnet": args.mxnet_python, "torch": args.torch_python}
+    if args.compile_only:
+        line = compile_seconds(recipe_of(args), args.classes) | {"config": args.config, "classes": args.classes, "load_before": load_before}
+        print(json.dumps(line | {"jax": jax.__version__, "jaxlib": jaxlib.__version__}))
+        return
 
-    model, once, compile_s = own_step(args)
+    model, once, compile_s = own_step(recipe_of(args), NUM_CLASSES)
     with tempfile.TemporaryDirectory() as directory:
         symbol = Path(directory) / "symbol.json"
         write_symbol(symbol, model)
-        peers = {name: Peer(name, python, symbol, args) for name, python in pythons.items() if python}
+        peers = {
+            name: Peer(framework, python, symbol, args, changes)
+            for framework, python, name, changes in (
+                ("mxnet", args.mxnet_python, "mxnet", {}),
+                ("mxnet", args.mxnet_python, "mxnet_all_cores", {"OMP_NUM_THREADS": str(os.cpu_count())}),
+                ("torch", args.torch_python, "torch", {}),
+            )
+            if python
+        }
         timers = {"i21k": once} | {name: peer.once for name, peer in peers.items()}
         seconds: dict[str, list[float]] = {name: [] for name in timers}
         for number in range(args.rounds + WARM_UP_ROUNDS):
@@ -141,7 +181,12 @@ def main() -> None:
         "size_px": 224,
         "classes": NUM_CLASSES,
     }
-    line |= {"rounds": args.rounds, "device": device.device_kind, "jax": jax.__version__, "jaxlib": jaxlib.__version__}
+    line |= {
+        "rounds": args.rounds,
+        "device": device.device_kind,
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+    }
     print(json.dumps(line | {"load_before": load_before}))  # other programs' share of the machine: runnable threads, mean of a minute
 
 

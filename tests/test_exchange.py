@@ -85,6 +85,6 @@ def test_nothing_is_overwritten_and_nothing_is_left_after_an_error(release, reci
 def test_the_summary_of_a_recipe(capsys):
     assert run("summary", "--config", ROOT / "configs" / "tiny_imagenet.py", "--num-classes", 200) == 0
     out = capsys.readouterr().out
-    assert "conv_3a_double_3x3_0" in out and "2,680,024 parameters | 0.08 GFLOPs forward | 1,220,896 bytes of activations" in out
+    assert "conv_3a_double_3x3_0" in out and "2,680,024 parameters | 0.07 GFLOPs forward | 1,220,896 bytes of activations" in out
     assert run("summary", "--config", "configs/gone.py") == 2
     assert "there is no config configs/gone.py" in capsys.readouterr().err

@@ -9,7 +9,8 @@ import pytest
 from jax import lax
 
 from i21k.model import winograd
-from i21k.model.inception_bn import MEAN, REVISIONS, BatchNorm, InceptionBN, check_size
+from i21k.model.batch_norm import BatchNorm
+from i21k.model.inception_bn import MEAN, REVISIONS, InceptionBN, check_size
 from i21k.model.inference import fold, folded
 from i21k.model.mxnet import variables_from_mxnet
 from i21k.model.mxnet_symbol import parameter_shapes
@@ -112,14 +113,42 @@ def test_batch_norm_moves_its_averages_by_the_revision(revision, old, new):
     settings = REVISIONS[revision]
     x = np.random.default_rng(0).normal(3, 2, (4, 5, 5, 2)).astype(np.float32)
     layer = BatchNorm(settings.epsilon, settings.momentum, settings.fixed_gamma)
-    variables = layer.init(jax.random.key(0), x, True)
+    bias = np.array([5, -7], np.float32)
+    variables = layer.init(jax.random.key(0), x, bias, True)
     variables["params"]["gamma"] = jnp.array([2.0, 3.0])
-    y, updated = layer.apply(variables, x, True, mutable=["batch_stats"])
+    y, updated = layer.apply(variables, x, bias, True, mutable=["batch_stats"])
     mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
-    np.testing.assert_allclose(updated["batch_stats"]["moving_mean"], new * mean, rtol=1e-5)
+    np.testing.assert_allclose(updated["batch_stats"]["moving_mean"], new * (mean + bias), rtol=1e-5)
     np.testing.assert_allclose(updated["batch_stats"]["moving_var"], old + new * variance, rtol=1e-5)
     gamma = 1 if settings.fixed_gamma else np.array([2, 3])
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + settings.epsilon) * gamma, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_the_gradient_of_batch_norm_is_the_derived_one(revision):
+    settings = REVISIONS[revision]
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(3, 2, (4, 5, 5, 2)).astype(np.float32), rng.normal(0, 1, (4, 5, 5, 2)).astype(np.float32)
+    layer = BatchNorm(settings.epsilon, settings.momentum, settings.fixed_gamma)
+    params = {"gamma": jnp.array([2.0, 3.0]), "beta": jnp.array([0.5, -1.0])}
+    stats = layer.init(jax.random.key(0), x, jnp.zeros(2), True)["batch_stats"]
+
+    def ours(params, x, bias):
+        y, _ = layer.apply({"params": params, "batch_stats": stats}, x, bias, True, mutable=["batch_stats"])
+        return jnp.sum(weights * jnp.sin(y))
+
+    def plain(params, x, bias):
+        x = x + bias
+        mean = jnp.mean(x, (0, 1, 2))
+        scale = jax.lax.rsqrt(jnp.mean((x - mean) ** 2, (0, 1, 2)) + settings.epsilon)
+        y = (x - mean) * scale * (1 if settings.fixed_gamma else params["gamma"]) + params["beta"]
+        return jnp.sum(weights * jnp.sin(y))
+
+    arguments = params, jnp.asarray(x), jnp.array([5.0, -7.0])
+    got, want = (jax.grad(f, argnums=(0, 1, 2))(*arguments) for f in (ours, plain))
+    for ours_one, plain_one in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(ours_one, plain_one, rtol=1e-3, atol=1e-4)
+    assert not got[2].any()
 
 
 @pytest.mark.parametrize("revision", REVISIONS)

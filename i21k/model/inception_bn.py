@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from i21k.model import winograd
+from i21k.model.batch_norm import BatchNorm
 from i21k.model.pools import average_pool, max_pool
 
 Remat = Literal["none", "conv", "block"]
@@ -101,43 +102,27 @@ REVISIONS = {
 }
 
 
-class BatchNorm(nn.Module):
-    """Normalise over batch and space with float32 statistics: (x - mean) / sqrt(variance + epsilon) * gamma + beta.
+class Convolution(nn.Module):
+    """Convolution without its bias, which it keeps and returns beside the result: BatchNorm has a cheaper use for it."""
 
-    The variance is the biased one, computed around the mean in two passes (E[x^2] - E[x]^2 loses the digits that parity needs).
-    The moving variance starts at 1; MXNet started it at 0, which only shows in a network that was never trained.
-    """
-
-    epsilon: float
-    momentum: float
-    fixed_gamma: bool
-    axis_name: str | None = None  # statistics over all devices of this axis; None: each device by itself
-    dtype: Any = jnp.float32
+    filters: int
+    side: int  # of the kernel
+    stride: int
+    dtype: Any
+    kernel_init: Callable[..., Array]
+    by_winograd: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
-        channels = (x.shape[-1],)
-        gamma = self.param("gamma", nn.initializers.ones, channels, jnp.float32)
-        beta = self.param("beta", nn.initializers.zeros, channels, jnp.float32)
-        moving_mean = self.variable("batch_stats", "moving_mean", jnp.zeros, channels, jnp.float32)
-        moving_var = self.variable("batch_stats", "moving_var", jnp.ones, channels, jnp.float32)
-        x = x.astype(jnp.float32)
-        if train:
-            mean = self._mean(x)
-            variance = self._mean(jnp.square(x - mean))
-            if not self.is_initializing():
-                moving_mean.value = self.momentum * moving_mean.value + (1 - self.momentum) * mean
-                moving_var.value = self.momentum * moving_var.value + (1 - self.momentum) * variance
-        else:
-            mean, variance = moving_mean.value, moving_var.value
-        scale = lax.rsqrt(variance + self.epsilon)
-        if not self.fixed_gamma:
-            scale = scale * gamma
-        return ((x - mean) * scale + beta).astype(self.dtype)
-
-    def _mean(self, x: Float[Array, "b h w c"]) -> Float[Array, " c"]:
-        mean = jnp.mean(x, axis=(0, 1, 2))
-        return mean if self.axis_name is None else lax.pmean(mean, self.axis_name)
+    def __call__(self, x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b p q k"], Float[Array, " k"]]:
+        kernel = self.param("kernel", self.kernel_init, (self.side, self.side, x.shape[-1], self.filters), jnp.float32).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.filters,), jnp.float32)
+        if self.by_winograd:
+            return winograd.convolve(x, kernel), bias
+        if self.side == 1:  # XLA for CPU is twice as fast at the weight gradient of a matrix product as at a convolution's
+            return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ()))), bias
+        padding = [(self.side // 2, self.side // 2)] * 2
+        layout = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, (self.stride, self.stride), padding, dimension_numbers=layout), bias
 
 
 class InceptionBN(nn.Module):
@@ -215,27 +200,36 @@ class InceptionBN(nn.Module):
         _, y = loop(self, None, padded.reshape(num_pieces, piece, *x.shape[1:]))
         return y.reshape(num_pieces * piece, *y.shape[2:])[: len(x)]
 
-    def _unit(self, x: Array, filters: int, name: str, train: bool, kernel: int = 1, stride: int = 1, by_winograd: bool = False) -> Array:
+    def _unit(
+        self,
+        x: Array,
+        filters: int,
+        name: str,
+        train: bool,
+        kernel: int = 1,
+        stride: int = 1,
+        by_winograd: bool = False,
+        pool_before_bias: str = "",
+    ) -> Array:
         """Convolution with bias, BatchNorm unless it is folded into the convolution, ReLU; `filters` are those of width 1.
 
         `by_winograd` counts with `for_cpu` in float32 alone; of the 3x3 convolutions only `conv2`, a third of all operations, gains by it.
+        An average pool before a 1x1 convolution is the same after it, as long as the bias comes last; there it has 48 to 128 channels
+        instead of 288 to 608. `pool_before_bias` names it.
         """
         revision = REVISIONS[self.revision]
         by_winograd = by_winograd and self.for_cpu and self.dtype == jnp.float32
-        x = nn.Conv(
-            scaled(filters, self.width),
-            (kernel, kernel),
-            stride,
-            padding=kernel // 2,
-            name=f"conv_{name}",
-            dtype=self.dtype,
-            kernel_init=self.kernel_init,
-            conv_general_dilated=(lambda x, kernel, *_, **__: winograd.convolve(x, kernel)) if by_winograd else None,
-        )(x)
-        if not self.folded:
+        filters = scaled(filters, self.width)
+        convolution = Convolution(filters, kernel, stride, self.dtype, self.kernel_init, by_winograd, name=f"conv_{name}")
+        x, bias = convolution(x)
+        if pool_before_bias:
+            x = self._pool(x, "avg", pool_before_bias, padding=1)
+        if self.folded:
+            x = x + bias.astype(self.dtype)
+        else:
             momentum = revision.momentum if self.bn_momentum is None else self.bn_momentum
             norm = BatchNorm(revision.epsilon, momentum, revision.fixed_gamma, self.bn_axis_name, self.dtype, name=f"bn_{name}")
-            x = norm(x, train)
+            x = norm(x, bias, train)
         x = nn.relu(x)
         self.sow("intermediates", f"relu_{name}", x)
         return x
@@ -264,8 +258,10 @@ def _mixed(self: InceptionBN, x: Array, *, name: str, filters: Mixed, train: boo
     double = self._unit(x, filters.double_reduce, f"{name}_double_3x3_reduce", train)
     double = self._unit(double, filters.double, f"{name}_double_3x3_0", train, kernel=3)
     double = self._unit(double, filters.double, f"{name}_double_3x3_1", train, kernel=3)
-    pool = self._pool(x, filters.pool, f"{filters.pool}_pool_{name}_pool", padding=1)
-    projection = self._unit(pool, filters.projection, f"{name}_proj", train)
+    if filters.pool == "max":
+        projection = self._unit(self._pool(x, "max", f"max_pool_{name}_pool", padding=1), filters.projection, f"{name}_proj", train)
+    else:
+        projection = self._unit(x, filters.projection, f"{name}_proj", train, pool_before_bias=f"avg_pool_{name}_pool")
     return jnp.concatenate([one, three, double, projection], axis=-1)
 
 

@@ -36,7 +36,8 @@ def activation_bytes(model: InceptionBN, image_size: int) -> int:
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
     _, outputs = jax.eval_shape(lambda v, x: model.apply(v, x, capture_intermediates=True, mutable=["intermediates"]), variables, images)
     layers = [leaves["__call__"] for leaves in outputs["intermediates"].values() if "__call__" in leaves]  # pools and ReLUs are no modules
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(layers))
+    activations = (x for x in jax.tree.leaves(layers) if x.ndim > 1)  # not the biases that convolutions hand on
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in activations)
 
 
 def forward_gflops(model: InceptionBN, image_size: int) -> float:
