@@ -37,8 +37,9 @@ def test_a_record_depends_on_its_place_and_the_seed_alone(order):
     whole = epochs(order).ravel()
     places = np.array([2999, 17, 1003, 17, 500])
     assert order(places) == whole[places].tolist()
-    other = type(order)(**{**vars(order), "seed": 4})
-    assert np.mean(epochs(other).ravel() == whole) < 0.05
+    other = epochs(type(order)(**{**vars(order), "seed": 4}))
+    assert np.mean(other.ravel() == whole) < 0.05
+    assert np.mean(other[0] == whole.reshape(other.shape)[1]) < 0.05  # nor is the next seed the next epoch
 
 
 def test_the_stored_order_ends():
