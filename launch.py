@@ -63,4 +63,5 @@ def fail(error: Exception) -> int:
 
 if __name__ == "__main__":
     backend.prepare()  # before a recipe could import JAX
+    backend.keep_memory()
     app.run(main, flags_parser=parse)

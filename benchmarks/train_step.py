@@ -28,6 +28,7 @@ from typing import Any
 from i21k import backend
 
 backend.prepare(cache=False)
+backend.keep_memory()
 
 import jax  # noqa: E402
 import jaxlib  # noqa: E402

@@ -3,6 +3,8 @@
 `launch.py`, the command line and the tests call `prepare` first.
 """
 
+import contextlib
+import ctypes
 import os
 import sys
 from importlib import metadata
@@ -12,6 +14,7 @@ from pathlib import Path
 # An unknown flag aborts the process, so it is set for the versions that were seen to know it.
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 _CPU_FLAG_VERSIONS = ("0.10.2", "0.11.2")
+_ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1  # of glibc's malloc.h
 
 
 def prepare(*, cache: bool = True) -> None:
@@ -31,3 +34,17 @@ def prepare(*, cache: bool = True) -> None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "i21k" / "xla"))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log: warnings about cached machine features fill the screen
+
+
+def keep_memory() -> None:
+    """Let glibc keep what is freed for what is allocated next, in this process; elsewhere than on glibc do nothing.
+
+    On the CPU JAX allocates the activations of every step anew. Large pieces go back to the system when they are freed, and a step of the
+    full network then begins 600,000 pages: keeping them makes it 1.2 times as fast (`notebooks/LOG.md`). Resident memory stays at its peak.
+    """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return  # the user has chosen
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1)):
+            mallopt(parameter, value)
