@@ -39,6 +39,7 @@ _MEMORY_BYTES = 1700 << 20  # of all processes together, which the sizes below a
 _PROCESS_BYTES = 90 << 20  # allowed for a process with its libraries and a picture, chosen here: three take 169 MiB at the start
 _BEAM_RUN_BYTES = 256 << 20  # each worker gathers one and writes another
 _PROBE_BYTES = 64 << 20  # of the source tell how large the result will be
+_IN_FLIGHT = 8  # batches a worker: enough to go on with while this process sorts and writes a run
 _PLAN_OPTIONS = ("split", "num_shards", "val_per_class", "min_class_size", "duplicates", "keep_val_copies")
 
 
@@ -260,7 +261,8 @@ def _read(
     num_before = sum(run.about.num_read for run in before)
     after = before[-1].about.after if before else START
     source.num_bytes_read = before[-1].about.num_source_bytes if before else 0
-    recoded = workers.ordered_map(_recoding(options), stages.batches(source, after, None, classes, is_given), num_workers)
+    batches = stages.batches(source, after, None, classes, is_given)
+    recoded = workers.ordered_map(_recoding(options), batches, num_workers, in_flight=_IN_FLIGHT)
     spilled = sum(run.about.num_record_bytes for run in before)
     start_bytes, is_probed = source.num_bytes_read, False
     gathered = stages.write_runs(work, recoded, options.seed, _run_bytes(source.num_bytes, num_workers), lambda: source.num_bytes_read)

@@ -28,7 +28,9 @@ _END_S = 5.0
 _FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
 
 
-def ordered_map(function: Callable[[T], R], items: Iterable[T], num_workers: int, *, always_spawn: bool = False) -> Generator[R]:
+def ordered_map(
+    function: Callable[[T], R], items: Iterable[T], num_workers: int, *, always_spawn: bool = False, in_flight: int = IN_FLIGHT
+) -> Generator[R]:
     """Yield `function(item)` for each item, in order; with one worker in this process, else in `num_workers` others.
 
     Close the generator to end the workers early. `function` has to be importable by name.
@@ -38,6 +40,7 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], num_workers: int
         items: taken as the workers have room for more.
         num_workers: processes.
         always_spawn: a single worker is another process too.
+        in_flight: items a worker that may be under way; more keep it busy while the caller is.
 
     Raises:
         ValueError: if a worker dies; what `function` raises is raised here.
@@ -50,7 +53,7 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], num_workers: int
             workers = [stack.enter_context(_Worker(function)) for _ in range(num_workers)]
         pending: collections.deque[_Worker] = collections.deque()
         for k, item in enumerate(items):
-            if len(pending) == IN_FLIGHT * num_workers:
+            if len(pending) == in_flight * num_workers:
                 yield pending.popleft().receive()
             worker = workers[k % num_workers]
             worker.send(item)
