@@ -58,6 +58,13 @@ def test_the_next_batch_is_sent_while_nobody_asks_and_only_that_one(batches):
             assert produced.number == number + 1
 
 
+def test_leaving_waits_for_the_batch_on_its_way(batches):
+    produced = Produced(batches, 0.3)
+    with Feeder(produced, jax.local_devices()):
+        time.sleep(0.1)
+    assert produced.number == 1  # or the loader would be closed under it
+
+
 def test_each_device_gets_its_part_as_bytes(batches):
     devices = jax.local_devices()
     with Feeder(iter(batches), devices) as feeder:

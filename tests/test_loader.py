@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import pytest
 
 from i21k.data import loader, order, shards
 from i21k.data.loader import LoaderOptions
+from i21k.data.windows import WindowBuffer
 
 from .conftest import NUM_TRAIN, NUM_VAL, ROOT, write_dataset
 
@@ -156,6 +158,20 @@ def test_windows_are_read_in_runs_once_and_ahead(split, monkeypatch):
     numbers = [n for first, end in rows for n in range(first, end)]
     # All of the first epoch, and the windows of the second that follow: runs of three, cut where the shares of two lanes meet.
     assert set(numbers) == set(range(NUM_TRAIN)) and len(numbers) <= 2 * NUM_TRAIN and len(rows) < 0.6 * len(numbers)
+
+
+def test_windows_that_follow_are_read_before_they_are_due(split, monkeypatch):
+    rows, read = [], shards.RunReader.read
+    monkeypatch.setattr(shards.RunReader, "read", lambda self, *row: rows.append(row) or read(self, *row))
+    windowed, places = order.WindowedOrder(NUM_TRAIN, 8, 3, 3), np.arange(8)
+    ahead = {run for window in windowed.windows(places) for run in windowed.runs(windowed.following(window))}
+    buffer = WindowBuffer(windowed, split, shards.RecordReader(split))
+    buffer.prepare(places)
+    end = time.monotonic() + 10
+    while not ahead <= set(rows) and time.monotonic() < end:
+        time.sleep(0.01)
+    buffer.close()
+    assert ahead <= set(rows)
 
 
 def test_evaluation_covers_every_picture_once_and_pads_with_weight_0(dataset):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.order import BATCH_SIZE, NUM_RECORDS, orders, statistics
-from i21k.data.order import LANES, RUN_BYTES, RUNS_PER_WINDOW, GlobalOrder, StoredOrder, WindowedOrder, epoch_end, run_length
+from i21k.data.order import LANES, RUN_BYTES, RUNS_PER_WINDOW, GlobalOrder, StoredOrder, Window, WindowedOrder, epoch_end, run_length
 
 
 def windowed(num_records=1003, batch_size=24, seed=3, length=5):
@@ -105,6 +105,20 @@ def test_windows_follow_each_other_through_epochs():
     for lane in range(LANES):
         mine = [window for window in windows if window.lane == lane]
         assert [order.following(window) for window in mine[:-1]] == mine[1:]
+
+
+def test_the_runs_of_a_window_are_its_records_and_no_more():
+    order = windowed(length=1)  # so that some of them have a single record between them
+    for window in order.windows(np.arange(2 * 1003)):
+        runs = [n for first, end in order.runs(window) for n in range(first, end)]
+        assert runs == sorted(order.records(window).tolist())
+
+
+def test_other_runs_meet_in_every_epoch():
+    order = windowed(20_011, 64, 3, 40)
+    runs = [order.runs(Window(epoch, 0, 0)) for epoch in range(2)]
+    one, two = ({(a - b) % order.num_records for a, _ in row for b, _ in row} for row in runs)  # wherever the ring begins
+    assert len(one & two) < 0.5 * len(one)
 
 
 def test_each_host_has_windows_of_its_own():
