@@ -75,7 +75,7 @@ def own_step(recipe: ConfigDict, num_classes: int) -> tuple[InceptionBN, Callabl
     labels = rng.integers(0, num_classes, cfg.batch_size, np.int32)
     batch = steps.put_batch(Batch(images, labels, rng.random(cfg.batch_size) < 0.5, np.ones(cfg.batch_size, np.float32)), devices)
     start = time.perf_counter()
-    pmapped: Any = steps.make_train_step(model, optimizer, devices)
+    pmapped: Any = steps.make_train_step(model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype)
     step = pmapped.lower(state, batch).compile()
     compile_s = time.perf_counter() - start
 

@@ -261,7 +261,7 @@ def _count_bad(stream: Iterator[Built], split: shards.Split, options: LoaderOpti
         for text in bad:
             num_bad += 1
             say(f"skipped, the {num_bad:,}. so far: {text}")
-        if num_bad > options.max_bad_fraction * split.num_records:
+        if num_bad * options.num_hosts > options.max_bad_fraction * split.num_records:  # each host sees its part
             raise ValueError(
                 f"{num_bad:,} bad records of {split.directory} were skipped, the last one {bad[-1]}; expected at most"
                 f" {options.max_bad_fraction:g} of {split.num_records:,} records; look with: i21k verify {split.directory} --all"

@@ -210,7 +210,8 @@ class _Watch(threading.Thread):
         while not self._closed.wait(self._beat_s):
             self.beat()
             if (lost := self.find_lost()) is not None:
-                self._closed.wait(_GRACE_S)  # the main thread may be about to say the same, or more
+                # The main thread may be about to say the same, or more; and what process 0 keeps the others have to read.
+                self._closed.wait(_GRACE_S + 2 * self._beat_s * (self._place.process_id == 0))
                 if not self._closed.is_set():
                     _leave(lost, 1)
 

@@ -62,15 +62,20 @@ def locked(directory: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise ValueError(
                 f"working directory {directory} is held by {holder}; wait for it, or choose another one with --workdir"
             ) from error
+        except OSError as error:
+            raise ValueError(
+                f"working directory {directory} cannot be locked ({error.strerror}); choose a --workdir on a file system with flock"
+            ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
+        os.fsync(file.fileno())  # or another machine of a shared file system sees it much later
         try:
             yield
         finally:

@@ -73,6 +73,7 @@ def _signals_deferred() -> Iterator[None]:
     is_main_thread = threading.current_thread() is threading.main_thread()
     numbers = [n for n in _FOR_THE_PARENT if is_main_thread and signal.getsignal(n) is not None]
     handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in numbers}
+    wakeup = signal.set_wakeup_fd(-1) if is_main_thread else -1  # or who reads it counts the signal that is raised again twice
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_PARENT)
     try:
         yield
@@ -80,6 +81,8 @@ def _signals_deferred() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        if is_main_thread:
+            signal.set_wakeup_fd(wakeup)
         if came:
             signal.raise_signal(came[0])
 
@@ -103,7 +106,7 @@ class _Worker:
         items, self._items = context.Pipe(duplex=False)
         self._answers, answers = context.Pipe(duplex=False)
         for pipe in (self._items, answers):
-            with contextlib.suppress(OSError):  # of an administrator who allows less
+            with contextlib.suppress(AttributeError, OSError):  # not on Linux; of an administrator who allows less
                 fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._process = context.Process(target=_work, args=(function, items, answers), daemon=True)
         self._process.start()
