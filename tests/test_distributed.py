@@ -51,7 +51,8 @@ class Process:
 
     @property
     def out(self) -> str:
-        return "".join(line for line in self.lines if not line.startswith("[Gloo]"))
+        """What was printed, without Gloo's lines, whose ends come one by one."""
+        return "".join(line for line in self.lines if line.strip() and not line.startswith("[Gloo]"))
 
     def wait_for(self, part: str) -> None:
         while part not in self.out:
