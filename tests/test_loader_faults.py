@@ -128,6 +128,14 @@ def test_too_many_bad_records_stop_the_stream_all_the_same(tmp_path, monkeypatch
             stream(split, dataclasses.replace(OPTIONS, on_bad_record="skip", max_bad_fraction=0.9), 0, STEPS)
 
 
+def test_a_host_counts_bad_records_as_if_all_had_as_many(tmp_path):
+    split = write_records(tmp_path / "d", BAD)
+    options = dataclasses.replace(OPTIONS, on_bad_record="skip", max_bad_fraction=0.1, num_hosts=2)  # four of 44
+    stream(split, dataclasses.replace(options, host=0), 0, STEPS)  # meets two
+    with pytest.raises(ValueError, match=r"\d bad records of .* were skipped"):
+        stream(split, dataclasses.replace(options, host=1), 0, STEPS)  # meets four
+
+
 def test_an_evaluation_skips_nothing():
     with pytest.raises(ValueError, match="on_bad_record is 'skip' in stored order; expected 'stop'"):
         LoaderOptions(8, 32, order="stored", on_bad_record="skip")

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -363,6 +364,15 @@ def test_a_workdir_that_another_run_holds(recipe, tmp_path):
     from i21k.train.workdir import locked
 
     with locked(tmp_path / "w"), pytest.raises(ValueError, match=f"is held by process {os.getpid()} on {socket.gethostname()}"):
+        loop.run(recipe, tmp_path / "w")
+
+
+def test_a_workdir_that_cannot_be_locked(recipe, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(ValueError, match=r"cannot be locked \(No locks available\); choose a --workdir on a file system with flock"):
         loop.run(recipe, tmp_path / "w")
 
 
