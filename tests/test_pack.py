@@ -812,6 +812,30 @@ def test_run_after_one_killed_while_it_moved_its_shards(whole_tar: Path, tmp_pat
         assert content_of(out) == content_of(tmp_path / expected)
 
 
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_run_after_one_killed_while_it_cleaned_up(
+    whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_renamed: bool
+) -> None:
+    rmtree = shutil.rmtree
+
+    def killed(path: Path, **options: Any) -> None:
+        if not Path(path).name.startswith(".packing"):
+            rmtree(path, **options)
+        elif path.exists():
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    expected = run(whole_tar, tmp_path / "expected")
+    with monkeypatch.context() as patch:
+        patch.setattr(*((shutil, "rmtree") if is_renamed else (output, "_remove")), killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(whole_tar, out)
+    assert (out / ".packing-removed").exists() == is_renamed
+    report = run(whole_tar, out)
+    assert (report.already_complete, report.splits) == (True, expected.splits)
+    assert content_of(out) == content_of(tmp_path / "expected")
+
+
 KILLED = """if True:
     import sys
     from i21k import cli

@@ -12,7 +12,6 @@ and begun again: complete runs and shards are kept in `.packing`, and the same c
 """
 
 import collections
-import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -179,13 +178,15 @@ def pack(
             wanted = (options.split, VAL_SPLIT) if options.val_per_class else (options.split,)
             if classes and manifest and (done := output.find_complete(directory, manifest, wanted, described)):
                 return _report(directory, options.name, done, classes, started, already_complete=True)
-            with output.working_directory(directory, _made_of(described, classes, is_given, beam_options)) as work:
+            made_of = _made_of(described, classes, is_given, beam_options)
+            num_workers = num_workers if beam_options is None else 1
+            with output.working_directory(directory, made_of) as work, workers.Pool(num_workers) as pool:
                 made, num_before = plan.read(work), sum(run.about.num_read for run in runs.find_runs(work))
                 if made is None or made.choices != _choices(described):
                     plan.forget(work)
                     stages.forget_shards(work)
                     if beam_options is None:
-                        _read(opened, options, classes, is_given, num_workers, work, on_progress)
+                        _read(opened, options, classes, is_given, num_workers, pool, work, on_progress)
                     else:
                         reading = stages.Reading(work, opened, _recoding(options), options.seed, _BEAM_RUN_BYTES, classes, is_given)
                         beam.run("read", functools.partial(stages.read_part, reading), stages.parts(opened), beam_options)
@@ -196,7 +197,7 @@ def pack(
                 if beam_options is not None:  # then what `_write` finds to do is done
                     for of_split in tasks:
                         beam.run("write", stages.write_shard, of_split, beam_options)
-                written = _write(made, tasks, num_workers, on_progress)
+                written = _write(made, tasks, num_workers, pool, on_progress)
                 counts: dict[str, Any] = {"read": made.num_read, "written": sum(made.num_records.values())}
                 counts |= {"left_out": made.left_out, "dropped": made.dropped}
                 new = {split: shards.SplitManifest(files, described, counts) for split, files in written.items()}
@@ -253,6 +254,7 @@ def _read(
     classes: ClassList | None,
     is_given: bool,
     num_workers: int,
+    pool: workers.Pool,
     work: Path,
     on_progress: Callable[[Progress], None],
 ) -> None:
@@ -262,11 +264,11 @@ def _read(
     after = before[-1].about.after if before else START
     source.num_bytes_read = before[-1].about.num_source_bytes if before else 0
     batches = stages.batches(source, after, None, classes, is_given)
-    recoded = workers.ordered_map(_recoding(options), batches, num_workers, in_flight=_IN_FLIGHT)
+    recoded = pool.map(_recoding(options), batches, num_workers, in_flight=_IN_FLIGHT)
     spilled = sum(run.about.num_record_bytes for run in before)
     start_bytes, is_probed = source.num_bytes_read, False
     gathered = stages.write_runs(work, recoded, options.seed, _run_bytes(source.num_bytes, num_workers), lambda: source.num_bytes_read)
-    with contextlib.closing(recoded), contextlib.closing(gathered):
+    with contextlib.closing(gathered):
         for num_read, num_bytes in gathered:
             passed = source.num_bytes_read - start_bytes
             if not is_probed and passed > 0 and passed >= min(_PROBE_BYTES, source.num_bytes / 2):
@@ -295,7 +297,11 @@ def _run_bytes(source_bytes: int, num_workers: int) -> int:
 
 
 def _write(
-    made: plan.Plan, tasks: list[list[stages.ShardTask]], num_workers: int, on_progress: Callable[[Progress], None]
+    made: plan.Plan,
+    tasks: list[list[stages.ShardTask]],
+    num_workers: int,
+    pool: workers.Pool,
+    on_progress: Callable[[Progress], None],
 ) -> dict[str, tuple[shards.Shard, ...]]:
     """Write all shards that are not there yet into the working directory."""
     slice_bytes = made.num_bytes / (made.slices_per_shard * made.choices.num_shards)
@@ -303,15 +309,11 @@ def _write(
     num_done = num_bytes_done = 0
     written: dict[str, tuple[shards.Shard, ...]] = {}
     for of_split in tasks:
-        # Threads, since nearly all is done in C: writing, hashing, waiting for the disk.
-        pool = concurrent.futures.ThreadPoolExecutor(num_writers, "write-shard")
-        try:
-            for task, shard in zip(of_split, pool.map(stages.write_shard, of_split), strict=True):
-                written[task.split] = (*written.get(task.split, ()), shard)
-                num_done, num_bytes_done = num_done + shard.num_records, num_bytes_done + shard.num_bytes
-                on_progress(Progress("writing", num_bytes_done, max(made.num_bytes, num_bytes_done), num_done))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        # In processes, since ArrayRecord's writer holds the GIL while it hands bytes to the kernel.
+        for task, shard in zip(of_split, pool.map(stages.write_shard, of_split, num_writers), strict=True):
+            written[task.split] = (*written.get(task.split, ()), shard)
+            num_done, num_bytes_done = num_done + shard.num_records, num_bytes_done + shard.num_bytes
+            on_progress(Progress("writing", num_bytes_done, max(made.num_bytes, num_bytes_done), num_done))
     assert num_done == sum(made.num_records.values())
     return written
 

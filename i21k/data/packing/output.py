@@ -2,6 +2,8 @@
 
 A split appears when it is complete. Its files are made in the folder `.packing` inside the directory and moved at the end, the manifest
 last. A run that ends before leaves that folder behind, if there is anything in it worth keeping, and the same command goes on with it.
+What is not needed any more gets another name first, so that a folder called `.packing` is whole, and is then removed, by the next run if
+need be.
 """
 
 import contextlib
@@ -16,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from i21k.data import shards
-from i21k.data.packing import runs
+from i21k.data.packing import plan, runs
 from i21k.labels import ClassList
 
 _WORK = ".packing"
+_REMOVED = ".packing-removed"
 _TABLES = r"(left_out|duplicates)-\w+\.tsv"
 
 
@@ -38,6 +41,7 @@ def claimed(directory: Path) -> Iterator[None]:
         descriptor = os.open(directory, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory / _REMOVED, ignore_errors=True)
             yield
         except BlockingIOError as error:
             raise ValueError(f"another process packs into {directory}; wait for its end or change --out") from error
@@ -72,15 +76,20 @@ def working_directory(directory: Path, made_of: dict[str, Any]) -> Iterator[Path
                 )
     try:
         if not description.exists():
-            shutil.rmtree(work, ignore_errors=True)
+            _remove(work)
             work.mkdir()
             runs.write_whole(description, json.dumps(made_of).encode())
         yield work
     except BaseException:
         if not any(run.about.num_record_bytes for run in runs.find_runs(work)):
-            shutil.rmtree(work, ignore_errors=True)
+            _remove(work)
         raise
-    shutil.rmtree(work)
+    _remove(work)
+
+
+def _remove(work: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(work.rename(work.with_name(_REMOVED)))
 
 
 def read_output(directory: Path, name: str) -> shards.Manifest | None:
@@ -92,6 +101,9 @@ def read_output(directory: Path, name: str) -> shards.Manifest | None:
     manifest = shards.read_manifest(directory)
     if manifest is not None and manifest.name != name:
         raise ValueError(f"{directory} holds the dataset {manifest.name!r}; expected {name!r}; change --name or --out")
+    made = plan.read(directory / _WORK)
+    if manifest is not None and made is not None and made.choices.split in manifest.splits:
+        _remove(directory / _WORK)  # a run ended just when its split was complete
     is_unfinished = (directory / _WORK).exists()
     ours = re.compile(rf"{re.escape(name)}-\w+\.array_record-\d+-of-\d+|{'|'.join(map(re.escape, shards.METADATA))}|{_TABLES}")
     for path in sorted(directory.iterdir()) if manifest is None else ():

@@ -18,7 +18,7 @@ import types
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,18 +48,63 @@ def ordered_map(
     if num_workers == 1 and not always_spawn:
         yield from map(function, items)
         return
+    with _started(function, num_workers) as workers:
+        yield from _in_order(workers, items, in_flight)
+
+
+class Pool:
+    """Workers that stay for one function after another, so that only the first waits for their start.
+
+    Args:
+        num_workers: processes; 1 means this one.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self._num_workers = num_workers
+        self._stack = contextlib.ExitStack()
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        if self._num_workers > 1:
+            self._workers = self._stack.enter_context(_started(_call, self._num_workers))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def map(self, function: Callable[[T], R], items: Iterable[T], num_workers: int, *, in_flight: int = IN_FLIGHT) -> Iterator[R]:
+        """Return an iterator over `function(item)` for each item, in order, by at most `num_workers` of the workers.
+
+        Take it to its end before the next one begins. Arguments and errors are those of `ordered_map`.
+        """
+        if not self._workers:
+            return map(function, items)
+        return _in_order(self._workers[:num_workers], ((function, item) for item in items), in_flight)
+
+
+def _call(task: tuple[Callable[[T], R], T]) -> R:
+    function, item = task
+    return function(item)
+
+
+@contextlib.contextmanager
+def _started(function: Callable[[Any], Any], num_workers: int) -> Iterator["list[_Worker]"]:
     with contextlib.ExitStack() as stack:
         with _signals_deferred(), _script_hidden():
             workers = [stack.enter_context(_Worker(function)) for _ in range(num_workers)]
-        pending: collections.deque[_Worker] = collections.deque()
-        for k, item in enumerate(items):
-            if len(pending) == in_flight * num_workers:
-                yield pending.popleft().receive()
-            worker = workers[k % num_workers]
-            worker.send(item)
-            pending.append(worker)
-        while pending:
+        yield workers
+
+
+def _in_order(workers: "list[_Worker]", items: Iterable[Any], in_flight: int) -> Generator[Any]:
+    pending: collections.deque[_Worker] = collections.deque()
+    for k, item in enumerate(items):
+        if len(pending) == in_flight * len(workers):
             yield pending.popleft().receive()
+        worker = workers[k % len(workers)]
+        worker.send(item)
+        pending.append(worker)
+    while pending:
+        yield pending.popleft().receive()
 
 
 @contextlib.contextmanager
