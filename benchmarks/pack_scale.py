@@ -1,10 +1,11 @@
 """Memory of packing over time, with millions of tiny pictures in thousands of tars: what grows with their number shows, what does not.
 
-    python benchmarks/pack_scale.py --directory /disk/scratch [--tars 2000] [--members 1000] [--workers 2]
+    python benchmarks/pack_scale.py --directory /disk/scratch [--tars 2000] [--members 1000] [--side 8] [--workers 2]
 
 Makes a folder of synset tars with JPEGs of 8 x 8 px, a tenth of them copies of others (3 GB for 2,000 tars of 1,000), packs it, writes
 every few seconds how many bytes all processes of the packer hold together (proportional set size, so that shared pages count
-once), and deletes everything. Prints one JSON line.
+once), and deletes everything. What a terabyte takes in buffers shows with fewer, large ones that gather and are written as they would be
+there: `--tars 40 --side 128 --run-mib 512 --shards 4`. Prints one JSON line.
 """
 
 import argparse
@@ -21,21 +22,22 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
+from i21k.data import pack as packing
 from i21k.data.pack import PackOptions, Progress, pack
 
 COPIES = 10  # of so many pictures one is a copy
 
 
-def make_tar(folder: Path, number: int, num_members: int) -> None:
+def make_tar(folder: Path, number: int, num_members: int, side_px: int) -> None:
     """Write one synset tar; every tenth picture is also in the tar before."""
     rng, before = np.random.default_rng(number), np.random.default_rng(max(number - 1, 0))
-    pixels, copied = (r.integers(0, 256, (num_members, 8, 8, 3), np.uint8) for r in (rng, before))
+    coarse, copied = (r.integers(0, 256, (num_members, 8, 8, 3), np.uint8) for r in (rng, before))
     if number:
-        pixels[::COPIES] = copied[1::COPIES]
+        coarse[::COPIES] = copied[1::COPIES]
     with tarfile.open(folder / f"n{number:08d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-        for index, picture in enumerate(pixels):
+        for index, picture in enumerate(coarse):
             info = tarfile.TarInfo(f"n{number:08d}_{index}.JPEG")
-            content = simplejpeg.encode_jpeg(picture, 90)
+            content = simplejpeg.encode_jpeg(np.tile(picture, (side_px // 8, side_px // 8, 1)), 90)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
 
@@ -58,9 +60,14 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, required=True, help="where some GB may lie for the while")
     parser.add_argument("--tars", type=int, default=2000)
     parser.add_argument("--members", type=int, default=1000)
+    parser.add_argument("--side", type=int, default=8, help="of the pictures in pixels, a multiple of 8")
+    parser.add_argument("--shards", type=int, default=64)
+    parser.add_argument("--run-mib", type=int, help="that gather in memory before they are written; by default as many as for this source")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two looks at the memory")
     args = parser.parse_args()
+    if args.run_mib:
+        packing._run_bytes = lambda *_: args.run_mib << 20
     rows: list[tuple[float, str, int, int]] = []
     now = Progress("reading", 0, 1, 0)
 
@@ -72,7 +79,7 @@ def main() -> None:
         source = Path(scratch) / "source"
         source.mkdir()
         with concurrent.futures.ProcessPoolExecutor(args.workers) as pool:
-            list(pool.map(make_tar, *zip(*((source, number, args.members) for number in range(args.tars)), strict=True), chunksize=20))
+            list(pool.map(make_tar, *zip(*((source, number, args.members, args.side) for number in range(args.tars)), strict=True)))
         ended = threading.Event()
         started = time.monotonic()
 
@@ -83,7 +90,7 @@ def main() -> None:
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            report = pack(source, Path(scratch) / "out", PackOptions(num_shards=64), num_workers=args.workers, on_progress=keep)
+            report = pack(source, Path(scratch) / "out", PackOptions(num_shards=args.shards), num_workers=args.workers, on_progress=keep)
         finally:
             ended.set()
             watcher.join()

@@ -13,6 +13,7 @@ and begun again: complete runs and shards are kept in `.packing`, and the same c
 
 import collections
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import hashlib
@@ -275,6 +276,7 @@ def _read(
                 output.check_room(work, round(2 * source.num_bytes * num_bytes / passed - spilled))
                 is_probed = True
             on_progress(Progress("reading", source.num_bytes_read, source.num_bytes, num_before + num_read))
+    _give_memory_back()
 
 
 def _check_found(source: sources.Source, work: Path) -> None:
@@ -304,6 +306,7 @@ def _write(
     on_progress: Callable[[Progress], None],
 ) -> dict[str, tuple[shards.Shard, ...]]:
     """Write all shards that are not there yet into the working directory."""
+    _give_memory_back()
     slice_bytes = made.num_bytes / (made.slices_per_shard * made.choices.num_shards)
     num_writers = max(1, min(num_workers, round(_MEMORY_BYTES / (2 * slice_bytes + 1))))
     num_done = num_bytes_done = 0
@@ -316,6 +319,12 @@ def _write(
             on_progress(Progress("writing", num_bytes_done, max(made.num_bytes, num_bytes_done), num_done))
     assert num_done == sum(made.num_records.values())
     return written
+
+
+def _give_memory_back() -> None:
+    """Let go of what is freed, which glibc keeps for the next to come: it comes in arrays, or in other processes."""
+    with contextlib.suppress(AttributeError, OSError):  # elsewhere than on glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _report(
