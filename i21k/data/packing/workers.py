@@ -1,8 +1,8 @@
 """Worker processes that apply a function to a stream, results in order. A room of its own for the rules of processes and signals.
 
-Item `k` goes to worker `k mod num_workers`, so the stream of results is the same for any number of them. Workers are spawned, never
-forked, and import what `function` needs but not the script. They are deaf to SIGINT and SIGTERM (which reach the whole process group) and
-end when their pipe closes, also if the parent dies.
+An item goes to the worker that has the fewest before it, and its result waits for those of earlier items, so the stream is the same for
+any number of workers. They are spawned, never forked, and import what `function` needs but not the script. They are deaf to SIGINT and
+SIGTERM (which reach the whole process group) and end when their pipe closes, also if the parent dies.
 """
 
 import collections
@@ -16,8 +16,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Generator, Iterable, Iterator
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing import connection, resource_tracker
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
@@ -97,14 +96,27 @@ def _started(function: Callable[[Any], Any], num_workers: int) -> Iterator["list
 
 def _in_order(workers: "list[_Worker]", items: Iterable[Any], in_flight: int) -> Generator[Any]:
     pending: collections.deque[_Worker] = collections.deque()
-    for k, item in enumerate(items):
+    for item in items:
         if len(pending) == in_flight * len(workers):
-            yield pending.popleft().receive()
-        worker = workers[k % len(workers)]
+            yield _result(pending.popleft(), workers)
+        worker = min(workers, key=lambda worker: worker.num_waiting)
         worker.send(item)
         pending.append(worker)
     while pending:
-        yield pending.popleft().receive()
+        yield _result(pending.popleft(), workers)
+
+
+def _result(worker: "_Worker", workers: "list[_Worker]") -> Any:
+    """Wait for the next result of one worker, and take the others' meanwhile: one with a full pipe stands still."""
+    while True:
+        at_work = {other.answers: other for other in workers if other.num_waiting}
+        for pipe in connection.wait(list(at_work), timeout=0 if worker.answered else None):
+            at_work[pipe].receive()  # type: ignore[index]
+        if worker.answered:
+            is_result, value = worker.answered.popleft()
+            if not is_result:
+                raise value
+            return value
 
 
 @contextlib.contextmanager
@@ -149,7 +161,9 @@ class _Worker:
     def __init__(self, function: Callable[[Any], Any]) -> None:
         context = multiprocessing.get_context("spawn")
         items, self._items = context.Pipe(duplex=False)
-        self._answers, answers = context.Pipe(duplex=False)
+        self.answers, answers = context.Pipe(duplex=False)
+        self.num_waiting = 0  # items without an answer
+        self.answered: collections.deque[tuple[bool, Any]] = collections.deque()
         for pipe in (self._items, answers):
             with contextlib.suppress(AttributeError, OSError):  # not on Linux; of an administrator who allows less
                 fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -163,7 +177,7 @@ class _Worker:
 
     def __exit__(self, *_: object) -> None:
         self._items.close()
-        self._answers.close()
+        self.answers.close()
         self._process.join(_END_S)
         if self._process.is_alive():
             self._process.kill()
@@ -174,15 +188,14 @@ class _Worker:
             self._items.send(item)
         except OSError as error:
             raise self._death() from error
+        self.num_waiting += 1
 
-    def receive(self) -> Any:
+    def receive(self) -> None:
         try:
-            is_result, value = self._answers.recv()
+            self.answered.append(self.answers.recv())
         except (OSError, EOFError) as error:
             raise self._death() from error
-        if not is_result:
-            raise value
-        return value
+        self.num_waiting -= 1
 
     def _death(self) -> ValueError:
         self._process.join(_END_S)
@@ -191,7 +204,7 @@ class _Worker:
         )
 
 
-def _work(function: Callable[[Any], Any], pipe: Connection, answers: Connection) -> None:
+def _work(function: Callable[[Any], Any], pipe: connection.Connection, answers: connection.Connection) -> None:
     """Run in a worker. A thread takes items from the pipe, so that the parent never waits to send while this waits to answer."""
     items: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
