@@ -904,6 +904,40 @@ def fail(item: int) -> int:
     raise ZeroDivisionError(item)
 
 
+def wait_for_the_last(last: Path) -> bytes:
+    """Item 0 waits until the others are done; their results are more than a pipe holds."""
+    deadline = time.monotonic() + 20
+    while last.name == "0" and not (last.parent / "5").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    last.write_bytes(b"")
+    return last.name.encode() + bytes(workers._PIPE_BYTES)
+
+
+def test_worker_does_not_stand_still_behind_a_slow_one(tmp_path: Path) -> None:
+    began = time.monotonic()
+    results = list(workers.ordered_map(wait_for_the_last, [tmp_path / str(k) for k in range(6)], 2))
+    assert [result[:1] for result in results] == [b"0", b"1", b"2", b"3", b"4", b"5"]
+    assert time.monotonic() - began < 20
+
+
+def process_of(item: int) -> tuple[int, int]:
+    return item, os.getpid()
+
+
+def test_workers_stay_for_the_next_function() -> None:
+    with workers.Pool(3) as pool:
+        first = list(pool.map(process_of, range(12), 3))
+        second = list(pool.map(process_of, range(12), 2))
+        assert [item for item, _ in first] == [item for item, _ in second] == list(range(12))
+        processes, fewer = {process for _, process in first}, {process for _, process in second}
+        assert (len(processes), len(fewer)) == (3, 2)
+        assert fewer < processes
+        with pytest.raises(ZeroDivisionError, match="0"):
+            list(pool.map(fail, range(5), 3))
+    with workers.Pool(1) as alone:
+        assert list(alone.map(process_of, range(2), 1)) == [(0, os.getpid()), (1, os.getpid())]
+
+
 def test_dead_worker_is_reported() -> None:
     with pytest.raises(ValueError, match=r"a worker process ended with exit code 7; .*use fewer workers"):
         list(workers.ordered_map(die, range(5), 2))
