@@ -172,6 +172,7 @@ def pack(
         raise ValueError(f"output directory {directory} lies in the source {source}; expected one elsewhere; change --out")
     try:
         with output.claimed(directory):
+            shards.remove_temporaries(directory)
             manifest = output.read_output(directory, options.name)
             is_given, classes = classes is not None, output.agree_on_classes(directory, manifest, classes)
             stages.check_classes(opened.list_class_ids() or (), classes, is_given, opened)
@@ -179,7 +180,8 @@ def pack(
             wanted = (options.split, VAL_SPLIT) if options.val_per_class else (options.split,)
             if classes and manifest and (done := output.find_complete(directory, manifest, wanted, described)):
                 return _report(directory, options.name, done, classes, started, already_complete=True)
-            with output.working_directory(directory, _made_of(described, classes, is_given, beam_options)) as work:
+            with output.working_directory(directory, _made_of(described, opened, classes, is_given, beam_options)) as work:
+                shards.remove_temporaries(work)
                 made, num_before = plan.read(work), sum(run.about.num_read for run in runs.find_runs(work))
                 if made is None or made.choices != _choices(described):
                     plan.forget(work)
@@ -236,9 +238,12 @@ def _choices(described: dict[str, Any]) -> plan.Choices:
     return plan.Choices(**{key: described[key] for key in _PLAN_OPTIONS})
 
 
-def _made_of(described: dict[str, Any], classes: ClassList | None, is_given: bool, beam_options: Sequence[str] | None) -> dict[str, Any]:
+def _made_of(
+    described: dict[str, Any], source: sources.Source, classes: ClassList | None, is_given: bool, beam_options: Sequence[str] | None
+) -> dict[str, Any]:
     """Return what an unfinished run has to agree on to be taken up again: what decides which pictures are stored, and their bytes."""
     made_of = {key: value for key, value in described.items() if key not in _PLAN_OPTIONS}
+    made_of |= {"source_files": source.fingerprint, "format": runs.FORMAT}
     made_of["runner"] = "local" if beam_options is None else "beam"
     versions = {package: importlib.metadata.version(package) for package in ("simplejpeg", "pillow")}
     return made_of | {"classes": f"{classes.hash} {'given' if is_given else 'there'}" if classes else None} | versions
@@ -279,7 +284,7 @@ def _check_found(source: sources.Source, work: Path) -> None:
     """Refuse a source without a picture, and say what it has instead."""
     all_runs = runs.find_runs(work)
     if not any(run.num_records for run in all_runs):
-        left_out = collections.Counter(reason.partition(":")[0] for run in all_runs for _, _, reason in run.about.left_out)
+        left_out = collections.Counter(reason.partition(":")[0] for run in all_runs for _, _, reason in run.left_out())
         why = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common()) or "it has no files"
         raise ValueError(f"source {source.path} holds no pictures that can be packed ({why}); {sources.EXPECTED}")
 

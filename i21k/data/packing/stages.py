@@ -18,6 +18,7 @@ from i21k.data.packing.runs import Gathered, Record
 from i21k.data.packing.sources import Member, Position, Source
 from i21k.labels import ClassList
 
+_ROW_BYTES = 300  # of memory, about, that a file takes of which only is known why it is left out
 BATCH_BYTES = 1 << 20  # of pictures that travel to a worker together
 PART_BYTES = 1 << 30  # of source that are read independently of others, chosen here: a minute or two of work
 
@@ -74,7 +75,7 @@ class Reading:
 def parts(source: Source) -> list[tuple[Position, int | None]]:
     """Cut a source into parts of about `PART_BYTES`: from the beginning of an entry up to that of another."""
     begins = source.entries()
-    every = max(1, math.ceil(PART_BYTES * len(begins) / source.num_bytes))
+    every = max(1, math.ceil(PART_BYTES * len(begins) / max(source.num_bytes, 1)))
     firsts = begins[::every]
     return list(zip(firsts, [*(first.entry for first in firsts[1:]), None], strict=True))
 
@@ -106,7 +107,7 @@ def write_runs(
         work: working directory.
         recoded: the files of a source in order.
         seed: of the places.
-        run_bytes: of pictures in memory before they are written; so much again is being written.
+        run_bytes: of pictures, and of what is noted of others, in memory before they are written; so much again is being written.
         num_source_bytes: tells how much of the source has been passed.
 
     Yields:
@@ -135,7 +136,7 @@ def write_runs(
             known.num_source_bytes = num_source_bytes()
             num_read += len(batch)
             yield num_read, num_bytes + known.num_record_bytes
-            if known.num_record_bytes >= run_bytes:
+            if known.num_record_bytes + len(known.left_out) * _ROW_BYTES >= run_bytes:
                 writing.result()
                 writing = writer.submit(runs.write_run, work, known, records, digests)
                 num_bytes += known.num_record_bytes
@@ -193,11 +194,11 @@ def write_shard(task: ShardTask) -> shards.Shard:
 
 
 def forget_shards(work: Path) -> None:
-    """Remove all shards, also those moved into place already, so that they are written anew by another plan."""
+    """Remove all shards, also those moved into place or not yet noted as done, so that they are written anew by another plan."""
     for done in work.glob("done-*.json"):
-        file = done.name.removeprefix("done-").removesuffix(".json")
-        for path in (work / file, work.parent / file, done):
-            path.unlink(missing_ok=True)
+        (work.parent / done.name.removeprefix("done-").removesuffix(".json")).unlink(missing_ok=True)
+    for path in (*work.glob("*.array_record-*"), *work.glob("part-*")):  # what they are noted by too
+        path.unlink()
 
 
 def _encoded(records: Iterable[Record], classes: ClassList) -> Iterator[bytes]:
