@@ -640,12 +640,19 @@ def make_foreign(out: Path) -> None:
         (lambda s: s.write_bytes(b""), {}, r"source .* is empty; expected"),
         (lambda s: s.mkdir(), {}, r"source .* is empty; expected"),
         (lambda s: s.write_bytes(encoded(photo())), {}, r"is no tar or not a whole one"),
-        (lambda s: s.write_bytes(tar_of({})), {}, r"holds no pictures that can be packed \(it has no files\)"),
+        (lambda s: s.write_bytes(tar_of({})), {}, r"holds no synset tar or class folder; expected a tar of synset tars"),
+        (lambda s: s.write_bytes(tar_of({"a/b.jpg": encoded(photo())})), {}, r"holds no synset tar or class folder; expected a tar of"),
         (
             lambda s: s.write_bytes(tar_of({"a.jpg": encoded(photo())})),
+            {"labels": "ilsvrc2012-val"},
+            r"holds no file that ilsvrc2012-val names; expected",
+        ),
+        (
+            lambda s: s.write_bytes(tar_of({"a.jpg": encoded(photo())}, "w:gz")),
             {},
             r"holds no pictures that can be packed \(1 not in a synset tar\)",
         ),
+        (lambda s: s.write_bytes(tar_of({}, "w:gz")), {}, r"holds no pictures that can be packed \(it has no files\)"),
         (lambda s: make_empty_files(s), {}, r"no pictures that can be packed \(2 empty file\)"),
         (lambda s: s.write_bytes(tar_of({"a.tar": tar_of({"b.txt": b"b"})})), {}, r"no pictures that can be packed \(1 not a picture\)"),
         (lambda s: s.write_bytes(tar_of({"a.tar": tar_of({"b.txt": b"b" * 9999})})[:4096]), {}, r"is no tar or not a whole one"),
@@ -765,7 +772,7 @@ def test_run_goes_on_wherever_it_was_stopped(
 
         def stop(progress: packing.Progress) -> None:
             nonlocal left
-            left -= 1
+            left -= progress.phase != "planning"  # which begins anew
             if left == 0:
                 raise KeyboardInterrupt
 
@@ -817,7 +824,7 @@ def test_unfinished_run_is_told_from_another(whole_tar: Path, class_folders: Pat
             r"unfinished packing with short_side 256; got 20; finish it with the same, or remove .*\.packing",
         ),
         (whole_tar, {"min_side": 20}, r"unfinished packing with min_side 0; got 20"),
-        (class_folders, {}, r"unfinished packing with source(_bytes)? "),
+        (class_folders, {}, r"unfinished packing with source(_bytes|_files)? "),
     ):
         with pytest.raises(ValueError, match=message):
             run(source, out, **options)
@@ -1115,6 +1122,29 @@ def test_command_prints_a_summary(whole_tar: Path, tmp_path: Path, capsys: pytes
     assert "split train: 12 pictures of 2 classes" in capsys.readouterr().out
 
 
+def test_rate_of_a_run_that_goes_on_counts_what_it_did_itself(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter((0, 1, 11, 21, 22, 32))
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+    show = cli._line_printer()
+    for phase, num_bytes in (("reading", 800), ("reading", 850), ("reading", 900), ("planning", 0), ("planning", 500)):
+        show(packing.Progress(phase, num_bytes * 10**6, 1000 * 10**6, num_bytes))  # type: ignore[arg-type]
+    assert capsys.readouterr().err.splitlines() == [
+        "reading  85.0% | 850 pictures | 5 pictures/s | 850/1,000 MB | eta 30 s",
+        "reading  90.0% | 900 pictures | 5 pictures/s | 900/1,000 MB | eta 20 s",
+        "planning  50.0% | 500 pictures | 50 pictures/s | 500/1,000 MB | eta 10 s",
+    ]
+
+
+def test_planning_tells_its_progress(whole_tar: Path, tmp_path: Path, small_steps: None) -> None:
+    told = []
+    pack(whole_tar, tmp_path / "out", PackOptions(val_per_class=1), num_workers=1, on_progress=told.append)
+    phases = [progress.phase for progress in told]
+    assert phases == sorted(phases, key=["reading", "planning", "writing"].index)
+    planning = [progress for progress in told if progress.phase == "planning"]
+    assert len(planning) > 6 and [p.num_bytes for p in planning] == sorted(p.num_bytes for p in planning)
+    assert planning[-1].num_bytes == planning[-1].total_bytes > 0 and planning[-1].num_pictures == 18
+
+
 def test_command_explains_errors(whole_tar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["pack", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--json"]) == 2
     assert capsys.readouterr().err.startswith("error: source ")
@@ -1165,6 +1195,35 @@ def test_parts_of_a_source_are_read_independently(whole_tar: Path, tmp_path: Pat
     report = pack(whole_tar, tmp_path / "out", PackOptions(**ALL_OPTIONS), num_workers=1, beam_options=["--some=option"])
     assert applied.count("read") == 4 and applied.count("write") == 4 + 2
     assert report.num_read == 18 and content_of(tmp_path / "out") == content_of(tmp_path / "expected")
+
+
+@pytest.mark.parametrize("layout", ["tar", "gzipped tar", "folder", "labelled"])
+def test_beam_checks_the_room_before_it_begins(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (18, 120, 120, 3), np.uint8)
+    files = {f"{i}.jpg": encoded(Image.fromarray(pixels), quality=95) for i, pixels in enumerate(noise)}
+    source, table = tmp_path / "source", tmp_path / "table.tsv"
+    table.write_text("".join(f"{name}\ta\n" for name in files))
+    options = PackOptions(short_side=60, labels=str(table) if layout == "labelled" else None)
+    if "tar" in layout:
+        source.write_bytes(tar_of({"a.tar": tar_of(files)}, "w:gz" if "gz" in layout else "w"))
+    else:
+        (source / "a").mkdir(parents=True)
+        for name, content in files.items():
+            (source / "a" / name).write_bytes(content)
+    needed = []
+    monkeypatch.setattr(stages, "BATCH_BYTES", 1)
+    monkeypatch.setattr(stages, "_SAMPLES", 8)
+    monkeypatch.setattr(beam, "run", lambda *arguments: pytest.fail("begun"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 1000, 1000))
+    real = output.check_room
+    monkeypatch.setattr(output, "check_room", lambda work, num_bytes: (needed.append(num_bytes), real(work, num_bytes)))
+    with pytest.raises(ValueError, match=r"has 0.0 GB free; packing takes about 0.0 GB more while it runs, twice the result; make room"):
+        pack(source, tmp_path / "new" / "out", options, beam_options=[])
+    assert not (tmp_path / "new").exists()
+    monkeypatch.undo()
+    pack(source, tmp_path / "out", options, num_workers=1)
+    stored = sum(len(jpeg) for _, _, jpeg in records_of(tmp_path / "out"))
+    assert needed == [pytest.approx(2 * stored, rel=0.15)]  # a tenth of the tar is no picture
 
 
 def test_beam_errors_are_explained(whole_tar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
