@@ -145,10 +145,16 @@ def _write_records(path: Path, records: Iterable[bytes]) -> int:
     num_records = 0
     try:
         for record in records:
-            writer.write(record)
+            try:
+                writer.write(record)
+            except RuntimeError as error:  # what the library makes of a full disk
+                raise OSError(str(error)) from error
             num_records += 1
     finally:
-        writer.close()
+        try:
+            writer.close()
+        except RuntimeError as error:
+            raise OSError(str(error)) from error
     reader = ArrayRecordReader(str(path))
     num_counted = reader.num_records() if reader.ok() else None
     if num_counted != num_records:
