@@ -173,33 +173,39 @@ def _progress_shown() -> "Iterator[Callable[[Progress], None]]":
     pictures = TextColumn("{task.fields[pictures]:,} pictures, {task.fields[rate]:,.0f}/s")
     columns = (TextColumn("{task.description}"), BarColumn(), pictures, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Bars(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
+        tasks: dict[str, tuple[Any, Progress]] = {}
 
         def show(progress: "Progress") -> None:
             if progress.phase not in tasks:
-                tasks[progress.phase] = bars.add_task(progress.phase, total=progress.total_bytes, pictures=0, rate=0.0)
-            task = tasks[progress.phase]
-            rate = progress.num_pictures / max(bars.tasks[task].elapsed or 0.0, 1e-3)
+                task = bars.add_task(
+                    progress.phase, total=progress.total_bytes, completed=progress.num_bytes, pictures=progress.num_pictures, rate=0.0
+                )
+                tasks[progress.phase] = task, progress
+            task, first = tasks[progress.phase]
+            rate = (progress.num_pictures - first.num_pictures) / max(bars.tasks[task].elapsed or 0.0, 1e-3)
             bars.update(task, completed=progress.num_bytes, pictures=progress.num_pictures, rate=rate)
 
         yield show
 
 
 def _line_printer() -> "Callable[[Progress], None]":
-    started: dict[str, float] = {}
+    """Print a line every ten seconds. Rates count from the first call: a run that goes on where another stopped is no faster for that."""
+    started: dict[str, tuple[float, Progress]] = {}
     printed_at = time.monotonic()
 
     def show(progress: "Progress") -> None:
         nonlocal printed_at
         now = time.monotonic()
-        elapsed_s = max(now - started.setdefault(progress.phase, now), 1e-3)
+        started_at, first = started.setdefault(progress.phase, (now, progress))
         if now - printed_at < _LINE_EVERY_S:
             return
         printed_at = now
-        share = progress.num_bytes / max(progress.total_bytes, 1)
-        eta = f"{elapsed_s * (1 - share) / share:,.0f} s" if share else "?"
+        elapsed_s = max(now - started_at, 1e-3)
+        share, num_bytes = progress.num_bytes / max(progress.total_bytes, 1), progress.num_bytes - first.num_bytes
+        eta = f"{elapsed_s * (progress.total_bytes - progress.num_bytes) / num_bytes:,.0f} s" if num_bytes else "?"
+        rate = (progress.num_pictures - first.num_pictures) / elapsed_s
         print(
-            f"{progress.phase} {share:6.1%} | {progress.num_pictures:,} pictures | {progress.num_pictures / elapsed_s:,.0f} pictures/s | "
+            f"{progress.phase} {share:6.1%} | {progress.num_pictures:,} pictures | {rate:,.0f} pictures/s | "
             f"{progress.num_bytes / 1e6:,.0f}/{progress.total_bytes / 1e6:,.0f} MB | eta {eta}",
             file=sys.stderr,
             flush=True,

@@ -1,13 +1,16 @@
 """Packing: every picture accounted for, the same bytes for any number of workers, nothing half-written left, every refusal explained."""
 
+import bz2
 import collections
 import contextlib
 import dataclasses
+import gc
 import gzip
 import hashlib
 import importlib.util
 import io
 import json
+import lzma
 import os
 import pickle
 import shutil
@@ -30,7 +33,7 @@ from i21k import cli
 from i21k.data import pack as packing
 from i21k.data import shards
 from i21k.data.pack import PackOptions, PackReport, pack
-from i21k.data.packing import beam, output, plan, recode, runs, stages, workers
+from i21k.data.packing import beam, output, plan, recode, runs, sources, stages, workers
 from i21k.data.packing.runs import place
 from i21k.labels import ClassList
 
@@ -257,6 +260,15 @@ def test_copies(copies: Path, tmp_path: Path, options: dict[str, Any], train: st
     assert groups[hashlib.sha256(encoded(photo(seed=92))).hexdigest()] == ["b/6.jpg", "b/7.jpg"]
 
 
+def test_split_of_which_no_picture_remains_is_refused(tmp_path: Path) -> None:
+    same = {f"{i}.jpg": encoded(photo()) for i in range(4)}
+    (tmp_path / "whole.tar").write_bytes(tar_of({"a.tar": tar_of(same)}))
+    for options, numbers in (({"duplicates": "drop"}, "0 go to 'val', and 4"), ({"val_per_class": 1}, "1 go to 'val', and 3")):
+        with pytest.raises(ValueError, match=f"no picture remains for split 'train': of 4, {numbers} are dropped as copies; change --dup"):
+            run(tmp_path / "whole.tar", tmp_path / "out", **options)
+    assert run(tmp_path / "whole.tar", tmp_path / "out", duplicates="first").num_dropped == 3
+
+
 def test_given_class_list_decides_labels_and_what_is_left_out(whole_tar: Path, tmp_path: Path) -> None:
     classes = ClassList(("n00000003", "n99999999", "n00000001"))
     report = run(whole_tar, tmp_path / "out", classes)
@@ -284,6 +296,23 @@ def test_pictures_without_classes_take_them_from_a_table(tmp_path: Path) -> None
     run(tmp_path / "flat", tmp_path / "b", split="val", labels=str(tmp_path / "labels.tsv"))
     assert records_of(tmp_path / "b", "val") == records_of(tmp_path / "a", "val")
 
+    # A table may begin with a byte order mark and name files with their folders; what it names and is not there is left out.
+    (tmp_path / "flat" / "deeper").mkdir()
+    (tmp_path / "flat" / "deeper" / "ILSVRC2012_val_00000001.JPEG").write_bytes(encoded(photo(seed=9)))
+    (tmp_path / "flat" / "broken.JPEG").symlink_to("nowhere")
+    lines = ["ILSVRC2012_val_00000001.JPEG\tcat", "deeper/ILSVRC2012_val_00000001.JPEG\tdog", "broken.JPEG\tcat"]
+    (tmp_path / "labels.tsv").write_text("\r\n".join(lines), "utf-8-sig")
+    report = run(tmp_path / "flat", tmp_path / "d", labels=str(tmp_path / "labels.tsv"))
+    names = {name for name, _, _ in records_of(tmp_path / "d")}
+    assert names == {"cat/ILSVRC2012_val_00000001.JPEG", "dog/deeper/ILSVRC2012_val_00000001.JPEG"}
+    assert report.left_out == {"no label": 3, "unreadable file": 1}
+
+    (tmp_path / "labels.tsv").write_text("a.JPEG\tcat\n\tdog\tanimal\n")
+    with pytest.raises(ValueError, match=r"line 2 of .*labels.tsv is '\\tdog\\tanimal'; expected FILE<TAB>CLASS"):
+        run(tmp_path / "flat", tmp_path / "c", labels=str(tmp_path / "labels.tsv"))
+    (tmp_path / "labels.tsv").write_text("a.JPEG\tcat\tanimal\n")
+    with pytest.raises(ValueError, match=r"line 1 of .*labels.tsv is 'a.JPEG\\tcat\\tanimal'; expected FILE<TAB>CLASS"):
+        run(tmp_path / "flat", tmp_path / "c", labels=str(tmp_path / "labels.tsv"))
     (tmp_path / "labels.tsv").write_text("a.JPEG n01751748\n")
     with pytest.raises(ValueError, match=r"line 1 of .*labels.tsv is 'a.JPEG n01751748'; expected FILE<TAB>CLASS"):
         run(tmp_path / "flat", tmp_path / "c", labels=str(tmp_path / "labels.tsv"))
@@ -356,15 +385,100 @@ def test_what_cannot_be_read_is_left_out_with_its_reason(tmp_path: Path) -> None
     assert sum(report.left_out.values()) == report.num_left_out == len(rows) - 1
 
 
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, pax: dict[str, str] | None = None) -> bytes:
+    """A header that promises what is not there."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.pax_headers = size, kind, pax or {}
+    return info.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT)
+
+
+SPARSE = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "x", "GNU.sparse.realsize": "700"}
+PICTURE = {"a.JPEG": encoded(photo())}
+
+
+@pytest.mark.parametrize(
+    ("inner", "num_read", "reason"),
+    [
+        (header("back.JPEG", -512), 0, "damaged tar: a header of type b'0' with a size of -512 bytes"),
+        (header("back.JPEG", 0, pax={"size": "-512"}), 0, "damaged tar: a file with a size of -512 bytes"),
+        (
+            header("a name of a gigabyte", 1 << 30, tarfile.GNUTYPE_LONGNAME),
+            0,
+            "damaged tar: a header of type b'L' with a size of 1073741824 bytes",
+        ),
+        (header("n", 1, tarfile.GNUTYPE_LONGNAME).ljust(1024, b"n") * 1000, 0, "damaged tar: maximum recursion depth exceeded"),
+        (header("x", 700, pax=SPARSE) + b"?" * 1024, 0, "damaged tar: not enough values to unpack"),
+        (header("x", 700, pax=SPARSE) + b"2\n0\n-99999\n0\n700\n".ljust(1024, b"x"), 0, "damaged tar: data at byte -"),
+        (gzip.compress(tar_of(PICTURE))[:3], 0, "damaged tar: Compressed file ended before"),
+        (gzip.compress(tar_of(PICTURE))[:-8] + bytes(8), 0, "damaged tar: CRC check failed"),
+        (tar_of(PICTURE | {"x" * 70_000: b"x"}), 1, "name too long"),
+        (tar_of(PICTURE) + tar_of({"b.JPEG": encoded(photo())}), 1, "damaged tar: there is more behind its end mark; another tar?"),
+    ],
+)
+def test_hostile_tars_are_left_out_alone(tmp_path: Path, inner: bytes, num_read: int, reason: str) -> None:
+    (tmp_path / "whole.tar").write_bytes(tar_of({"n00000001.tar": inner, "n00000002.tar": tar_of(PICTURE)}))
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "tars" / "n00000001.tar").write_bytes(inner)
+    (tmp_path / "tars" / "n00000002.tar").write_bytes(tar_of(PICTURE))
+    for source in ("whole.tar", "tars"):
+        report = run(tmp_path / source, tmp_path / f"out-{source}")
+        names = {name for name, _, _ in records_of(tmp_path / f"out-{source}")}
+        assert names == {"n00000002/a.JPEG", "n00000001/a.JPEG"} - (set() if num_read else {"n00000001/a.JPEG"})
+        (row,) = (tmp_path / f"out-{source}" / "left_out-train.tsv").read_text().splitlines()[1:]
+        assert row.split("\t")[2].startswith(reason)
+        assert report.num_left_out == 1
+
+
+def test_joined_tars_are_refused_not_halved(whole_tar: Path, tmp_path: Path) -> None:
+    (tmp_path / "joined.tar").write_bytes(whole_tar.read_bytes() * 2)
+    (tmp_path / "joined.tar.gz").write_bytes(gzip.compress(whole_tar.read_bytes() * 2))
+    for name in ("joined.tar", "joined.tar.gz"):
+        with pytest.raises(ValueError, match=r"joined.tar.* \(there is more behind its end mark; another tar\?\)"):
+            run(tmp_path / name, tmp_path / "out")
+
+
+def test_tar_that_was_compressed_in_pieces(whole_tar: Path, tmp_path: Path) -> None:
+    """As bgzip and pbzip2 do."""
+    run(whole_tar, tmp_path / "expected")
+    content = whole_tar.read_bytes()
+    for name, compress in (("whole.tar.gz", gzip.compress), ("whole.tar.bz2", bz2.compress), ("whole.tar.xz", lzma.compress)):
+        (tmp_path / name).write_bytes(compress(content[:9000]) + compress(content[9000:]))
+        run(tmp_path / name, tmp_path / f"out-{name}")
+        assert records_of(tmp_path / f"out-{name}") == records_of(tmp_path / "expected")
+
+
+def test_headers_of_a_tar_are_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of({"n1.tar": tar_of({f"{i}.JPEG": b"" for i in range(500)})}))
+    (tmp_path / "b.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes()))
+    for name in ("a.tar", "b.tar.gz"):
+        for number, _ in enumerate(sources.open_source(tmp_path / name).members()):
+            if number == 499:
+                assert sum(isinstance(o, tarfile.TarInfo) for o in gc.get_objects()) < 20
+
+
+def test_folder_that_cannot_be_listed_is_refused(class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if Path(path).name == CLASS_IDS[1]:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ValueError, match=r"folders cannot be read \(\[Errno 13\] Permission denied: '.*n00000002'\)"):
+        run(class_folders, tmp_path / "out")
+
+
 def test_folder_members_that_are_no_files_are_left_out(class_folders: Path, tmp_path: Path) -> None:
     os.mkfifo(class_folders / CLASS_IDS[0] / "pipe.JPEG")
+    (class_folders / CLASS_IDS[0] / "linked_folder").symlink_to(class_folders / CLASS_IDS[1])
     (class_folders / CLASS_IDS[0] / "broken.JPEG").symlink_to("nowhere")
     (class_folders / CLASS_IDS[0] / "deeper").mkdir()
     (class_folders / CLASS_IDS[0] / "deeper" / "linked.JPEG").symlink_to(class_folders / CLASS_IDS[1] / f"{CLASS_IDS[1]}_0.JPEG")
     (class_folders / "stray.JPEG").write_bytes(encoded(photo()))
     (class_folders / ".hidden").mkdir()
     report = run(class_folders, tmp_path / "out")
-    assert report.left_out == {"not a regular file": 1, "not in a class folder or synset tar": 1, "unreadable file": 1}
+    assert report.left_out == {"not a regular file": 2, "not in a class folder or synset tar": 1, "unreadable file": 1}
     assert "n00000001/deeper/linked.JPEG" in {name for name, _, _ in records_of(tmp_path / "out")}
     assert report.num_classes == 3
 
@@ -526,12 +640,19 @@ def make_foreign(out: Path) -> None:
         (lambda s: s.write_bytes(b""), {}, r"source .* is empty; expected"),
         (lambda s: s.mkdir(), {}, r"source .* is empty; expected"),
         (lambda s: s.write_bytes(encoded(photo())), {}, r"is no tar or not a whole one"),
-        (lambda s: s.write_bytes(tar_of({})), {}, r"holds no pictures that can be packed \(it has no files\)"),
+        (lambda s: s.write_bytes(tar_of({})), {}, r"holds no synset tar or class folder; expected a tar of synset tars"),
+        (lambda s: s.write_bytes(tar_of({"a/b.jpg": encoded(photo())})), {}, r"holds no synset tar or class folder; expected a tar of"),
         (
             lambda s: s.write_bytes(tar_of({"a.jpg": encoded(photo())})),
+            {"labels": "ilsvrc2012-val"},
+            r"holds no file that ilsvrc2012-val names; expected",
+        ),
+        (
+            lambda s: s.write_bytes(tar_of({"a.jpg": encoded(photo())}, "w:gz")),
             {},
             r"holds no pictures that can be packed \(1 not in a synset tar\)",
         ),
+        (lambda s: s.write_bytes(tar_of({}, "w:gz")), {}, r"holds no pictures that can be packed \(it has no files\)"),
         (lambda s: make_empty_files(s), {}, r"no pictures that can be packed \(2 empty file\)"),
         (lambda s: s.write_bytes(tar_of({"a.tar": tar_of({"b.txt": b"b"})})), {}, r"no pictures that can be packed \(1 not a picture\)"),
         (lambda s: s.write_bytes(tar_of({"a.tar": tar_of({"b.txt": b"b" * 9999})})[:4096]), {}, r"is no tar or not a whole one"),
@@ -651,7 +772,7 @@ def test_run_goes_on_wherever_it_was_stopped(
 
         def stop(progress: packing.Progress) -> None:
             nonlocal left
-            left -= 1
+            left -= progress.phase != "planning"  # which begins anew
             if left == 0:
                 raise KeyboardInterrupt
 
@@ -703,13 +824,21 @@ def test_unfinished_run_is_told_from_another(whole_tar: Path, class_folders: Pat
             r"unfinished packing with short_side 256; got 20; finish it with the same, or remove .*\.packing",
         ),
         (whole_tar, {"min_side": 20}, r"unfinished packing with min_side 0; got 20"),
-        (class_folders, {}, r"unfinished packing with source(_bytes)? "),
+        (class_folders, {}, r"unfinished packing with source(_bytes|_files)? "),
     ):
         with pytest.raises(ValueError, match=message):
             run(source, out, **options)
     with pytest.raises(ValueError, match=r"unfinished packing with classes None; got '[0-9a-f]+ given'"):
         run(whole_tar, out, ClassList(CLASS_IDS))
     assert {path.name for path in (out / ".packing").iterdir()} == before
+    os.utime(whole_tar)  # copied, say
+    with pytest.MonkeyPatch.context() as patch:  # as long as the other, but another
+        swapped = {f"{class_id}.tar": tar_of(pictures_of(class_id)) for class_id in reversed(CLASS_IDS)}
+        patch.setattr(
+            Path, "open", lambda path, *a, real=Path.open, **k: io.BytesIO(tar_of(swapped)) if path == whole_tar else real(path, *a, **k)
+        )
+        with pytest.raises(ValueError, match=r"unfinished packing with source_files '[0-9a-f]+'; got '[0-9a-f]+'"):
+            run(whole_tar, out)
     # What is decided after reading may change: the pictures are not read again.
     run(whole_tar, tmp_path / "expected", num_shards=2, val_per_class=1)
     report = run(whole_tar, out, num_shards=2, val_per_class=1)
@@ -834,6 +963,76 @@ def test_run_after_one_killed_while_it_cleaned_up(
     report = run(whole_tar, out)
     assert (report.already_complete, report.splits) == (True, expected.splits)
     assert content_of(out) == content_of(tmp_path / "expected")
+
+
+def test_kill_between_any_two_changes_of_the_directory(whole_tar: Path, tmp_path: Path, small_steps: None) -> None:
+    """A copy of the directory before each step that changes it is what a kill leaves; the same command goes on, another one too."""
+    out, num_copies, seen, options = tmp_path / "out", 0, None, {"num_shards": 2, "val_per_class": 1, "split": "train"}
+    steps = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
+    watched = True
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:  # cannot be taken away again
+        nonlocal num_copies, seen, watched
+        if watched and event in steps and str(out) in str(arguments[0]):
+            watched = False  # not while it is copied
+            there = sorted((str(path), path.lstat().st_size) for path in out.rglob("*"))
+            if there and there != seen:
+                shutil.copytree(out, tmp_path / f"killed-{num_copies}")
+                num_copies, seen = num_copies + 1, there
+            watched = True
+
+    run(whole_tar, tmp_path / "expected", **options)
+    run(whole_tar, tmp_path / "other", split="other")
+    sys.addaudithook(watch)
+    run(whole_tar, out, **options)
+    watched = False
+    for number in range(num_copies):
+        killed = tmp_path / f"killed-{number}"
+        if number % 2 and not (killed / "manifest.json").exists():
+            shutil.copytree(killed, tmp_path / "changed")
+            run(whole_tar, tmp_path / "changed", split="other")
+            assert content_of(tmp_path / "changed") == content_of(tmp_path / "other")
+            shutil.rmtree(tmp_path / "changed")
+        run(whole_tar, killed, **options)
+        shutil.rmtree(killed / ".packing", ignore_errors=True)
+        assert content_of(killed) == content_of(tmp_path / "expected")
+    assert num_copies > 30
+
+
+def test_files_that_are_noted_as_left_out_do_not_fill_memory(tmp_path: Path, small_steps: None) -> None:
+    (tmp_path / "whole.tar").write_bytes(tar_of({"n1.tar": tar_of({f"{i}.txt": b"x" for i in range(50)} | PICTURE)}))
+    most = 0
+
+    def look(progress: packing.Progress) -> None:
+        nonlocal most
+        complete = (tmp_path / "out" / ".packing").glob("run-*.npz")
+        most = max(most, *(len(runs.Run(path).left_out()) for path in complete), 0)
+
+    report = pack(tmp_path / "whole.tar", tmp_path / "out", PackOptions(), num_workers=1, on_progress=look)
+    assert report.left_out == {"not a picture": 50} and 0 < most <= 11
+    assert len((tmp_path / "out" / "left_out-train.tsv").read_text().splitlines()) == 51
+
+
+def test_two_writers_of_one_file_do_no_harm(tmp_path: Path) -> None:
+    """As an engine does that takes a worker for dead."""
+    record = runs.Record(1, 1, "n1", "a", b"jpeg")
+
+    def slow() -> Iterator[runs.Record]:
+        runs.write_records(tmp_path / "run-1.records", [record])  # the other one, in the meantime
+        assert list(runs.read_records(tmp_path / "run-1.records")) == [record]
+        yield record
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs.write_records(tmp_path / "run-1.records", slow())
+    assert list(runs.read_records(tmp_path / "run-1.records")) == [record]
+
+    def slow_shard() -> Iterator[bytes]:
+        shards.write_shard(tmp_path / "shard", [b"record"])
+        yield b"record"
+
+    assert shards.write_shard(tmp_path / "shard", slow_shard()).num_records == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"run-1.records", "shard"}
 
 
 KILLED = """if True:
@@ -981,6 +1180,29 @@ def test_command_prints_a_summary(whole_tar: Path, tmp_path: Path, capsys: pytes
     assert "split train: 12 pictures of 2 classes" in capsys.readouterr().out
 
 
+def test_rate_of_a_run_that_goes_on_counts_what_it_did_itself(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter((0, 1, 11, 21, 22, 32))
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+    show = cli._line_printer()
+    for phase, num_bytes in (("reading", 800), ("reading", 850), ("reading", 900), ("planning", 0), ("planning", 500)):
+        show(packing.Progress(phase, num_bytes * 10**6, 1000 * 10**6, num_bytes))  # type: ignore[arg-type]
+    assert capsys.readouterr().err.splitlines() == [
+        "reading  85.0% | 850 pictures | 5 pictures/s | 850/1,000 MB | eta 30 s",
+        "reading  90.0% | 900 pictures | 5 pictures/s | 900/1,000 MB | eta 20 s",
+        "planning  50.0% | 500 pictures | 50 pictures/s | 500/1,000 MB | eta 10 s",
+    ]
+
+
+def test_planning_tells_its_progress(whole_tar: Path, tmp_path: Path, small_steps: None) -> None:
+    told = []
+    pack(whole_tar, tmp_path / "out", PackOptions(val_per_class=1), num_workers=1, on_progress=told.append)
+    phases = [progress.phase for progress in told]
+    assert phases == sorted(phases, key=["reading", "planning", "writing"].index)
+    planning = [progress for progress in told if progress.phase == "planning"]
+    assert len(planning) > 6 and [p.num_bytes for p in planning] == sorted(p.num_bytes for p in planning)
+    assert planning[-1].num_bytes == planning[-1].total_bytes > 0 and planning[-1].num_pictures == 18
+
+
 def test_command_explains_errors(whole_tar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["pack", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--json"]) == 2
     assert capsys.readouterr().err.startswith("error: source ")
@@ -1031,6 +1253,35 @@ def test_parts_of_a_source_are_read_independently(whole_tar: Path, tmp_path: Pat
     report = pack(whole_tar, tmp_path / "out", PackOptions(**ALL_OPTIONS), num_workers=1, beam_options=["--some=option"])
     assert applied.count("read") == 4 and applied.count("write") == 4 + 2
     assert report.num_read == 18 and content_of(tmp_path / "out") == content_of(tmp_path / "expected")
+
+
+@pytest.mark.parametrize("layout", ["tar", "gzipped tar", "folder", "labelled"])
+def test_beam_checks_the_room_before_it_begins(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (18, 120, 120, 3), np.uint8)
+    files = {f"{i}.jpg": encoded(Image.fromarray(pixels), quality=95) for i, pixels in enumerate(noise)}
+    source, table = tmp_path / "source", tmp_path / "table.tsv"
+    table.write_text("".join(f"{name}\ta\n" for name in files))
+    options = PackOptions(short_side=60, labels=str(table) if layout == "labelled" else None)
+    if "tar" in layout:
+        source.write_bytes(tar_of({"a.tar": tar_of(files)}, "w:gz" if "gz" in layout else "w"))
+    else:
+        (source / "a").mkdir(parents=True)
+        for name, content in files.items():
+            (source / "a" / name).write_bytes(content)
+    needed = []
+    monkeypatch.setattr(stages, "BATCH_BYTES", 1)
+    monkeypatch.setattr(stages, "_SAMPLES", 8)
+    monkeypatch.setattr(beam, "run", lambda *arguments: pytest.fail("begun"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 1000, 1000))
+    real = output.check_room
+    monkeypatch.setattr(output, "check_room", lambda work, num_bytes: (needed.append(num_bytes), real(work, num_bytes)))
+    with pytest.raises(ValueError, match=r"has 0.0 GB free; packing takes about 0.0 GB more while it runs, twice the result; make room"):
+        pack(source, tmp_path / "new" / "out", options, beam_options=[])
+    assert not (tmp_path / "new").exists()
+    monkeypatch.undo()
+    pack(source, tmp_path / "out", options, num_workers=1)
+    stored = sum(len(jpeg) for _, _, jpeg in records_of(tmp_path / "out"))
+    assert needed == [pytest.approx(2 * stored, rel=0.15)]  # a tenth of the tar is no picture
 
 
 def test_beam_errors_are_explained(whole_tar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

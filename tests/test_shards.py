@@ -1,6 +1,7 @@
 """The format on disk: what is written reads back, also by TFDS, and what is damaged is named."""
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,38 @@ def test_failed_shard_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         shards.write_shard(tmp_path / "missing" / "a.array_record", [b"one"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("num_records", [300, 1])
+def test_disk_that_refuses_a_shard_is_an_error_of_the_system(tmp_path: Path, num_records: int) -> None:
+    """As a full one does: here a file may have so many bytes only. Many records fail while they are written, few when they are closed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"write\(\) failed: File too large"):
+            shards.write_shard(tmp_path / "shard", [bytes(20_000)] * num_records)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+def test_temporaries_of_writers_that_were_killed_are_removed(tmp_path: Path) -> None:
+    shards.write_shard(tmp_path / "shard", [b"record"])
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shards.Manifest("tiny", CLASSES.hash, {}).write(tmp_path)
+    (tmp_path / ".i21k-folder").mkdir()
+    (tmp_path / ".i21k-folder" / "features.json").touch()
+    (tmp_path / "mine.txt").touch()
+    assert len(list(tmp_path.iterdir())) == 4
+    shards.remove_temporaries(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"shard", "mine.txt"}
 
 
 def test_open_split(dataset: Path) -> None:

@@ -124,9 +124,9 @@ class PackReport:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a run is: bytes of source while it reads, bytes of pictures while it writes shards."""
+    """How far a run is: bytes of source while it reads, of pictures while it plans where they go, and while it writes shards."""
 
-    phase: Literal["reading", "writing"]
+    phase: Literal["reading", "planning", "writing"]
     num_bytes: int
     total_bytes: int
     num_pictures: int
@@ -153,7 +153,7 @@ def pack(
         classes: the class list; pictures of other classes are left out, and counted. By default the list that `out` has, then
             another class is an error, or else the sorted classes of the source.
         num_workers: processes that recode; 1 means this one, None one per CPU.
-        on_progress: called about once per MiB of source, and once per shard.
+        on_progress: called about once per MiB of source, then several times per run, and once per shard.
         beam_options: of an Apache Beam pipeline that does the work instead of `num_workers` processes, without telling its progress;
             all its machines have to see source and `out` under the same paths.
 
@@ -167,11 +167,15 @@ def pack(
     _check_number("workers", num_workers, 1, None)
     labels = sources.read_labels(options.labels) if options.labels is not None else None
     opened = sources.open_source(source, labels)
+    if opened.list_class_ids() == ():
+        what = "synset tar or class folder" if labels is None else f"file that {options.labels} names"
+        raise ValueError(f"source {source} holds no {what}; {sources.EXPECTED}")
     directory = Path(out)
     if directory.resolve().is_relative_to(Path(source).resolve()):
         raise ValueError(f"output directory {directory} lies in the source {source}; expected one elsewhere; change --out")
     try:
         with output.claimed(directory):
+            shards.remove_temporaries(directory)
             manifest = output.read_output(directory, options.name)
             is_given, classes = classes is not None, output.agree_on_classes(directory, manifest, classes)
             stages.check_classes(opened.list_class_ids() or (), classes, is_given, opened)
@@ -179,9 +183,10 @@ def pack(
             wanted = (options.split, VAL_SPLIT) if options.val_per_class else (options.split,)
             if classes and manifest and (done := output.find_complete(directory, manifest, wanted, described)):
                 return _report(directory, options.name, done, classes, started, already_complete=True)
-            made_of = _made_of(described, classes, is_given, beam_options)
+            made_of = _made_of(described, opened, classes, is_given, beam_options)
             num_workers = num_workers if beam_options is None else 1
             with output.working_directory(directory, made_of) as work, workers.Pool(num_workers) as pool:
+                shards.remove_temporaries(work)
                 made, num_before = plan.read(work), sum(run.about.num_read for run in runs.find_runs(work))
                 if made is None or made.choices != _choices(described):
                     plan.forget(work)
@@ -190,9 +195,12 @@ def pack(
                         _read(opened, options, classes, is_given, num_workers, pool, work, on_progress)
                     else:
                         reading = stages.Reading(work, opened, _recoding(options), options.seed, _BEAM_RUN_BYTES, classes, is_given)
+                        if not is_given:  # of a few classes among many no sample tells enough
+                            spilled = sum(run.about.num_record_bytes for run in runs.find_runs(work))
+                            output.check_room(work, 2 * stages.estimate_bytes(reading) - spilled)
                         beam.run("read", functools.partial(stages.read_part, reading), stages.parts(opened), beam_options)
                     _check_found(opened, work)
-                    made = plan.make(work, _choices(described))
+                    made = _plan(work, _choices(described), on_progress)
                 classes = classes or ClassList.sorted(opened.list_class_ids() or made.class_ids)
                 tasks = stages.shard_tasks(work, options.name, made, classes)
                 if beam_options is not None:  # then what `_write` finds to do is done
@@ -238,9 +246,12 @@ def _choices(described: dict[str, Any]) -> plan.Choices:
     return plan.Choices(**{key: described[key] for key in _PLAN_OPTIONS})
 
 
-def _made_of(described: dict[str, Any], classes: ClassList | None, is_given: bool, beam_options: Sequence[str] | None) -> dict[str, Any]:
+def _made_of(
+    described: dict[str, Any], source: sources.Source, classes: ClassList | None, is_given: bool, beam_options: Sequence[str] | None
+) -> dict[str, Any]:
     """Return what an unfinished run has to agree on to be taken up again: what decides which pictures are stored, and their bytes."""
     made_of = {key: value for key, value in described.items() if key not in _PLAN_OPTIONS}
+    made_of |= {"source_files": source.fingerprint, "format": runs.FORMAT}
     made_of["runner"] = "local" if beam_options is None else "beam"
     versions = {package: importlib.metadata.version(package) for package in ("simplejpeg", "pillow")}
     return made_of | {"classes": f"{classes.hash} {'given' if is_given else 'there'}" if classes else None} | versions
@@ -283,9 +294,19 @@ def _check_found(source: sources.Source, work: Path) -> None:
     """Refuse a source without a picture, and say what it has instead."""
     all_runs = runs.find_runs(work)
     if not any(run.num_records for run in all_runs):
-        left_out = collections.Counter(reason.partition(":")[0] for run in all_runs for _, _, reason in run.about.left_out)
+        left_out = collections.Counter(reason.partition(":")[0] for run in all_runs for _, _, reason in run.left_out())
         why = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common()) or "it has no files"
         raise ValueError(f"source {source.path} holds no pictures that can be packed ({why}); {sources.EXPECTED}")
+
+
+def _plan(work: Path, choices: plan.Choices, on_progress: Callable[[Progress], None]) -> plan.Plan:
+    all_runs = runs.find_runs(work)
+    num_bytes, num_records = (sum(numbers) for numbers in zip(*((r.about.num_record_bytes, r.num_records) for r in all_runs), strict=True))
+
+    def tell(share: float) -> None:
+        on_progress(Progress("planning", round(share * num_bytes), num_bytes, round(share * num_records)))
+
+    return plan.make(work, choices, tell)
 
 
 def _recoding(options: PackOptions) -> Callable[[list[sources.Member]], list[recode.Recoded]]:

@@ -9,12 +9,15 @@ is written here and datasets that TFDS made open here:
 """
 
 import bisect
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import os
 import resource
+import secrets
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +38,7 @@ METADATA = (_LABELS, _FEATURES, _INFO)
 _FILE_FORMAT = "array_record"
 _WRITER_OPTIONS = "group_size:1,uncompressed"  # JPEGs do not compress, and a read costs one record
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # one record at a time, in this thread
+_TEMPORARY = ".i21k-"  # how the names of files begin that are not complete yet
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # the default of TFDS
 
 _Example = tf_example_generated_pb2.Example
@@ -84,6 +88,26 @@ def file_name_of(record: bytes) -> str:
 # ----------------------------------------------------------------------------------------------------------------- writing
 
 
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give another name beside `path` to write under, and move what was written into its place if nothing goes wrong.
+
+    No two writers have the same one, so that several may write the same file: the last to end leaves it whole.
+    """
+    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}-{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what writers left behind that were killed. None may be at work."""
+    for path in directory.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 @dataclasses.dataclass(frozen=True)
 class Shard:
     """One complete file of records."""
@@ -105,16 +129,12 @@ def write_shard(path: Path, records: Iterable[bytes]) -> Shard:
     Raises:
         OSError: if the disk refuses it; nothing is left behind then, nor after any other exception.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    with replaced(path) as temporary:
         num_records = _write_records(temporary, records)
         with temporary.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
         num_bytes = temporary.stat().st_size
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return Shard(path.name, num_records, num_bytes, sha256)
 
 
@@ -125,10 +145,16 @@ def _write_records(path: Path, records: Iterable[bytes]) -> int:
     num_records = 0
     try:
         for record in records:
-            writer.write(record)
+            try:
+                writer.write(record)
+            except RuntimeError as error:  # what the library makes of a full disk
+                raise OSError(str(error)) from error
             num_records += 1
     finally:
-        writer.close()
+        try:
+            writer.close()
+        except RuntimeError as error:
+            raise OSError(str(error)) from error
     reader = ArrayRecordReader(str(path))
     num_counted = reader.num_records() if reader.ok() else None
     if num_counted != num_records:
@@ -148,7 +174,7 @@ def write_metadata(directory: Path, name: str, classes: ClassList, splits: Mappi
             "file_name": tfds.features.Text(),
         }
     )
-    with tempfile.TemporaryDirectory(prefix=".metadata-", dir=directory) as temporary:
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=directory) as temporary:
         infos = []
         for split, shards in sorted(splits.items()):
             (Path(temporary) / shard_name(name, split, 0, len(shards))).touch()  # TFDS looks which splits have files
@@ -199,16 +225,10 @@ class Manifest:
 
     def write(self, directory: Path) -> None:
         """Replace the directory's manifest as a whole."""
-        path = directory / MANIFEST
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump({"format": MANIFEST_FORMAT, **dataclasses.asdict(self)}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replaced(directory / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as file:
+            json.dump({"format": MANIFEST_FORMAT, **dataclasses.asdict(self)}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_manifest(directory: Path) -> Manifest | None:

@@ -2,27 +2,31 @@
 the only one that looks at all pictures together.
 
 What it keeps of a picture while it decides is 17 bytes (8 of its digest, twice while they are sorted, and 1 for the verdict), and of
-those that have copies about 350 more: 1.2 GB at 14.2 million pictures if a tenth are copies of another tenth.
+those that have copies about 350 more: 1.4 GB at 14.2 million pictures if a tenth are copies of another tenth.
 """
 
 import bisect
 import collections
 import dataclasses
+import io
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8, UInt64
 
+from i21k.data import shards
 from i21k.data.packing import runs
 from i21k.data.packing.runs import Run
 
 VAL_SPLIT = "val"
 SLICE_BYTES = 256 << 20  # of records in memory while a shard is written, chosen here
+TABLES = ("left_out-{}.tsv", "duplicates-{}.tsv")  # of a split
 _FILE = "plan.json"
 _TO_SPLIT, _TO_VAL, _IS_COPY, _IS_VAL_COPY = range(4)
 DROPPED = {_IS_COPY: "copy of another picture", _IS_VAL_COPY: "copy of a validation picture"}
@@ -57,27 +61,44 @@ class Plan:
     class_ids: tuple[str, ...]  # that the source has, sorted
 
 
-def make(work: Path, choices: Choices) -> Plan:
+def make(work: Path, choices: Choices, on_look: Callable[[float], None] = lambda share: None) -> Plan:
     """Decide from the complete runs in `work`, and write plan, verdicts, cuts and the two tables there, the plan last.
 
+    Args:
+        work: working directory.
+        choices: what to decide by.
+        on_look: called with the share that is done, each time a run has been looked at: 14.2 million pictures take most of a minute.
+
     Raises:
-        ValueError: if no class is large enough to give pictures to the validation split.
+        ValueError: if no class is large enough to give pictures to the validation split, or none remains for the other.
     """
     all_runs = runs.find_runs(work)
+    num_looks, num_looked = len(all_runs) * (4 if choices.val_per_class else 3), 0
+
+    def look_at(these: Sequence[Run]) -> Iterator[Run]:
+        nonlocal num_looked
+        for run in these:
+            yield run
+            num_looked += 1
+            on_look(num_looked / num_looks)
+
     verdicts = [np.full(run.num_records, _TO_SPLIT, np.uint8) for run in all_runs]
-    copies = _find_copies(all_runs)
+    copies = _find_copies(all_runs, look_at)
     _judge_copies(copies, verdicts, choices.duplicates)
     if choices.val_per_class:
-        _choose_val(all_runs, verdicts, choices)
+        _choose_val(look_at(all_runs), verdicts, choices)
         if not choices.keep_val_copies:
             _judge_val_copies(copies, verdicts)
-    _write_table(
-        work / f"left_out-{choices.split}.tsv", ("source", "member", "reason"), (row for run in all_runs for row in run.about.left_out)
-    )
-    _write_table(work / f"duplicates-{choices.split}.tsv", ("sha256", "file_name", "fate"), _fates(copies, verdicts, choices.split))
-
     joined = np.concatenate(verdicts)
     counts = np.bincount(joined, minlength=4).tolist()
+    if not counts[_TO_SPLIT]:
+        raise ValueError(
+            f"no picture remains for split {choices.split!r}: of {len(joined)}, {counts[_TO_VAL]} go to {VAL_SPLIT!r}, and "
+            f"{counts[_IS_COPY] + counts[_IS_VAL_COPY]} are dropped as copies; change --duplicates or --val-per-class"
+        )
+    left_out_table, duplicates_table = (work / table.format(choices.split) for table in TABLES)
+    _write_table(left_out_table, ("source", "member", "reason"), (row for run in all_runs for row in run.left_out()))
+    _write_table(duplicates_table, ("sha256", "file_name", "fate"), _fates(copies, verdicts, choices.split))
     num_shards, num_records = {choices.split: choices.num_shards}, {choices.split: counts[_TO_SPLIT]}
     if choices.val_per_class:
         num_records[VAL_SPLIT] = counts[_TO_VAL]
@@ -85,9 +106,9 @@ def make(work: Path, choices: Choices) -> Plan:
     num_bytes = sum(run.about.num_record_bytes for run in all_runs)
     slices_per_shard = max(1, math.ceil(num_bytes / choices.num_shards / SLICE_BYTES))
     bounds = slice_places(choices.num_shards * slices_per_shard)
-    np.save(work / "verdicts.npy", joined)
-    np.save(work / "cuts.npy", np.stack([_cuts(run, bounds) for run in all_runs]))
-    left_out = collections.Counter(reason.partition(":")[0] for run in all_runs for _, _, reason in run.about.left_out)
+    _save(work / "verdicts.npy", joined)
+    _save(work / "cuts.npy", np.stack([_cuts(run, bounds) for run in look_at(all_runs)]))
+    left_out = collections.Counter(reason.partition(":")[0] for run in all_runs for _, _, reason in run.left_out())
     plan = Plan(
         choices=choices,
         num_shards=num_shards,
@@ -101,6 +122,7 @@ def make(work: Path, choices: Choices) -> Plan:
     )
     assert plan.num_read == sum(num_records.values()) + left_out.total() + sum(plan.dropped.values())
     runs.write_whole(work / _FILE, json.dumps(dataclasses.asdict(plan)).encode())
+    on_look(1.0)
     return plan
 
 
@@ -113,8 +135,12 @@ def read(work: Path) -> Plan | None:
 
 
 def forget(work: Path) -> None:
-    """Remove the plan, so that another can be made of the same runs."""
-    (work / _FILE).unlink(missing_ok=True)
+    """Remove the plan and its tables, also those moved into place already, so that another can be made of the same runs."""
+    if (made := read(work)) is not None:
+        for table in TABLES:
+            (work.parent / table.format(made.choices.split)).unlink(missing_ok=True)
+    for path in (*work.glob(TABLES[0].format("*")), *work.glob(TABLES[1].format("*")), work / _FILE):
+        path.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------------------------ slices
@@ -167,13 +193,13 @@ class _Copy(NamedTuple):
 _Copies = dict[bytes, list[_Copy]]  # by digest; each group by name
 
 
-def _find_copies(all_runs: list[Run]) -> _Copies:
+def _find_copies(all_runs: list[Run], look_at: Callable[[Sequence[Run]], Iterator[Run]]) -> _Copies:
     """Return all groups of pictures with equal digests. The first 8 bytes tell which can have copies, so that few names are read."""
-    keys = np.sort(np.concatenate([np.zeros(0, np.uint64), *(_keys(run) for run in all_runs)]))
+    keys = np.sort(np.concatenate([np.zeros(0, np.uint64), *map(_keys, look_at(all_runs))]))
     repeated = np.unique(keys[1:][keys[1:] == keys[:-1]])
     del keys
     groups = collections.defaultdict(list)
-    for number, run in enumerate(all_runs if len(repeated) else ()):
+    for number, run in enumerate(look_at(all_runs) if len(repeated) else ()):
         at = np.searchsorted(repeated, keys_of_run := _keys(run)).clip(max=len(repeated) - 1)
         suspects = np.flatnonzero(repeated[at] == keys_of_run).tolist()
         if suspects:
@@ -214,7 +240,7 @@ def _fates(copies: _Copies, verdicts: list[Verdicts], split: str) -> Iterator[tu
 # -------------------------------------------------------------------------------------------------------------- validation
 
 
-def _choose_val(all_runs: list[Run], verdicts: list[Verdicts], choices: Choices) -> None:
+def _choose_val(all_runs: Iterable[Run], verdicts: list[Verdicts], choices: Choices) -> None:
     """Give the first pictures by name of each large enough class to the validation split."""
     sizes: collections.Counter[str] = collections.Counter()
     first: dict[str, list[_Copy]] = collections.defaultdict(list)
@@ -238,9 +264,17 @@ def _choose_val(all_runs: list[Run], verdicts: list[Verdicts], choices: Choices)
 
 
 def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    with path.open("w", encoding="utf-8", errors="backslashreplace") as table:
+    with shards.replaced(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as table:
         for row in itertools.chain([header], rows):
             table.write("\t".join(_one_line(text) for text in row) + "\n")
+        table.flush()
+        os.fsync(table.fileno())
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    content = io.BytesIO()
+    np.save(content, array)
+    runs.write_whole(path, content.getvalue())
 
 
 def _one_line(text: str) -> str:

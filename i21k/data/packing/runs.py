@@ -23,8 +23,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int64, UInt8, UInt32, UInt64
 
+from i21k.data import shards
 from i21k.data.packing.sources import START, Position
 
+FORMAT = 2  # of these files, so that a run that another version of this program left is told from one that can go on
 _HEADER = struct.Struct("<QQHHI")  # place, sequence, bytes of the class, of the name, of the picture
 
 
@@ -50,10 +52,10 @@ def place(file_name: str, seed: int) -> int:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> Int64[np.ndarray, " n"]:
-    """Write records one behind the other, durably, and return the byte at which each ends."""
+    """Write records one behind the other, durably, and return the byte at which each ends. The file appears when it is complete."""
     ends = []
     num_bytes = 0
-    with path.open("wb", buffering=1 << 20) as file:
+    with shards.replaced(path) as temporary, temporary.open("wb", buffering=1 << 20) as file:
         for record in records:
             class_id, name = _encode(record.class_id), _encode(record.name)
             file.write(_HEADER.pack(record.place, record.sequence, len(class_id), len(name), len(record.jpeg)) + class_id + name)
@@ -106,6 +108,7 @@ def write_run(directory: Path, known: Gathered, records: list[Record], digests: 
     names = [_encode(record.file_name) for record in records]
     about = dataclasses.asdict(known) | {
         "after": known.after._asdict(),
+        "left_out": [],  # a column, since there may be millions
         "num_record_bytes": int(ends[-1]) if len(ends) else 0,
         "class_ids": sorted(known.class_ids),
     }
@@ -114,6 +117,7 @@ def write_run(directory: Path, known: Gathered, records: list[Record], digests: 
     np.savez(
         columns,
         about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+        left_out=np.frombuffer(json.dumps(known.left_out).encode(), np.uint8),
         places=np.array([record.place for record in records], np.uint64),
         sequences=np.array([record.sequence for record in records], np.int64),
         ends=ends,
@@ -126,13 +130,11 @@ def write_run(directory: Path, known: Gathered, records: list[Record], digests: 
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file so that it is there whole or not at all, also after a power cut, and all files that were there before it."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    """Write a small file so that it is there whole or not at all, also after a power cut, and with it the names that were there before."""
+    with shards.replaced(path) as temporary, temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -141,7 +143,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 class Run:
-    """A run on disk, sorted by place. Columns are read when they are asked for, and not kept."""
+    """A run on disk, sorted by place. Columns are read when they are asked for, and not kept; `about` is without what was left out."""
 
     def __init__(self, columns_path: Path) -> None:
         self._columns_path = columns_path
@@ -156,6 +158,10 @@ class Run:
     def num_records(self) -> int:
         """Number of pictures in it."""
         return len(self._column("ends"))
+
+    def left_out(self) -> list[tuple[str, str, str]]:
+        """Return container, name and reason of each file that was left out."""
+        return [tuple(row) for row in json.loads(bytes(self._column("left_out")))]
 
     def digests(self) -> UInt8[np.ndarray, "n 32"]:
         """Return the SHA-256 of each original."""
@@ -194,7 +200,6 @@ def find_runs(directory: Path) -> list[Run]:
 def _restore(about: dict[str, Any]) -> dict[str, Any]:
     return about | {
         "after": Position(**about["after"]),
-        "left_out": [tuple(row) for row in about["left_out"]],
         "class_ids": set(about["class_ids"]),
     }
 
