@@ -4,6 +4,7 @@ import bz2
 import collections
 import contextlib
 import dataclasses
+import errno
 import gc
 import gzip
 import hashlib
@@ -994,7 +995,6 @@ def test_kill_between_any_two_changes_of_the_directory(whole_tar: Path, tmp_path
             assert content_of(tmp_path / "changed") == content_of(tmp_path / "other")
             shutil.rmtree(tmp_path / "changed")
         run(whole_tar, killed, **options)
-        shutil.rmtree(killed / ".packing", ignore_errors=True)
         assert content_of(killed) == content_of(tmp_path / "expected")
     assert num_copies > 30
 
@@ -1093,6 +1093,18 @@ def test_two_runs_do_not_mix(whole_tar: Path, tmp_path: Path) -> None:
 
     pack(whole_tar, tmp_path / "out", PackOptions(), num_workers=1, on_progress=second_run)
     assert seen and shards.splits(tmp_path / "out") == ("train",)
+
+
+def test_directory_that_cannot_be_locked_is_refused(whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(
+        ValueError, match=r"output directory .*out cannot be locked \(No locks available\); choose an --out on a file system"
+    ):
+        run(whole_tar, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def die(item: int) -> int:

@@ -279,10 +279,11 @@ def _read(
     recoded = pool.map(_recoding(options), batches, num_workers, in_flight=_IN_FLIGHT)
     spilled = sum(run.about.num_record_bytes for run in before)
     start_bytes, is_probed = source.num_bytes_read, False
+    under_way = _IN_FLIGHT * num_workers * stages.BATCH_BYTES if num_workers > 1 else 0  # read, but without a result yet
     gathered = stages.write_runs(work, recoded, options.seed, _run_bytes(source.num_bytes, num_workers), lambda: source.num_bytes_read)
     with contextlib.closing(gathered):
         for num_read, num_bytes in gathered:
-            passed = source.num_bytes_read - start_bytes
+            passed = source.num_bytes_read - start_bytes - under_way
             if not is_probed and passed > 0 and passed >= min(_PROBE_BYTES, source.num_bytes / 2):
                 output.check_room(work, round(2 * source.num_bytes * num_bytes / passed - spilled))
                 is_probed = True
@@ -328,6 +329,7 @@ def _write(
 ) -> dict[str, tuple[shards.Shard, ...]]:
     """Write all shards that are not there yet into the working directory."""
     _give_memory_back()
+    on_progress(Progress("writing", 0, made.num_bytes, 0))
     slice_bytes = made.num_bytes / (made.slices_per_shard * made.choices.num_shards)
     num_writers = max(1, min(num_workers, round(_MEMORY_BYTES / (2 * slice_bytes + 1))))
     num_done = num_bytes_done = 0

@@ -31,7 +31,7 @@ def claimed(directory: Path) -> Iterator[None]:
     """Make the directory, keep other packers out, and take away again what was made if nothing came to lie in it.
 
     Raises:
-        ValueError: if it is a file, or another process has claimed it.
+        ValueError: if it is a file, another process has claimed it, or it lies where nothing can be claimed.
     """
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"output {directory} is a file; expected a directory; change --out")
@@ -40,11 +40,16 @@ def claimed(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(f"another process packs into {directory}; wait for its end or change --out") from error
+            except OSError as error:
+                raise ValueError(
+                    f"output directory {directory} cannot be locked ({error.strerror}); choose an --out on a file system with flock"
+                ) from error
             shutil.rmtree(directory / _REMOVED, ignore_errors=True)
             yield
-        except BlockingIOError as error:
-            raise ValueError(f"another process packs into {directory}; wait for its end or change --out") from error
         finally:
             os.close(descriptor)
     finally:
@@ -68,7 +73,7 @@ def working_directory(directory: Path, made_of: dict[str, Any]) -> Iterator[Path
     description = work / "made_of.json"
     if description.exists():
         was_made_of = json.loads(description.read_bytes())
-        for key in was_made_of.keys() | made_of.keys():
+        for key in (*made_of, *was_made_of):
             if was_made_of.get(key) != made_of.get(key):
                 raise ValueError(
                     f"{directory} holds an unfinished packing with {key} {was_made_of.get(key)!r}; got {made_of.get(key)!r}; "
@@ -85,6 +90,15 @@ def working_directory(directory: Path, made_of: dict[str, Any]) -> Iterator[Path
             _remove(work)
         raise
     _remove(work)
+
+
+def _sync(directory: Path) -> None:
+    """Have the names in a directory on the disk before what they were made of goes."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove(work: Path) -> None:
@@ -185,3 +199,4 @@ def commit(work: Path, directory: Path, classes: ClassList, old: shards.Manifest
             for file in shards.METADATA:
                 (directory / file).unlink(missing_ok=True)
         raise
+    _sync(directory)
