@@ -6,6 +6,7 @@ Started by Slurm, Open MPI or an indexed job of Kubernetes as several processes,
 --coordinator HOST:PORT --num-processes N --process-id I.
 """
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -27,6 +28,10 @@ flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> int:
+    recipe = _CONFIG.value
+    sizes = recipe.get("batch_size"), recipe.get("image_size"), recipe.get("image_size")
+    if all(isinstance(size, int) for size in sizes):  # or else `loop.run` says what is wrong
+        backend.keep_memory(math.prod(sizes))
     from i21k.train import interruption, loop, processes  # imports JAX, after the flags are known to be right
 
     logging.set_verbosity(logging.ERROR)  # Orbax tells forty lines a checkpoint
@@ -34,7 +39,7 @@ def main(argv: list[str]) -> int:
     try:
         place = processes.find_place(os.environ, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         with processes.together(place, _START_S.value):
-            loop.run(_CONFIG.value, _WORKDIR.value or Path("runs") / name)
+            loop.run(recipe, _WORKDIR.value or Path("runs") / name)
     except (ValueError, OSError) as error:
         return fail(error)
     except interruption.Interrupted as interrupted:
@@ -63,5 +68,4 @@ def fail(error: Exception) -> int:
 
 if __name__ == "__main__":
     backend.prepare()  # before a recipe could import JAX
-    backend.keep_memory()
     app.run(main, flags_parser=parse)

@@ -25,29 +25,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from i21k import backend
-
-backend.prepare(cache=False)
-backend.keep_memory()
-
-import jax  # noqa: E402
-import jaxlib  # noqa: E402
-import numpy as np  # noqa: E402
-from ml_collections import ConfigDict  # noqa: E402
-
-from i21k.data.loader import Batch  # noqa: E402
-from i21k.model.inception_bn import REVISIONS, InceptionBN  # noqa: E402
-from i21k.model.mxnet_symbol import write_symbol  # noqa: E402
-from i21k.train import steps  # noqa: E402
-from i21k.train.config import parse  # noqa: E402
-from i21k.train.optimizer import make_optimizer, make_schedule  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # recipes are files of the checkout, not of the package
 
-from configs import i21k_inception  # noqa: E402
+from configs import i21k_inception
 
 NUM_CLASSES = 21841
 WARM_UP_ROUNDS = 2
+
+
+def parse_arguments() -> argparse.Namespace:
+    cli = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    cli.add_argument("--batch", type=int, default=32)
+    cli.add_argument("--rounds", type=int, default=5)
+    cli.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of activations; MXNet always runs float32")
+    cli.add_argument("--remat", choices=("none", "conv", "block"), default="none")
+    cli.add_argument("--revision", choices=("released", "symbol2016"), default="released")
+    cli.add_argument("--mxnet-python", help="interpreter that has MXNet 1.9.1")
+    cli.add_argument("--torch-python", help="interpreter that has PyTorch")
+    cli.add_argument("--config", help="with --compile-only: a recipe to take as it stands")
+    cli.add_argument("--classes", type=int, default=NUM_CLASSES, help="with --compile-only")
+    cli.add_argument("--compile-only", action="store_true", help="compile twice, the second time from a persistent cache, and run nothing")
+    args = cli.parse_args()
+    if args.config and not args.compile_only:
+        cli.error("--config needs --compile-only: what is timed beside others is the full network")
+    return args
 
 
 def recipe_of(args: argparse.Namespace) -> ConfigDict:
@@ -60,6 +65,23 @@ def recipe_of(args: argparse.Namespace) -> ConfigDict:
         recipe.model.dtype, recipe.model.remat, recipe.model.revision = args.dtype, args.remat, args.revision
     recipe.devices = 1
     return recipe
+
+
+args = parse_arguments()
+recipe = recipe_of(args)
+backend.prepare(cache=False)
+backend.keep_memory(recipe.batch_size * recipe.image_size**2)
+
+import jax  # noqa: E402
+import jaxlib  # noqa: E402
+import numpy as np  # noqa: E402
+
+from i21k.data.loader import Batch  # noqa: E402
+from i21k.model.inception_bn import REVISIONS, InceptionBN  # noqa: E402
+from i21k.model.mxnet_symbol import write_symbol  # noqa: E402
+from i21k.train import steps  # noqa: E402
+from i21k.train.config import parse  # noqa: E402
+from i21k.train.optimizer import make_optimizer, make_schedule  # noqa: E402
 
 
 def own_step(recipe: ConfigDict, num_classes: int) -> tuple[InceptionBN, Callable[[], float], float]:
@@ -125,27 +147,13 @@ class Peer:
 
 
 def main() -> None:
-    cli = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    cli.add_argument("--batch", type=int, default=32)
-    cli.add_argument("--rounds", type=int, default=5)
-    cli.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of activations; MXNet always runs float32")
-    cli.add_argument("--remat", choices=("none", "conv", "block"), default="none")
-    cli.add_argument("--revision", choices=tuple(REVISIONS), default="released")
-    cli.add_argument("--mxnet-python", help="interpreter that has MXNet 1.9.1")
-    cli.add_argument("--torch-python", help="interpreter that has PyTorch")
-    cli.add_argument("--config", help="with --compile-only: a recipe to take as it stands")
-    cli.add_argument("--classes", type=int, default=NUM_CLASSES, help="with --compile-only")
-    cli.add_argument("--compile-only", action="store_true", help="compile twice, the second time from a persistent cache, and run nothing")
-    args = cli.parse_args()
-    if args.config and not args.compile_only:
-        cli.error("--config needs --compile-only: what is timed beside others is the full network")
     load_before = round(os.getloadavg()[0], 1)
     if args.compile_only:
-        line = compile_seconds(recipe_of(args), args.classes) | {"config": args.config, "classes": args.classes, "load_before": load_before}
+        line = compile_seconds(recipe, args.classes) | {"config": args.config, "classes": args.classes, "load_before": load_before}
         print(json.dumps(line | {"jax": jax.__version__, "jaxlib": jaxlib.__version__}))
         return
 
-    model, once, compile_s = own_step(recipe_of(args), NUM_CLASSES)
+    model, once, compile_s = own_step(recipe, NUM_CLASSES)
     with tempfile.TemporaryDirectory() as directory:
         symbol = Path(directory) / "symbol.json"
         write_symbol(symbol, model)
