@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     config.data.on_bad_record = "stop"  # or "skip", with a line for each; the validation split has to be whole in any case
     config.data.max_bad_fraction = 0.001  # of the records, in one epoch; the 35 pictures that were left out in 2015 are 0.0000025
     config.data.threads = 0  # one a core
-    config.data.workers = 0  # processes instead of threads: no faster beside a step on the CPU, half a second an epoch to start
+    config.data.workers = 0  # processes instead of threads: beside a step on 2 cores no more than 6 % faster, 210 MB each
 
     config.model = ConfigDict()
     config.model.variant = "full"

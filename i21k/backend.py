@@ -16,9 +16,7 @@ from pathlib import Path
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 _CPU_FLAG_VERSIONS = ("0.10.2", "0.11.2")
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1  # of glibc's malloc.h
-_ONE_ARENA_PIXELS = (
-    10**6
-)  # chosen between tiny_imagenet's 262,144, faster with many arenas, and the full network's 32 x 224 x 224, with one
+_ONE_ARENA_PIXELS = 10**6  # chosen between 64 x 64 x 64, faster with many arenas, and the full network's 32 x 224 x 224, with one
 _GC_THRESHOLD = 20_000  # chosen here; 100,000 saves no more
 
 
@@ -49,7 +47,7 @@ def keep_memory(pixels: int) -> None:
     On the CPU JAX allocates the activations of every step anew, and pages that went back to the system cost time. Resident memory stays
     at its peak. A thread's own arena holds at most 64 MiB a piece, and what is larger goes back to the system whatever was set; a single
     arena for all threads keeps it too: 1.06 times as fast for the full network. But then the threads wait for each other: the quick
-    start's step takes 1.6 times as long, and compiling 1.3 times. So only large batches have a single arena (`notebooks/LOG.md`).
+    start's steps take 1.5 times as long, and compiling 1.3 times. So only large batches have a single arena (`notebooks/LOG.md`).
 
     Call it before NumPy or JAX are imported: a thread keeps the arena that it has.
 
