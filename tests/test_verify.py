@@ -12,7 +12,7 @@ from PIL import Image
 
 from i21k import cli
 from i21k.data import overview, shards, verify
-from i21k.data.pack import Progress
+from i21k.data.pack import PackOptions, Progress, pack
 from i21k.labels import ClassList
 
 from .conftest import CLASSES, NUM_TRAIN, NUM_VAL, write_dataset
@@ -214,6 +214,31 @@ def test_fault_is_named(damaged: Path, damage: Callable[[Path], None], expected:
     assert [fault for fault in found if fault not in expected and fault[2] not in of_size] == []
     assert len(found) == len(set(found)) == sum(report.num_faults.values())
     assert words in "\n".join(map(str, report.faults))
+
+
+def test_files_beside_the_shards_are_checked_too(tmp_path: Path) -> None:
+    for index in range(2):
+        (tmp_path / "source" / f"n0000000{index}").mkdir(parents=True)
+        for split in ("a", "b"):
+            (tmp_path / "source" / f"n0000000{index}" / f"{split}.JPEG").write_bytes(encoded(photo(seed=index)))
+    (tmp_path / "source" / "n00000000" / "c.txt").write_bytes(b"no picture")
+    for split in ("train", "other"):
+        pack(tmp_path / "source", tmp_path / "out", PackOptions(split=split), num_workers=1)
+    tables = {f"{table}-{split}.tsv" for table in ("left_out", "duplicates") for split in ("train", "other")}
+    manifest = shards.read_manifest(tmp_path / "out")
+    assert manifest is not None and manifest.files.keys() == tables | set(shards.METADATA)
+    assert set(check(tmp_path / "out").num_faults) == {"content"}
+    for file in manifest.files:
+        shutil.copytree(tmp_path / "out", tmp_path / "damaged")
+        with (tmp_path / "damaged" / file).open("ab") as opened:
+            opened.write(b"\n")  # which no reader minds
+        found = check(tmp_path / "damaged", split="train").faults
+        assert [(fault.file, fault.kind) for fault in found] == [(file, "hash")]
+        assert f"expected SHA-256 {manifest.files[file]} as manifest.json says" in str(found[0])
+        if file in tables:
+            (tmp_path / "damaged" / file).unlink()
+            assert (file, None, "missing") in faults(tmp_path / "damaged")
+        shutil.rmtree(tmp_path / "damaged")
 
 
 def test_all_contents_of_a_copied_split_are_found(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,11 +131,17 @@ def write_shard(path: Path, records: Iterable[bytes]) -> Shard:
     """
     with replaced(path) as temporary:
         num_records = _write_records(temporary, records)
+        sha256 = hash_file(temporary)
         with temporary.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
         num_bytes = temporary.stat().st_size
     return Shard(path.name, num_records, num_bytes, sha256)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_records(path: Path, records: Iterable[bytes]) -> int:
@@ -222,6 +228,7 @@ class Manifest:
     name: str
     class_list_hash: str
     splits: dict[str, SplitManifest]
+    files: dict[str, str] = dataclasses.field(default_factory=dict)  # SHA-256 (hex) of what lies beside shards and manifest
 
     def write(self, directory: Path) -> None:
         """Replace the directory's manifest as a whole."""
@@ -253,7 +260,10 @@ def read_manifest(directory: Path) -> Manifest | None:
         for shard in (shard for entry in splits.values() for shard in entry.shards):
             if Path(shard.file).name != shard.file or not isinstance(shard.num_records, int) or not isinstance(shard.num_bytes, int):
                 raise ValueError(f"shard {shard}")
-        return Manifest(str(content["name"]), str(content["class_list_hash"]), splits)
+        files = {str(file): str(sha256) for file, sha256 in content.get("files", {}).items()}
+        if any(Path(file).name != file for file in files):
+            raise ValueError(f"files {', '.join(files)}")
+        return Manifest(str(content["name"]), str(content["class_list_hash"]), splits, files)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); restore it or pack the directory again") from error
 

@@ -117,6 +117,7 @@ def verify(
     files = _expected_files(listing, manifest, split, directory, found)
     classes, names_tell = _check_classes(directory, manifest, found)
     totals = {name: _Total() for name in dict.fromkeys(file.split for file in files)}
+    _check_other_files(directory, manifest, found)
     present = _check_presence(directory, files, totals, found)
     digests: dict[str, list[np.ndarray]] = {name: [] for name in totals} if len(totals) > 1 else {}
     places: dict[str, list[_Part]] = collections.defaultdict(list)
@@ -243,6 +244,22 @@ def _check_classes(directory: Path, manifest: shards.Manifest | None, found: _Fa
     return classes, False
 
 
+def _check_other_files(directory: Path, manifest: shards.Manifest | None, found: _Faults) -> None:
+    """Compare metadata and tables with their hashes, unless more than that is known to be wrong with them."""
+    named = {fault.file for fault in found.named}
+    for file, sha256 in manifest.files.items() if manifest else ():
+        if file in named:
+            continue
+        expected = f"SHA-256 {sha256} as {shards.MANIFEST} says"
+        try:
+            if (actual := shards.hash_file(directory / file)) != sha256:
+                found.add(Fault(file, None, "", "hash", f"SHA-256 {actual}", expected))
+        except FileNotFoundError:
+            found.add(Fault(file, None, "", "missing", "no such file", expected))
+        except OSError as error:
+            found.add(Fault(file, None, "", "unreadable", error.strerror or str(error), expected))
+
+
 def _check_presence(directory: Path, files: list[_File], totals: dict[str, _Total], found: _Faults) -> list[tuple[_File, int]]:
     """Return the files that are there, each with its size."""
     present = []
@@ -322,8 +339,7 @@ def _check(part: _Part, classes: ClassList | None, names_tell: bool, keep_digest
     sha256 = None
     if part.sha256 is not None:
         try:
-            with part.path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = shards.hash_file(part.path)
         except OSError as error:  # a bad sector, no permission: this file's fault, and the others are still to be checked
             faults.append(Fault(part.file, None, "", "unreadable", error.strerror or str(error), f"SHA-256 {part.sha256}"))
     digests = np.zeros(part.stop - part.start, np.uint64) if keep_digests else None

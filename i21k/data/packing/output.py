@@ -189,7 +189,9 @@ def commit(work: Path, directory: Path, classes: ClassList, old: shards.Manifest
         for path in sorted([*work.glob(f"{old.name}-*.array_record-*"), *work.glob("*.tsv")]):
             moved.append(path.replace(directory / path.name))
         shards.write_metadata(directory, old.name, classes, {split: entry.shards for split, entry in manifest.splits.items()})
-        manifest.write(directory)
+        tables = [path.name for path in directory.glob("*.tsv") if re.fullmatch(_TABLES, path.name)]
+        files = {file: shards.hash_file(directory / file) for file in sorted([*shards.METADATA, *tables])}
+        dataclasses.replace(manifest, files=files).write(directory)
     except BaseException:
         for path in moved:
             path.replace(work / path.name)
