@@ -1156,6 +1156,24 @@ def test_dead_worker_is_reported() -> None:
         list(workers.ordered_map(fail, range(5), 2))
 
 
+def test_signal_while_workers_start_counts_once_and_later() -> None:
+    came: list[int] = []
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    handler, wakeup = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number)), signal.set_wakeup_fd(writer)
+    try:
+        with workers._signals_deferred():
+            signal.raise_signal(signal.SIGTERM)
+            assert came == []
+        assert came == [signal.SIGTERM]
+        assert os.read(reader, 10) == bytes([signal.SIGTERM])  # as a loop of asyncio is told of it
+        assert signal.set_wakeup_fd(writer) == writer
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGTERM, handler)
+        os.close(reader)
+        os.close(writer)
+
+
 @pytest.mark.parametrize(
     ("number", "code", "after_s"),  # while workers start, or while they work
     [(signal.SIGINT, 130, 0.0), (signal.SIGINT, 130, 0.3), (signal.SIGTERM, 143, 0.0), (signal.SIGKILL, -9, 0.7)],
