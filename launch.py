@@ -6,13 +6,12 @@ Started by Slurm, Open MPI or an indexed job of Kubernetes as several processes,
 --coordinator HOST:PORT --num-processes N --process-id I.
 """
 
-import math
 import os
 import sys
 from pathlib import Path
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from i21k import backend
 
@@ -29,9 +28,9 @@ flags.mark_flag_as_required("config")
 
 def main(argv: list[str]) -> int:
     recipe = _CONFIG.value
-    sizes = recipe.get("batch_size"), recipe.get("image_size"), recipe.get("image_size")
-    if all(isinstance(size, int) for size in sizes):  # or else `loop.run` says what is wrong
-        backend.keep_memory(math.prod(sizes))
+    batch, side = (recipe.get(key) if isinstance(recipe, ConfigDict) else None for key in ("batch_size", "image_size"))
+    if isinstance(batch, int) and isinstance(side, int):  # or else `loop.run` says what is wrong
+        backend.keep_memory(batch * side**2)
     from i21k.train import interruption, loop, processes  # imports JAX, after the flags are known to be right
 
     logging.set_verbosity(logging.ERROR)  # Orbax tells forty lines a checkpoint

@@ -33,7 +33,8 @@ def make_run(work: Path, number: int) -> None:
         records.append(runs.Record(runs.place(f"{class_id}/{name}", 0), sequence, class_id, name, b""))
         known.class_ids.add(class_id)
         is_copy = number and index % COPIES == 0
-        of_sequence[sequence] = (before if is_copy else digests)[32 * (index + is_copy) :][:32]
+        start = 32 * (index + is_copy)
+        of_sequence[sequence] = (before if is_copy else digests)[start : start + 32]
     runs.write_run(work, known, records, of_sequence)
 
 

@@ -47,4 +47,6 @@ def test_large_batches_share_one_arena_so_that_what_threads_free_is_kept_too():
 
 def test_garbage_is_collected_less_often_while_steps_are_traced():
     code = "import gc; from i21k import backend; before = gc.get_threshold()[0]; backend.prepare(); print(gc.get_threshold()[0] / before)"
-    assert float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) > 10
+    assert (
+        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) >= 10
+    )  # 700 before, 2,000 in newer Pythons

@@ -118,6 +118,13 @@ def test_what_users_get_wrong_is_said_without_a_traceback(arguments, message, tm
     assert not (tmp_path / "w").exists()
 
 
+def test_recipe_that_is_none_is_explained(tmp_path):
+    (tmp_path / "five.py").write_text("def get_config():\n    return 5\n")
+    running = launch(["--config", str(tmp_path / "five.py"), f"--workdir={tmp_path / 'w'}"])
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 2 and "error: config is 5; expected a group of keys" in out and "Traceback" not in out
+
+
 def test_the_command_of_the_module_docstring(tmp_path):
     out, _ = launch(["--help"]).communicate(timeout=60)
     assert "--workdir" in out and "--config" in out

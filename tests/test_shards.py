@@ -119,12 +119,12 @@ def test_temporaries_of_writers_that_were_killed_are_removed(tmp_path: Path) -> 
         patch.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             shards.Manifest("tiny", CLASSES.hash, {}).write(tmp_path)
-    (tmp_path / ".i21k-folder").mkdir()
-    (tmp_path / ".i21k-folder" / "features.json").touch()
-    (tmp_path / "mine.txt").touch()
+    (tmp_path / ".i21k-abc_de12").mkdir()
+    (tmp_path / ".i21k-abc_de12" / "features.json").touch()
+    (tmp_path / ".i21k-mine").touch()
     assert len(list(tmp_path.iterdir())) == 4
     shards.remove_temporaries(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"shard", "mine.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"shard", ".i21k-mine"}
 
 
 def test_open_split(dataset: Path) -> None:

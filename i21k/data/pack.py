@@ -175,7 +175,6 @@ def pack(
         raise ValueError(f"output directory {directory} lies in the source {source}; expected one elsewhere; change --out")
     try:
         with output.claimed(directory):
-            shards.remove_temporaries(directory)
             manifest = output.read_output(directory, options.name)
             is_given, classes = classes is not None, output.agree_on_classes(directory, manifest, classes)
             stages.check_classes(opened.list_class_ids() or (), classes, is_given, opened)

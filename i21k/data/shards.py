@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import resource
 import secrets
 import shutil
@@ -102,9 +103,14 @@ def replaced(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_temporary(path: Path) -> bool:
+    """Say whether a name is one of those that writers write under."""
+    return re.fullmatch(rf"{re.escape(_TEMPORARY)}([0-9a-f]{{16}}-.+|[a-z0-9_]{{8}})", path.name) is not None
+
+
 def remove_temporaries(directory: Path) -> None:
     """Remove what writers left behind that were killed. None may be at work."""
-    for path in directory.glob(f"{_TEMPORARY}*"):
+    for path in filter(is_temporary, list(directory.iterdir())):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -48,7 +48,6 @@ def claimed(directory: Path) -> Iterator[None]:
                 raise ValueError(
                     f"output directory {directory} cannot be locked ({error.strerror}); choose an --out on a file system with flock"
                 ) from error
-            shutil.rmtree(directory / _REMOVED, ignore_errors=True)
             yield
         finally:
             os.close(descriptor)
@@ -109,22 +108,31 @@ def _remove(work: Path) -> None:
 def read_output(directory: Path, name: str) -> shards.Manifest | None:
     """Return the manifest of a directory that may be packed into; None if it is empty, or a first split in it is not finished.
 
+    What runs that were killed left behind and no run needs is removed.
+
     Raises:
-        ValueError: if it holds another dataset or other files; it is not touched then.
+        ValueError: if it holds another dataset or other files, or a split is not whole; it is not touched then.
     """
     manifest = shards.read_manifest(directory)
     if manifest is not None and manifest.name != name:
         raise ValueError(f"{directory} holds the dataset {manifest.name!r}; expected {name!r}; change --name or --out")
-    made = plan.read(directory / _WORK)
-    if manifest is not None and made is not None and made.choices.split in manifest.splits:
-        _remove(directory / _WORK)  # a run ended just when its split was complete
-    is_unfinished = (directory / _WORK).exists()
+    work = directory / _WORK
+    is_unfinished = work.exists()
     ours = re.compile(rf"{re.escape(name)}-\w+\.array_record-\d+-of-\d+|{'|'.join(map(re.escape, shards.METADATA))}|{_TABLES}")
     for path in sorted(directory.iterdir()) if manifest is None else ():
-        if path.name != _WORK and not (is_unfinished and ours.fullmatch(path.name)):
+        if path.name not in (_WORK, _REMOVED) and not (is_unfinished and ours.fullmatch(path.name)) and not shards.is_temporary(path):
             raise ValueError(
                 f"{directory} holds {path.name}, which `i21k pack` did not put there; expected an empty directory; change --out"
             )
+    made = plan.read(work)
+    is_complete = manifest is not None and made is not None and made.choices.split in manifest.splits
+    if made is not None and is_complete:
+        shards.open_split(directory, made.choices.split)  # what it was made of goes only if it is whole
+    shards.remove_temporaries(directory)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(directory / _REMOVED)
+    if is_complete:
+        _remove(work)  # a run ended just when its split was complete
     return manifest
 
 
@@ -181,7 +189,7 @@ def check_room(work: Path, num_bytes: int) -> None:
 def commit(work: Path, directory: Path, classes: ClassList, old: shards.Manifest, new: dict[str, shards.SplitManifest]) -> None:
     """Move shards and tables into place, then write the metadata, and last the manifest, which makes them count.
 
-    A failure moves them back; what a crash leaves half moved, the next call finds.
+    A failure before that moves them back; what a crash leaves half moved, the next call finds.
     """
     moved: list[Path] = []
     manifest = dataclasses.replace(old, splits=old.splits | new)
@@ -193,6 +201,8 @@ def commit(work: Path, directory: Path, classes: ClassList, old: shards.Manifest
         files = {file: shards.hash_file(directory / file) for file in sorted([*shards.METADATA, *tables])}
         dataclasses.replace(manifest, files=files).write(directory)
     except BaseException:
+        if (there := shards.read_manifest(directory)) is not None and new.keys() <= there.splits.keys():
+            raise  # a signal just behind the last step: it counts
         for path in moved:
             path.replace(work / path.name)
         if old.splits:

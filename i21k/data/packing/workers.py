@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import sys
@@ -205,13 +206,16 @@ class _Worker:
 
 
 def _work(function: Callable[[Any], Any], pipe: connection.Connection, answers: connection.Connection) -> None:
-    """Run in a worker. A thread takes items from the pipe, so that the parent never waits to send while this waits to answer."""
-    items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    """Run in a worker. A thread takes items from the pipe, so that the parent never waits to send while this waits to answer.
+
+    It leaves them pickled: what one that cannot be loaded raises would end the thread, and parent and worker would wait for ever.
+    """
+    items: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def take() -> None:
         while True:
             try:
-                items.put(pipe.recv())
+                items.put(pipe.recv_bytes())
             except (EOFError, OSError):
                 os._exit(0)  # the parent has closed the pipe, or is gone: nobody wants the rest
 
@@ -219,7 +223,7 @@ def _work(function: Callable[[Any], Any], pipe: connection.Connection, answers: 
     while True:
         item = items.get()
         try:
-            answer = (True, function(item))
+            answer = (True, function(pickle.loads(item)))
         except Exception as error:  # carried over and raised in the parent
             answer = (False, error)
         with contextlib.suppress(OSError):
