@@ -885,6 +885,21 @@ def test_too_little_room_is_refused_before_it_is_filled(whole_tar: Path, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
+def test_source_that_goes_away_is_no_fault_of_its_pictures(whole_tar: Path, tmp_path: Path, small_steps: None) -> None:
+    def take_away(progress: packing.Progress) -> None:
+        if progress.num_pictures == 9:
+            whole_tar.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(
+        ValueError, match=r"n\d+.tar, .* cannot be read any more \(No such file or directory\); give the same command again"
+    ):
+        pack(whole_tar, tmp_path / "out", PackOptions(), num_workers=1, on_progress=take_away)
+    (tmp_path / "elsewhere").rename(whole_tar)
+    assert run(whole_tar, tmp_path / "out").resumed_after > 0
+    run(whole_tar, tmp_path / "expected")
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "expected")
+
+
 def test_failure_before_anything_is_complete_leaves_nothing(whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, records: Any) -> None:
         raise OSError(28, "No space left on device")

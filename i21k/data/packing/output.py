@@ -197,9 +197,9 @@ def commit(work: Path, directory: Path, classes: ClassList, old: shards.Manifest
         for path in sorted([*work.glob(f"{old.name}-*.array_record-*"), *work.glob("*.tsv")]):
             moved.append(path.replace(directory / path.name))
         shards.write_metadata(directory, old.name, classes, {split: entry.shards for split, entry in manifest.splits.items()})
-        tables = [path.name for path in directory.glob("*.tsv") if re.fullmatch(_TABLES, path.name)]
-        files = {file: shards.hash_file(directory / file) for file in sorted([*shards.METADATA, *tables])}
-        dataclasses.replace(manifest, files=files).write(directory)
+        tables = [table.format(split) for split in new for table in plan.TABLES]
+        files = {file: shards.hash_file(directory / file) for file in (*shards.METADATA, *tables) if (directory / file).exists()}
+        dataclasses.replace(manifest, files=old.files | files).write(directory)
     except BaseException:
         if (there := shards.read_manifest(directory)) is not None and new.keys() <= there.splits.keys():
             raise  # a signal just behind the last step: it counts

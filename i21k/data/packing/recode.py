@@ -50,7 +50,11 @@ class Recoded(NamedTuple):
 
 
 def recode_batch(batch: list[Member], short_side_px: int, quality: int, min_side_px: int) -> list[Recoded]:
-    """Judge and recode files that travel together."""
+    """Judge and recode files that travel together.
+
+    Raises:
+        ValueError: if the tar they lie in has become unreadable, which is no fault of theirs.
+    """
 
     def recoded(member: Member) -> Recoded:
         data = digest = b""
@@ -62,7 +66,10 @@ def recode_batch(batch: list[Member], short_side_px: int, quality: int, min_side
             except Unreadable as error:
                 member = member._replace(left_out=str(error))
             except OSError as error:
-                member = member._replace(left_out=f"unreadable file: {error.strerror or error}")
+                raise ValueError(
+                    f"{member.container}, {member.name} cannot be read any more ({error.strerror or error}); give the same command again "
+                    "when the source is there, it goes on where it was"
+                ) from error
         return Recoded(member._replace(data=data, extent=None), digest)
 
     return [recoded(member) for member in batch]

@@ -479,7 +479,7 @@ def _hostile() -> Iterator[None]:
     """Parse in here what cannot be trusted: whatever `tarfile` and the decompressors raise on it is the fault of the tar."""
     try:
         yield
-    except _DamagedTar:
+    except (_DamagedTar, MemoryError):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk; those of the decompressors have no number
