@@ -885,6 +885,20 @@ def test_too_little_room_is_refused_before_it_is_filled(whole_tar: Path, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_room_is_judged_by_what_has_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8)
+    names = {f"{i:04d}.JPEG": encoded(Image.fromarray(noise), quality=95) for i in range(300)}
+    (tmp_path / "whole.tar").write_bytes(tar_of({f"{CLASS_IDS[0]}.tar": tar_of(names)}))
+    asked: list[int] = []
+    monkeypatch.setattr(output, "check_room", lambda work, num_bytes: asked.append(num_bytes))
+    monkeypatch.setattr(stages, "BATCH_BYTES", 100_000)  # 16 of them are under way in two workers, a sixth of the source
+    pack(tmp_path / "whole.tar", tmp_path / "out", PackOptions(short_side=50), num_workers=num_workers)
+    assert len(asked) == 1
+    in_shards = sum(len(image) for _, _, image in records_of(tmp_path / "out", "train"))
+    assert 0.9 < asked[0] / (2 * in_shards) < 1.1
+
+
 def test_source_that_goes_away_is_no_fault_of_its_pictures(whole_tar: Path, tmp_path: Path, small_steps: None) -> None:
     def take_away(progress: packing.Progress) -> None:
         if progress.num_pictures == 9:
