@@ -51,8 +51,7 @@ class Process:
 
     @property
     def out(self) -> str:
-        """What was printed, without Gloo's lines, whose ends come one by one."""
-        return "".join(line for line in self.lines if line.strip() and not line.startswith("[Gloo]"))
+        return "".join(self.lines)
 
     def wait_for(self, part: str) -> None:
         while part not in self.out:
