@@ -1270,6 +1270,15 @@ def test_signal_while_workers_start_counts_once_and_later() -> None:
         os.close(writer)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is started hears SIGINT, even where a shell has started the tests in the background and thus switched it off."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("number", "code", "after_s"),  # while workers start, or while they work
     [(signal.SIGINT, 130, 0.0), (signal.SIGINT, 130, 0.3), (signal.SIGTERM, 143, 0.0), (signal.SIGKILL, -9, 0.7)],
