@@ -2,7 +2,7 @@
 
     python benchmarks/inference.py [--mxnet-python mx/bin/python]
 
-`folded` has BatchNorm folded into the convolutions and is arranged for the device (`inference.folded`); `only_folded` is not arranged.
+`folded` has BatchNorm folded into the convolutions and is arranged for the device (`folding.folded`); `only_folded` is not arranged.
 float32, pictures of 224 px that lie in memory, 21,841 classes, medians of several rounds; what is timed runs round by round in turn, so
 that a busy machine slows all of it. Prints one JSON line. MXNet gets the graph that `write_symbol` writes, random parameters and the
 threads it chooses; its environment: python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1.
@@ -26,14 +26,14 @@ from i21k import backend
 
 backend.prepare()
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import jaxlib  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
 
-from i21k.model import inference  # noqa: E402
-from i21k.model.inception_bn import InceptionBN  # noqa: E402
-from i21k.model.mxnet_symbol import write_symbol  # noqa: E402
+from i21k.interop.mxnet.symbol import write_symbol
+from i21k.models import folding
+from i21k.models.inception_bn import InceptionBN
 
 SIZE_PX = 224
 
@@ -55,7 +55,11 @@ for line in sys.stdin:
 def timer(model: InceptionBN, variables: dict, images: jax.Array) -> Callable[[], float]:
     """Compile `model` and return a function that runs it once and gives the seconds."""
     variables = jax.device_put(variables)
-    compiled = jax.jit(lambda variables, images: model.apply(variables, images)).lower(variables, images).compile()
+    compiled = (
+        jax.jit(lambda variables, images: model.apply(variables, images))
+        .lower(variables, images)
+        .compile()
+    )
 
     def once() -> float:
         start = time.perf_counter()
@@ -65,11 +69,18 @@ def timer(model: InceptionBN, variables: dict, images: jax.Array) -> Callable[[]
     return once
 
 
-def mxnet_timer(python: str, model: InceptionBN, batch_size: int, directory: str) -> Callable[[], float]:
+def mxnet_timer(
+    python: str, model: InceptionBN, batch_size: int, directory: str
+) -> Callable[[], float]:
     """Start MXNet in its own environment and return a function that has it run the same network once."""
     symbol = Path(directory) / "symbol.json"
     write_symbol(symbol, model)
-    peer = subprocess.Popen([python, "-c", MXNET, str(symbol), str(batch_size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    peer = subprocess.Popen(
+        [python, "-c", MXNET, str(symbol), str(batch_size)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
     def once() -> float:
         assert peer.stdin and peer.stdout
@@ -84,21 +95,28 @@ def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     cli.add_argument("--batch-size", type=int, default=32)
     cli.add_argument("--rounds", type=int, default=9)
-    cli.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of activations; MXNet always runs float32")
+    cli.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of activations; MXNet always runs float32",
+    )
     cli.add_argument("--revision", choices=("released", "symbol2016"), default="released")
     cli.add_argument("--mxnet-python", help="interpreter that has MXNet 1.9.1")
     args = cli.parse_args()
     load_before = round(os.getloadavg()[0], 1)
 
     model = InceptionBN(revision=args.revision, dtype=jnp.dtype(args.dtype))
-    images = jnp.asarray(np.random.default_rng(0).normal(0, 50, (args.batch_size, SIZE_PX, SIZE_PX, 3)), jnp.float32)
+    images = jnp.asarray(
+        np.random.default_rng(0).normal(0, 50, (args.batch_size, SIZE_PX, SIZE_PX, 3)), jnp.float32
+    )
     variables = jax.jit(model.init)(jax.random.key(0), images[:1])
     with tempfile.TemporaryDirectory() as directory:
-        folded = inference.fold(variables, args.revision)
+        folded = folding.fold(variables, args.revision)
         timers = {
             "unfolded": timer(model, variables, images),
             "only_folded": timer(model.clone(folded=True), folded, images),
-            "folded": timer(inference.folded(model, jax.default_backend()), folded, images),
+            "folded": timer(folding.folded(model, jax.default_backend()), folded, images),
         }
         if args.mxnet_python:
             timers["mxnet"] = mxnet_timer(args.mxnet_python, model, args.batch_size, directory)
@@ -110,7 +128,11 @@ def main() -> None:
                     seconds[name].append(taken)
     rates = {name: args.batch_size / statistics.median(taken) for name, taken in seconds.items()}
     line = {f"{name}_img_per_s": round(rate, 1) for name, rate in rates.items()}
-    line |= {f"folded_over_{name}": round(rates["folded"] / rate, 2) for name, rate in rates.items() if name != "folded"}
+    line |= {
+        f"folded_over_{name}": round(rates["folded"] / rate, 2)
+        for name, rate in rates.items()
+        if name != "folded"
+    }
     line |= {
         "batch_size": args.batch_size,
         "size_px": SIZE_PX,
@@ -118,8 +140,15 @@ def main() -> None:
         "revision": args.revision,
         "dtype": args.dtype,
     }
-    line |= {"rounds": args.rounds, "device": jax.devices()[0].device_kind, "jax": jax.__version__, "jaxlib": jaxlib.__version__}
-    line |= {"load_before": load_before}  # other programs' share of the machine: runnable threads, mean of a minute
+    line |= {
+        "rounds": args.rounds,
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+    }
+    line |= {
+        "load_before": load_before
+    }  # other programs' share of the machine: runnable threads, mean of a minute
     print(json.dumps(line))
 
 

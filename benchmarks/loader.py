@@ -22,21 +22,30 @@ from pathlib import Path
 
 from peers.loader_peers import BATCH, NUM_IMAGES, SIZE_PX, find_jpegs
 
-from i21k.data import loader, pictures, shards
+from i21k.data.format import shards
+from i21k.data.format.records import encode_example
+from i21k.data.format.splits import Split, open_split
+from i21k.data.format.tfds import write_metadata
+from i21k.data.load import loader
+from i21k.images.decode import decode, read_size
 from i21k.labels import ClassList
 
 NUM_SHARDS = 4
 PEERS = Path(__file__).parent / "peers" / "loader_peers.py"
 
 
-def pack(files: list[Path], directory: Path) -> shards.Split:
+def pack(files: list[Path], directory: Path) -> Split:
     """Write the files as they are into shards, and open them as a run does."""
     classes = ClassList(tuple(f"n{k:08d}" for k in range(1000)))
-    records = [shards.encode_example(file.read_bytes(), i % 1000, file.name) for i, file in enumerate(files)]
+    records = [
+        encode_example(file.read_bytes(), i % 1000, file.name) for i, file in enumerate(files)
+    ]
     names = [shards.shard_name("jpegs", "train", k, NUM_SHARDS) for k in range(NUM_SHARDS)]
-    written = tuple(shards.write_shard(directory / name, records[k::NUM_SHARDS]) for k, name in enumerate(names))
-    shards.write_metadata(directory, "jpegs", classes, {"train": written})
-    return shards.open_split(directory, "train")
+    written = tuple(
+        shards.write_shard(directory / name, records[k::NUM_SHARDS]) for k, name in enumerate(names)
+    )
+    write_metadata(directory, "jpegs", classes, {"train": written})
+    return open_split(directory, "train")
 
 
 def rate(batches: Iterator[loader.Batch], seconds: float, warmup: int = 8) -> float:
@@ -54,39 +63,68 @@ def rate(batches: Iterator[loader.Batch], seconds: float, warmup: int = 8) -> fl
 def decoding_rate(files: list[Path], threads: int, seconds: float) -> float:
     """Return whole pictures a second that the decoder alone makes of bytes in memory, on so many threads."""
     encoded = [file.read_bytes() for file in sorted(set(files))]
-    sizes = [pictures.size(data) for data in encoded]
+    sizes = [read_size(data) for data in encoded]
     end = time.perf_counter() + seconds
 
-    def decode(first: int) -> int:
+    def decode_for_a_while(first: int) -> int:
         count = first
         while time.perf_counter() < end:
-            pictures.decode(encoded[count % len(encoded)], *sizes[count % len(encoded)])
+            decode(encoded[count % len(encoded)], *sizes[count % len(encoded)])
             count += 1
         return count - first
 
     start = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        count = sum(pool.map(decode, range(threads)))
+        count = sum(pool.map(decode_for_a_while, range(threads)))
     return count / (time.perf_counter() - start)
 
 
 def peer_rate(name: str, python: str, args: argparse.Namespace) -> float:
     """Run a peer in its own environment and return its pictures a second."""
-    command = [python, str(PEERS), name, "--jpegs", args.jpegs, "--threads", str(args.threads), "--crop", args.crop]
-    out = subprocess.run([*command, "--seconds", str(args.seconds)], check=True, stdout=subprocess.PIPE, text=True).stdout
+    command = [
+        python,
+        str(PEERS),
+        name,
+        "--jpegs",
+        args.jpegs,
+        "--threads",
+        str(args.threads),
+        "--crop",
+        args.crop,
+    ]
+    out = subprocess.run(
+        [*command, "--seconds", str(args.seconds)], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
     return json.loads(out.splitlines()[-1])["images_per_s"]
 
 
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    cli.add_argument("--jpegs", required=True, help=f"folder of .jpg/.jpeg/.JPEG files, repeated up to {NUM_IMAGES:,} images")
+    cli.add_argument(
+        "--jpegs",
+        required=True,
+        help=f"folder of .jpg/.jpeg/.JPEG files, repeated up to {NUM_IMAGES:,} images",
+    )
     cli.add_argument("--threads", type=int, default=2)
-    cli.add_argument("--workers", type=int, default=0, help="processes that share the threads; 0: threads of this process")
+    cli.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="processes that share the threads; 0: threads of this process",
+    )
     cli.add_argument("--crop", choices=("region", "plain"), default="region")
     cli.add_argument("--mirror", choices=("host", "device"), default="host")
     cli.add_argument("--rounds", type=int, default=1)
-    cli.add_argument("--seconds", type=float, default=6.0, help="that each is timed for in each round")
-    cli.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="a peer and the interpreter that has it")
+    cli.add_argument(
+        "--seconds", type=float, default=6.0, help="that each is timed for in each round"
+    )
+    cli.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME=PYTHON",
+        help="a peer and the interpreter that has it",
+    )
     args = cli.parse_args()
     files = find_jpegs(args.jpegs)
     peers = dict(peer.split("=", 1) for peer in args.peer)
@@ -94,7 +132,9 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         split = pack(files, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         threads = args.threads // (args.workers or 1)
-        how = loader.LoaderOptions(BATCH, SIZE_PX, crop=args.crop, crop_fraction=224 / 256, mirror_on=args.mirror)
+        how = loader.LoaderOptions(
+            BATCH, SIZE_PX, crop=args.crop, crop_fraction=224 / 256, mirror_on=args.mirror
+        )
         options = dataclasses.replace(how, threads=threads, workers=args.workers)
         rounds: list[dict[str, float]] = []
         for _ in range(args.rounds):
@@ -104,13 +144,30 @@ def main() -> None:
             rates |= {name: peer_rate(name, python, args) for name, python in peers.items()}
             rounds.append(rates)
             if args.rounds > 1:
-                print(json.dumps({name: round(value, 1) for name, value in rates.items()}), flush=True)
+                print(
+                    json.dumps({name: round(value, 1) for name, value in rates.items()}), flush=True
+                )
     median = {name: statistics.median(rates[name] for rates in rounds) for name in rounds[0]}
-    line = {"peer": "i21k", "images_per_s": round(median["i21k"], 1), "threads": args.threads, "crop": args.crop, "images": len(files)}
+    line = {
+        "peer": "i21k",
+        "images_per_s": round(median["i21k"], 1),
+        "threads": args.threads,
+        "crop": args.crop,
+        "images": len(files),
+    }
     line |= {"workers": args.workers, "mirror": args.mirror, "rounds": args.rounds}
-    line |= {"of_bare_decoding": round(statistics.median(r["i21k"] / r["bare_decoding"] for r in rounds), 3)}
-    line |= {f"over_{name}": round(statistics.median(r["i21k"] / r[name] for r in rounds), 2) for name in peers}
-    line |= {f"{name}_images_per_s": round(value, 1) for name, value in median.items() if name != "i21k"}
+    line |= {
+        "of_bare_decoding": round(
+            statistics.median(r["i21k"] / r["bare_decoding"] for r in rounds), 3
+        )
+    }
+    line |= {
+        f"over_{name}": round(statistics.median(r["i21k"] / r[name] for r in rounds), 2)
+        for name in peers
+    }
+    line |= {
+        f"{name}_images_per_s": round(value, 1) for name, value in median.items() if name != "i21k"
+    }
     print(json.dumps(line))
 
 

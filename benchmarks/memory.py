@@ -26,25 +26,41 @@ from i21k import backend
 
 backend.prepare(cache=False)
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-from jax.experimental import topologies  # noqa: E402
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
 
-from i21k.model.inception_bn import REVISIONS  # noqa: E402
-from i21k.train import steps  # noqa: E402
-from i21k.train.config import parse  # noqa: E402
-from i21k.train.optimizer import make_optimizer, make_schedule  # noqa: E402
+from i21k.models.inception_bn import REVISIONS
+from i21k.train import steps
+from i21k.train.optimizer import (
+    make_optimizer,
+    make_schedule,
+)
+from i21k.train.recipe import parse
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # recipes are files of the checkout, not of the package
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # recipes are files of the checkout, not of the package
 
-from configs import i21k_inception  # noqa: E402
+from configs import i21k_inception
 
 NUM_CLASSES = 21841
 DESCRIPTION = Path(__file__).parent / "h100.txtpb"  # numbers of the data sheet
 BATCHES = (32, 64, 256)
 CARDS_GIB = (4, 8, 12, 24, 80)
 RESERVED_GIB = 1.0  # of a card: CUDA context and cuDNN workspaces; chosen here
-DTYPE_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8}
+DTYPE_BYTES = {
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "bf16": 2,
+    "f16": 2,
+    "f32": 4,
+    "s32": 4,
+    "u32": 4,
+    "f64": 8,
+    "s64": 8,
+}
 # What may change how collectives are scheduled; each beside the defaults.
 FLAGS: dict[str, dict[str, bool | int]] = {
     "defaults": {},
@@ -65,9 +81,13 @@ def described_devices(num: int) -> list[Any]:
         SystemExit: where JAX's CUDA wheels are missing.
     """
     try:
-        topology = topologies.get_topology_desc("h100", "cuda", target_config=DESCRIPTION.read_text(), topology=f"1x1x{num}")
+        topology = topologies.get_topology_desc(
+            "h100", "cuda", target_config=DESCRIPTION.read_text(), topology=f"1x1x{num}"
+        )
     except Exception as error:  # JAX raises what its plugins happen to raise
-        raise SystemExit(f'JAX cannot compile for a GPU here ({error}); its CUDA wheels are needed: pip install -e ".[cuda]"') from error
+        raise SystemExit(
+            f'JAX cannot compile for a GPU here ({error}); its CUDA wheels are needed: pip install -e ".[cuda]"'
+        ) from error
     return list(topology.devices)
 
 
@@ -88,7 +108,9 @@ def compiled_step(
     cfg = parse(recipe)
     model = steps.make_model(cfg.model, NUM_CLASSES)
     schedule = make_schedule(cfg.optimizer, 1e4, 10**5)
-    optimizer = make_optimizer(cfg.optimizer, schedule, fixed_gamma=REVISIONS[cfg.model.revision].fixed_gamma)
+    optimizer = make_optimizer(
+        cfg.optimizer, schedule, fixed_gamma=REVISIONS[cfg.model.revision].fixed_gamma
+    )
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         state = steps.init_state(model, optimizer, cfg.image_size, cfg.model.init, 0)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), state)
@@ -102,7 +124,9 @@ def compiled_step(
         shape(front, jnp.float32),
     )
     start = time.perf_counter()
-    step: Any = steps.make_train_step(model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype)
+    step: Any = steps.make_train_step(
+        model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype
+    )
     lowered = step.lower(shapes, pictures)
     compiled = lowered.compile(compiler_options={"xla_gpu_autotune_level": 0, **options})
     return compiled, time.perf_counter() - start
@@ -123,16 +147,24 @@ def collectives(hlo: str) -> dict[str, Any]:
     `after_first` those that stand after the first start, of all.
     """
     entry = hlo[hlo.index("\nENTRY ") :].splitlines()
-    work = [bool(re.search(r"custom_call_target=\"(__cudnn|__cublas)|kind=kCustom|\bdot\(", line)) for line in entry]
+    work = [
+        bool(re.search(r"custom_call_target=\"(__cudnn|__cublas)|kind=kCustom|\bdot\(", line))
+        for line in entry
+    ]
     starts: dict[str, tuple[int, int]] = {}
     reduces = []
     blocking = 0
     for number, line in enumerate(entry):
-        found = re.match(r"\s*(?:ROOT )?%?(\S+) = (.*?) (all-reduce(?:-start|-done)?)\((%?[\w.\-]+)", line)
+        found = re.match(
+            r"\s*(?:ROOT )?%?(\S+) = (.*?) (all-reduce(?:-start|-done)?)\((%?[\w.\-]+)", line
+        )
         if not found:
             continue
         name, shape, op, operand = found.groups()
-        size = sum(_elements(dims) * DTYPE_BYTES[kind] for kind, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape))
+        size = sum(
+            _elements(dims) * DTYPE_BYTES[kind]
+            for kind, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape)
+        )
         if op == "all-reduce":
             blocking += 1
             reduces.append({"bytes": size, "behind": 0})
@@ -161,7 +193,10 @@ def _elements(dims: str) -> int:
 def table() -> str:
     """Compile every mode at every batch; return two Markdown tables: memory, and the largest batch a card holds."""
     devices = described_devices(1)
-    rows = ["| dtype | remat | batch | temp MiB | peak MiB | argument MiB | alias MiB | compile s |", "|---|---|---|---|---|---|---|---|"]
+    rows = [
+        "| dtype | remat | batch | temp MiB | peak MiB | argument MiB | alias MiB | compile s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     fits = [
         f"| dtype | remat | MiB a picture | {' | '.join(f'{card} GiB' for card in CARDS_GIB)} |",
         "|---|---|---|" + "---|" * len(CARDS_GIB),
@@ -173,12 +208,25 @@ def table() -> str:
                 compiled, seconds = compiled_step(batch, dtype, remat, devices, {})
                 plan = memory(compiled)
                 peaks.append(plan["peak_mib"])
-                cells = [dtype, remat, batch, plan["temp_mib"], plan["peak_mib"], plan["argument_mib"], plan["alias_mib"], round(seconds)]
+                cells = [
+                    dtype,
+                    remat,
+                    batch,
+                    plan["temp_mib"],
+                    plan["peak_mib"],
+                    plan["argument_mib"],
+                    plan["alias_mib"],
+                    round(seconds),
+                ]
                 rows.append(f"| {' | '.join(map(str, cells))} |")
                 print(rows[-1], file=sys.stderr, flush=True)
             slope = (peaks[-1] - peaks[0]) / (BATCHES[-1] - BATCHES[0])
-            room = (1024 * (card - RESERVED_GIB) - peaks[-1] + slope * BATCHES[-1] for card in CARDS_GIB)
-            fits.append(f"| {dtype} | {remat} | {slope:.1f} | {' | '.join(f'{int(mib / slope):,}' for mib in room)} |")
+            room = (
+                1024 * (card - RESERVED_GIB) - peaks[-1] + slope * BATCHES[-1] for card in CARDS_GIB
+            )
+            fits.append(
+                f"| {dtype} | {remat} | {slope:.1f} | {' | '.join(f'{int(mib / slope):,}' for mib in room)} |"
+            )
     return "\n".join([*rows, "", *fits])
 
 
@@ -189,19 +237,42 @@ def main() -> None:
     cli.add_argument("--remat", choices=("none", "conv", "block"), default="none")
     cli.add_argument("--devices", type=int, default=1)
     cli.add_argument("--accumulate-steps", type=int, default=1, help="micro-batches of a device")
-    cli.add_argument("--reduce-dtype", choices=("float32", "bfloat16"), default="float32", help="of gradients between devices")
-    cli.add_argument("--collectives", action="store_true", help="a line for each set of flags: its all-reduces and its memory")
-    cli.add_argument("--table", action="store_true", help="Markdown tables over modes, dtypes and batches")
+    cli.add_argument(
+        "--reduce-dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of gradients between devices",
+    )
+    cli.add_argument(
+        "--collectives",
+        action="store_true",
+        help="a line for each set of flags: its all-reduces and its memory",
+    )
+    cli.add_argument(
+        "--table", action="store_true", help="Markdown tables over modes, dtypes and batches"
+    )
     args = cli.parse_args()
     if args.table:
         print(table())
         return
     devices = described_devices(args.devices)
     how = {"accumulate_steps": args.accumulate_steps, "reduce_dtype": args.reduce_dtype}
-    what = {"batch": args.batch, "dtype": args.dtype, "remat": args.remat, "devices": args.devices} | how
+    what = {
+        "batch": args.batch,
+        "dtype": args.dtype,
+        "remat": args.remat,
+        "devices": args.devices,
+    } | how
     for name, options in (FLAGS if args.collectives else {"defaults": {}}).items():
-        compiled, seconds = compiled_step(args.batch, args.dtype, args.remat, devices, options, **how)
-        line = memory(compiled) | {"compile_s": round(seconds, 1)} | what | {"device": devices[0].device_kind, "jax": jax.__version__}
+        compiled, seconds = compiled_step(
+            args.batch, args.dtype, args.remat, devices, options, **how
+        )
+        line = (
+            memory(compiled)
+            | {"compile_s": round(seconds, 1)}
+            | what
+            | {"device": devices[0].device_kind, "jax": jax.__version__}
+        )
         if args.collectives:
             line |= {"flags": name} | collectives(compiled.as_text())
         print(json.dumps(line), flush=True)

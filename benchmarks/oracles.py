@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from i21k.data.packing import sources
-from i21k.evaluate import read_real
-from i21k.scores import Scores
+from i21k.data.sources import base
+from i21k.evaluation.evaluate import read_real
+from i21k.evaluation.scores import Scores
 from i21k.wordnet.class_lists import named
 from i21k.wordnet.hierarchy import Hierarchy
 
@@ -30,7 +30,7 @@ def main() -> None:
     args = parser.parse_args()
 
     fall11, data = named("fall11"), named("ilsvrc2012")
-    class_of = sources.read_labels("ilsvrc2012-val")
+    class_of = base.read_labels("ilsvrc2012-val")
     labels = np.array([data.label_of[class_of[name]] for name in sorted(class_of)])
     right_of = read_real(args.real) if args.real else None
     below = Hierarchy(fall11).below(data.ids)
@@ -50,8 +50,16 @@ def main() -> None:
             scores.add(values, some, right_of and right_of[first : first + BATCH])
         summary = scores.summary()
         table = {column: means["top1"] for column, means in summary["table"].items()}
-        result = {"oracle": name, "count": scores.count, **table, "below": summary["hierarchy"]["below"], "num_real": summary["num_real"]}
-        result |= {f"real_{column}": means["top1"] for column, means in (summary["real"] or {}).items()}
+        result = {
+            "oracle": name,
+            "count": scores.count,
+            **table,
+            "below": summary["hierarchy"]["below"],
+            "num_real": summary["num_real"],
+        }
+        result |= {
+            f"real_{column}": means["top1"] for column, means in (summary["real"] or {}).items()
+        }
         print(json.dumps(result | {"seconds": round(time.perf_counter() - started, 1)}))
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import grain
 import numpy as np
 
-from i21k.data.order import GlobalOrder, WindowedOrder, run_length
+from i21k.data.load.order import GlobalOrder, WindowedOrder, run_length
 
 NUM_RECORDS = 14_197_087
 RECORD_BYTES = 29_700  # of a picture of 256 px at quality 90
@@ -30,7 +30,9 @@ def orders(seed: int) -> dict[str, Callable[[np.ndarray], list[int]]]:
     return {
         "stock": lambda places: [stock[p] % NUM_RECORDS for p in places.tolist()],
         "global": GlobalOrder(NUM_RECORDS, seed),
-        "windowed": WindowedOrder(NUM_RECORDS, BATCH_SIZE, seed, run_length(NUM_RECORDS, NUM_RECORDS * RECORD_BYTES)),
+        "windowed": WindowedOrder(
+            NUM_RECORDS, BATCH_SIZE, seed, run_length(NUM_RECORDS, NUM_RECORDS * RECORD_BYTES)
+        ),
     }
 
 
@@ -43,15 +45,26 @@ def statistics(order: Callable[[np.ndarray], list[int]], seed: int = 0) -> dict[
     second = np.array(order(places + NUM_RECORDS), np.int64)
     batches = first.reshape(NUM_BATCHES, BATCH_SIZE)
 
-    counts = np.stack([np.bincount(batch * NUM_RANGES // NUM_RECORDS, minlength=NUM_RANGES) for batch in batches])
+    counts = np.stack(
+        [np.bincount(batch * NUM_RANGES // NUM_RECORDS, minlength=NUM_RANGES) for batch in batches]
+    )
     expected = BATCH_SIZE / NUM_RANGES
     in_order = np.sort(batches, axis=1)
-    close = sum(int((np.searchsorted(row, row + CLOSE, side="right") - np.arange(1, BATCH_SIZE + 1)).sum()) for row in in_order)
-    table = np.bincount((first * NUM_CELLS // NUM_RECORDS) * NUM_CELLS + second * NUM_CELLS // NUM_RECORDS, minlength=NUM_CELLS**2)
+    close = sum(
+        int((np.searchsorted(row, row + CLOSE, side="right") - np.arange(1, BATCH_SIZE + 1)).sum())
+        for row in in_order
+    )
+    table = np.bincount(
+        (first * NUM_CELLS // NUM_RECORDS) * NUM_CELLS + second * NUM_CELLS // NUM_RECORDS,
+        minlength=NUM_CELLS**2,
+    )
     in_a_cell = len(first) / NUM_CELLS**2
     return {
-        "range_chi2": float(np.square(counts - expected).sum() / expected / (NUM_BATCHES * (NUM_RANGES - 1))),
-        "close_pairs": close / (NUM_BATCHES * BATCH_SIZE * (BATCH_SIZE - 1) / 2 * 2 * CLOSE / NUM_RECORDS),
+        "range_chi2": float(
+            np.square(counts - expected).sum() / expected / (NUM_BATCHES * (NUM_RANGES - 1))
+        ),
+        "close_pairs": close
+        / (NUM_BATCHES * BATCH_SIZE * (BATCH_SIZE - 1) / 2 * 2 * CLOSE / NUM_RECORDS),
         "correlation": float(np.corrcoef(batches[:, :-1].ravel(), batches[:, 1:].ravel())[0, 1]),
         "epochs_chi2": float(np.square(table - in_a_cell).sum() / in_a_cell / (NUM_CELLS**2 - 1)),
     }
@@ -63,8 +76,16 @@ def main() -> None:
     args = cli.parse_args()
     for name, order in orders(args.seed).items():
         start = time.perf_counter()
-        line = {"order": name, **{key: round(value, 4) for key, value in statistics(order, args.seed).items()}}
-        line |= {"seconds": round(time.perf_counter() - start, 2), "records": NUM_RECORDS, "batch_size": BATCH_SIZE, "batches": NUM_BATCHES}
+        line = {
+            "order": name,
+            **{key: round(value, 4) for key, value in statistics(order, args.seed).items()},
+        }
+        line |= {
+            "seconds": round(time.perf_counter() - start, 2),
+            "records": NUM_RECORDS,
+            "batch_size": BATCH_SIZE,
+            "batches": NUM_BATCHES,
+        }
         print(json.dumps(line | {"seed": args.seed}))
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from i21k.data import pack as packing
-from i21k.data.pack import PackOptions, Progress, pack
+from i21k.data.pack import pack as packing
+from i21k.data.pack.pack import PackOptions, Progress, pack
 
 COPIES = 10  # of so many pictures one is a copy
 
@@ -44,27 +44,45 @@ def make_tar(folder: Path, number: int, num_members: int, side_px: int) -> None:
 
 def held_bytes() -> int:
     """Return what this process and its children hold."""
-    children = [int(p) for task in Path("/proc/self/task").iterdir() for p in (task / "children").read_text().split()]
+    children = [
+        int(p)
+        for task in Path("/proc/self/task").iterdir()
+        for p in (task / "children").read_text().split()
+    ]
     total = 0
     for process in (os.getpid(), *children):
         try:
             rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
         except OSError:  # it has just ended
             continue
-        total += sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:"))
+        total += sum(
+            int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:")
+        )
     return total
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--directory", type=Path, required=True, help="where some GB may lie for the while")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--directory", type=Path, required=True, help="where some GB may lie for the while"
+    )
     parser.add_argument("--tars", type=int, default=2000)
     parser.add_argument("--members", type=int, default=1000)
-    parser.add_argument("--side", type=int, default=8, help="of the pictures in pixels, a multiple of 8")
+    parser.add_argument(
+        "--side", type=int, default=8, help="of the pictures in pixels, a multiple of 8"
+    )
     parser.add_argument("--shards", type=int, default=64)
-    parser.add_argument("--run-mib", type=int, help="that gather in memory before they are written; by default as many as for this source")
+    parser.add_argument(
+        "--run-mib",
+        type=int,
+        help="that gather in memory before they are written; by default as many as for this source",
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--every", type=float, default=5.0, help="seconds between two looks at the memory")
+    parser.add_argument(
+        "--every", type=float, default=5.0, help="seconds between two looks at the memory"
+    )
     args = parser.parse_args()
     if args.run_mib:
         packing._run_bytes = lambda *_: args.run_mib << 20
@@ -79,18 +97,39 @@ def main() -> None:
         source = Path(scratch) / "source"
         source.mkdir()
         with concurrent.futures.ProcessPoolExecutor(args.workers) as pool:
-            list(pool.map(make_tar, *zip(*((source, number, args.members, args.side) for number in range(args.tars)), strict=True)))
+            list(
+                pool.map(
+                    make_tar,
+                    *zip(
+                        *((source, number, args.members, args.side) for number in range(args.tars)),
+                        strict=True,
+                    ),
+                )
+            )
         ended = threading.Event()
         started = time.monotonic()
 
         def watch() -> None:
             while not ended.wait(args.every):
-                rows.append((round(time.monotonic() - started, 1), now.phase, now.num_pictures, held_bytes() >> 20))
+                rows.append(
+                    (
+                        round(time.monotonic() - started, 1),
+                        now.phase,
+                        now.num_pictures,
+                        held_bytes() >> 20,
+                    )
+                )
 
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            report = pack(source, Path(scratch) / "out", PackOptions(num_shards=args.shards), num_workers=args.workers, on_progress=keep)
+            report = pack(
+                source,
+                Path(scratch) / "out",
+                PackOptions(num_shards=args.shards),
+                num_workers=args.workers,
+                on_progress=keep,
+            )
         finally:
             ended.set()
             watcher.join()

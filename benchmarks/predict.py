@@ -27,13 +27,13 @@ from i21k import backend
 
 backend.prepare()
 
-import optax  # noqa: E402
+import optax
 
-from i21k.model.inception_bn import InceptionBN  # noqa: E402
-from i21k.predict import Predictor  # noqa: E402
-from i21k.train import steps  # noqa: E402
-from i21k.train.checkpoint import Checkpoints  # noqa: E402
-from i21k.wordnet import class_lists  # noqa: E402
+from i21k.checkpoints import Checkpoints
+from i21k.models.inception_bn import InceptionBN
+from i21k.prediction.predictor import Predictor
+from i21k.train import steps
+from i21k.wordnet import class_lists
 
 MANY = 32
 
@@ -47,7 +47,9 @@ def full_network() -> Iterator[Path]:
     meta = {"epoch_done": True, "model": model.describe(), "classes": list(classes.ids)}
     meta["input"] = {"image_size": 224, "crop_fraction": 0.875}
     with tempfile.TemporaryDirectory() as workdir:
-        Checkpoints(Path(workdir) / "checkpoints").save(0, {"params": state.params, "batch_stats": state.batch_stats}, meta)
+        Checkpoints(Path(workdir) / "checkpoints").save(
+            0, {"params": state.params, "batch_stats": state.batch_stats}, meta
+        )
         yield Path(workdir)
 
 
@@ -77,19 +79,28 @@ def main() -> None:
     def once(case: str, view: str) -> float:
         """Return the milliseconds of a picture."""
         predictor, paths = cases[case]
-        return seconds(lambda: list(predictor.see(paths, predictor.view(view))))[0] * 1e3 / len(paths)
+        return (
+            seconds(lambda: list(predictor.see(paths, predictor.view(view))))[0] * 1e3 / len(paths)
+        )
 
     first_s = once("picture_ms", "top") / 1e3
     for case, view in itertools.product(cases, views):
         once(case, view)
-    rounds = [{key: once(*key) for key in itertools.product(cases, views)} for _ in range(args.rounds)]
+    rounds = [
+        {key: once(*key) for key in itertools.product(cases, views)} for _ in range(args.rounds)
+    ]
     result = {
         "classes": len(model.classes),
         "image_size": model.image_size,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "load_s": round(load_s, 2),
         "first_s": round(first_s, 2),
-        **{case: {view: round(statistics.median(r[case, view] for r in rounds), 1) for view in views} for case in cases},
+        **{
+            case: {
+                view: round(statistics.median(r[case, view] for r in rounds), 1) for view in views
+            }
+            for case in cases
+        },
     }
     print(json.dumps(result))
 

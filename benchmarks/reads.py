@@ -23,11 +23,19 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from i21k.data import loader, shards
+from i21k.data.format import shards
+from i21k.data.format.manifest import Manifest, SplitManifest
+from i21k.data.format.records import encode_example
+from i21k.data.format.splits import open_split
+from i21k.data.format.tfds import write_metadata
+from i21k.data.load import loader
 from i21k.labels import ClassList
 
 NUM_RECORDS, NUM_SHARDS, NUM_DISTINCT = 60_000, 8, 100
-BATCH_SIZE, NUM_STEPS = 64, 937  # an epoch; the windows that follow it are read too, 11 % more than there are pictures
+BATCH_SIZE, NUM_STEPS = (
+    64,
+    937,
+)  # an epoch; the windows that follow it are read too, 11 % more than there are pictures
 CLASSES = ClassList(("n00000001", "n00000002"))
 DISK_SEEKS_PER_S, DISK_BYTES_PER_S = 110, 170e6  # the note's hard disk
 
@@ -40,21 +48,30 @@ def write(directory: Path) -> None:
     for _ in range(NUM_DISTINCT):
         coarse = np.kron(rng.integers(0, 256, (64, 86, 3)), np.ones((4, 4, 1))).astype(np.int64)
         noise = rng.normal(0, rng.uniform(2, 9), coarse.shape)
-        encoded.append(simplejpeg.encode_jpeg(np.clip(coarse // 2 + 60 + noise, 0, 255).astype(np.uint8), 75, colorsubsampling="420"))
+        encoded.append(
+            simplejpeg.encode_jpeg(
+                np.clip(coarse // 2 + 60 + noise, 0, 255).astype(np.uint8),
+                75,
+                colorsubsampling="420",
+            )
+        )
     written = tuple(
         shards.write_shard(
             directory / shards.shard_name("reads", "train", k, NUM_SHARDS),
-            (shards.encode_example(encoded[n], n % 2, f"{n}.JPEG") for n in rng.integers(0, NUM_DISTINCT, NUM_RECORDS // NUM_SHARDS)),
+            (
+                encode_example(encoded[n], n % 2, f"{n}.JPEG")
+                for n in rng.integers(0, NUM_DISTINCT, NUM_RECORDS // NUM_SHARDS)
+            ),
         )
         for k in range(NUM_SHARDS)
     )
-    shards.write_metadata(directory, "reads", CLASSES, {"train": written})
-    shards.Manifest("reads", CLASSES.hash, {"train": shards.SplitManifest(written, {}, {})}).write(directory)
+    write_metadata(directory, "reads", CLASSES, {"train": written})
+    Manifest("reads", CLASSES.hash, {"train": SplitManifest(written, {}, {})}).write(directory)
 
 
 def load(directory: Path, order: str, workers: int) -> None:
     """Load the batches; this is the process under strace."""
-    split = shards.open_split(directory, "train")
+    split = open_split(directory, "train")
     options = loader.LoaderOptions(BATCH_SIZE, 224, order=order, threads=1, workers=workers)  # type: ignore[arg-type]
     with loader.batches(split, options, 0, NUM_STEPS) as batches:
         for _ in batches:
@@ -71,7 +88,9 @@ def drop_from_cache(directory: Path) -> None:
 
 def disk_bytes() -> int:
     """Return what the kernel has read from the disk for this process and its children that have ended."""
-    return int(re.findall(r"^read_bytes: (\d+)", Path("/proc/self/io").read_text(), re.MULTILINE)[0])
+    return int(
+        re.findall(r"^read_bytes: (\d+)", Path("/proc/self/io").read_text(), re.MULTILINE)[0]
+    )
 
 
 def requests(trace: str) -> list[tuple[str, str, int, int]]:
@@ -83,7 +102,9 @@ def requests(trace: str) -> list[tuple[str, str, int, int]]:
             begun[thread] = line
         elif "resumed>" in line:
             line = begun.pop(thread, "") + line
-        if match := re.search(r"pread64\(\d+<([^>]*array_record[^>]*)>.*, (\d+), (\d+)\)\s*= (\d+)", line):
+        if match := re.search(
+            r"pread64\(\d+<([^>]*array_record[^>]*)>.*, (\d+), (\d+)\)\s*= (\d+)", line
+        ):
             found.append((thread, match[1], int(match[3]), int(match[4])))
     return found
 
@@ -95,7 +116,10 @@ def measure(directory: Path, order: str, workers: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as temporary:
         trace = Path(temporary) / "trace"
         strace = ["strace", "-f", "-y", "-s", "0", "-e", "trace=pread64", "-o", str(trace)]
-        subprocess.run([*strace, sys.executable, __file__, str(directory), "--load", order, str(workers)], check=True)
+        subprocess.run(
+            [*strace, sys.executable, __file__, str(directory), "--load", order, str(workers)],
+            check=True,
+        )
         seen = requests(trace.read_text())
     seeks, first_seeks, size, last, asked = 0, 0, 0, ("", 0), set()
     for _, file, offset, count in seen:

@@ -23,14 +23,22 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
-from i21k.data import loader, shards
+from i21k.data.format import shards
+from i21k.data.format.manifest import Manifest, SplitManifest
+from i21k.data.format.records import encode_example
+from i21k.data.format.splits import open_split
+from i21k.data.format.tfds import write_metadata
+from i21k.data.load import loader
 from i21k.labels import ClassList
 
 NUM_RECORDS, NUM_SHARDS = 14_197_087, 1024
 CLASSES = ClassList(tuple(f"n{k:08d}" for k in range(1000)))
 GIF = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
 BATCH_SIZE, SIZE_PX = 256, 32
-NUM_WARM, NUM_TIMED = 60, 200  # batches; 60 of 256 miss one of the shards with a chance of 1,024 * exp(-15)
+NUM_WARM, NUM_TIMED = (
+    60,
+    200,
+)  # batches; 60 of 256 miss one of the shards with a chance of 1,024 * exp(-15)
 
 
 def bounds(shard: int) -> tuple[int, int]:
@@ -40,9 +48,10 @@ def bounds(shard: int) -> tuple[int, int]:
 
 def write_shard(directory: Path, shard: int) -> shards.Shard:
     """Write one shard of pictures that are the same but for their label."""
-    records = [shards.encode_example(GIF, label, "") for label in range(len(CLASSES))]
+    records = [encode_example(GIF, label, "") for label in range(len(CLASSES))]
     return shards.write_shard(
-        directory / shards.shard_name("scale", "train", shard, NUM_SHARDS), (records[n % len(CLASSES)] for n in range(*bounds(shard)))
+        directory / shards.shard_name("scale", "train", shard, NUM_SHARDS),
+        (records[n % len(CLASSES)] for n in range(*bounds(shard))),
     )
 
 
@@ -50,15 +59,19 @@ def write(directory: Path) -> None:
     """Write the whole dataset, in two processes."""
     directory.mkdir(parents=True)
     with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        written = tuple(pool.map(write_shard, [directory] * NUM_SHARDS, range(NUM_SHARDS), chunksize=16))
-    shards.write_metadata(directory, "scale", CLASSES, {"train": written})
-    shards.Manifest("scale", CLASSES.hash, {"train": shards.SplitManifest(written, {}, {})}).write(directory)
+        written = tuple(
+            pool.map(write_shard, [directory] * NUM_SHARDS, range(NUM_SHARDS), chunksize=16)
+        )
+    write_metadata(directory, "scale", CLASSES, {"train": written})
+    Manifest("scale", CLASSES.hash, {"train": SplitManifest(written, {}, {})}).write(directory)
 
 
 def rollup_mb(pid: int, prefix: str) -> float:
     """Return the sum of the lines of a process's memory that begin with `prefix`."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith(prefix)) / 1e3
+    return (
+        sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith(prefix)) / 1e3
+    )
 
 
 def private_mb(pid: int) -> float:
@@ -85,7 +98,11 @@ def workers_of(pid: int) -> list[int]:
     """Return the worker processes of a loader."""
     children = Path(f"/proc/{pid}/task").glob("*/children")
     found = [int(child) for listed in children for child in listed.read_text().split()]
-    return [child for child in found if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [
+        child
+        for child in found
+        if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
 
 
 def read_us(shard: Path) -> float:
@@ -102,12 +119,26 @@ def measure(directory: Path, order: str, workers: int, threads: int) -> dict[str
     """Open the dataset as training does, and time batches at three places of the epoch."""
     me, before_mb = os.getpid(), resident_mb(os.getpid())
     start = time.perf_counter()
-    split = shards.open_split(directory, "train")
+    split = open_split(directory, "train")
     open_split_s = time.perf_counter() - start
-    options = loader.LoaderOptions(BATCH_SIZE, SIZE_PX, crop="plain", order=order, workers=workers, threads=threads)  # type: ignore[arg-type]
+    options = loader.LoaderOptions(
+        BATCH_SIZE,
+        SIZE_PX,
+        crop="plain",
+        order=order,  # type: ignore[arg-type]
+        workers=workers,
+        threads=threads,
+    )
     num_steps = NUM_RECORDS // BATCH_SIZE
-    line: dict[str, object] = {"open_split_s": round(open_split_s, 2), "read_us": round(read_us(split.shard_paths[0]), 1)}
-    for place, step in (("first", 0), ("middle", num_steps // 2), ("last", num_steps - NUM_WARM - NUM_TIMED)):
+    line: dict[str, object] = {
+        "open_split_s": round(open_split_s, 2),
+        "read_us": round(read_us(split.shard_paths[0]), 1),
+    }
+    for place, step in (
+        ("first", 0),
+        ("middle", num_steps // 2),
+        ("last", num_steps - NUM_WARM - NUM_TIMED),
+    ):
         start = time.perf_counter()
         with loader.batches(split, options, step, step + NUM_WARM + NUM_TIMED) as batches:
             next(batches)
@@ -137,7 +168,9 @@ def main() -> None:
     cli.add_argument("--order", choices=("global", "windowed"), default="global")
     cli.add_argument("--workers", type=int, default=0)
     cli.add_argument("--threads", type=int, default=1)
-    cli.add_argument("--soft-limit", type=int, default=1024, help="of open files, before the loader raises it")
+    cli.add_argument(
+        "--soft-limit", type=int, default=1024, help="of open files, before the loader raises it"
+    )
     cli.add_argument("--keep", action="store_true")
     cli.add_argument("--reuse", action="store_true")
     args = cli.parse_args()
@@ -146,11 +179,24 @@ def main() -> None:
         if args.directory.exists():
             raise SystemExit(f"{args.directory} exists; give a directory to make, or --reuse")
         write(args.directory)
-    line: dict[str, object] = {"records": NUM_RECORDS, "shards": NUM_SHARDS, "write_s": round(time.perf_counter() - start, 1)}
-    resource.setrlimit(resource.RLIMIT_NOFILE, (args.soft_limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    line: dict[str, object] = {
+        "records": NUM_RECORDS,
+        "shards": NUM_SHARDS,
+        "write_s": round(time.perf_counter() - start, 1),
+    }
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (args.soft_limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    )
     try:
-        line |= {"gb": round(sum(path.stat().st_size for path in args.directory.iterdir()) / 1e9, 2)}
-        line |= {"order": args.order, "workers": args.workers, "threads": args.threads, "batch_size": BATCH_SIZE}
+        line |= {
+            "gb": round(sum(path.stat().st_size for path in args.directory.iterdir()) / 1e9, 2)
+        }
+        line |= {
+            "order": args.order,
+            "workers": args.workers,
+            "threads": args.threads,
+            "batch_size": BATCH_SIZE,
+        }
         line |= measure(args.directory, args.order, args.workers, args.threads)
     finally:
         if not args.keep:

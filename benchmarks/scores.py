@@ -14,7 +14,7 @@ import tracemalloc
 
 import numpy as np
 
-from i21k.scores import Scores
+from i21k.evaluation.scores import Scores
 from i21k.wordnet.class_lists import named
 
 
@@ -34,7 +34,9 @@ def main() -> None:
     def batch() -> tuple[np.ndarray, np.ndarray]:
         labels = rng.integers(0, len(data), args.batch)
         logits = rng.normal(0, 3, (args.batch, len(model))).astype(np.float32)
-        logits[np.arange(args.batch), columns[labels]] += np.where(rng.random(args.batch) < 0.5, 20, 8).astype(np.float32)
+        logits[np.arange(args.batch), columns[labels]] += np.where(
+            rng.random(args.batch) < 0.5, 20, 8
+        ).astype(np.float32)
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), labels
 
     started = time.perf_counter()
@@ -50,8 +52,16 @@ def main() -> None:
     tracemalloc.start()
     scores.add(*values)
     kept, peak = tracemalloc.get_traced_memory()
-    result = {"batch": args.batch, "ms_per_picture": round(statistics.median(milliseconds), 3), "prepared_s": round(prepared_s, 2)}
-    result |= {"first_batch_s": round(first_s, 2), "peak_mb_of_a_batch": round(peak / 1e6, 1), "kept_kb_of_a_batch": round(kept / 1e3, 1)}
+    result = {
+        "batch": args.batch,
+        "ms_per_picture": round(statistics.median(milliseconds), 3),
+        "prepared_s": round(prepared_s, 2),
+    }
+    result |= {
+        "first_batch_s": round(first_s, 2),
+        "peak_mb_of_a_batch": round(peak / 1e6, 1),
+        "kept_kb_of_a_batch": round(kept / 1e3, 1),
+    }
     print(json.dumps(result))
 
 

@@ -29,7 +29,9 @@ from ml_collections import ConfigDict
 
 from i21k import backend
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # recipes are files of the checkout, not of the package
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # recipes are files of the checkout, not of the package
 
 from configs import i21k_inception
 
@@ -41,14 +43,23 @@ def parse_arguments() -> argparse.Namespace:
     cli = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     cli.add_argument("--batch", type=int, default=32)
     cli.add_argument("--rounds", type=int, default=5)
-    cli.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of activations; MXNet always runs float32")
+    cli.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of activations; MXNet always runs float32",
+    )
     cli.add_argument("--remat", choices=("none", "conv", "block"), default="none")
     cli.add_argument("--revision", choices=("released", "symbol2016"), default="released")
     cli.add_argument("--mxnet-python", help="interpreter that has MXNet 1.9.1")
     cli.add_argument("--torch-python", help="interpreter that has PyTorch")
     cli.add_argument("--config", help="with --compile-only: a recipe to take as it stands")
     cli.add_argument("--classes", type=int, default=NUM_CLASSES, help="with --compile-only")
-    cli.add_argument("--compile-only", action="store_true", help="compile twice, the second time from a persistent cache, and run nothing")
+    cli.add_argument(
+        "--compile-only",
+        action="store_true",
+        help="compile twice, the second time from a persistent cache, and run nothing",
+    )
     args = cli.parse_args()
     if args.config and not args.compile_only:
         cli.error("--config needs --compile-only: what is timed beside others is the full network")
@@ -62,7 +73,11 @@ def recipe_of(args: argparse.Namespace) -> ConfigDict:
     else:
         recipe = i21k_inception.get_config()
         recipe.batch_size = args.batch
-        recipe.model.dtype, recipe.model.remat, recipe.model.revision = args.dtype, args.remat, args.revision
+        recipe.model.dtype, recipe.model.remat, recipe.model.revision = (
+            args.dtype,
+            args.remat,
+            args.revision,
+        )
     recipe.devices = 1
     return recipe
 
@@ -72,32 +87,51 @@ recipe = recipe_of(args)
 backend.prepare(cache=False)
 backend.keep_memory(recipe.batch_size * recipe.image_size**2)
 
-import jax  # noqa: E402
-import jaxlib  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import jaxlib
+import numpy as np
 
-from i21k.data.loader import Batch  # noqa: E402
-from i21k.model.inception_bn import REVISIONS, InceptionBN  # noqa: E402
-from i21k.model.mxnet_symbol import write_symbol  # noqa: E402
-from i21k.train import steps  # noqa: E402
-from i21k.train.config import parse  # noqa: E402
-from i21k.train.optimizer import make_optimizer, make_schedule  # noqa: E402
+from i21k.data.load.loader import Batch
+from i21k.interop.mxnet.symbol import write_symbol
+from i21k.models.inception_bn import (
+    REVISIONS,
+    InceptionBN,
+)
+from i21k.train import steps
+from i21k.train.optimizer import (
+    make_optimizer,
+    make_schedule,
+)
+from i21k.train.recipe import parse
 
 
-def own_step(recipe: ConfigDict, num_classes: int) -> tuple[InceptionBN, Callable[[], float], float]:
+def own_step(
+    recipe: ConfigDict, num_classes: int
+) -> tuple[InceptionBN, Callable[[], float], float]:
     """Compile the step; return the network, a function that does a step and gives its seconds, and the seconds compiling took."""
     cfg = parse(recipe)
     model = steps.make_model(cfg.model, num_classes)
     schedule = make_schedule(cfg.optimizer, 1e4, 10**5)
-    optimizer = make_optimizer(cfg.optimizer, schedule, fixed_gamma=REVISIONS[cfg.model.revision].fixed_gamma)
+    optimizer = make_optimizer(
+        cfg.optimizer, schedule, fixed_gamma=REVISIONS[cfg.model.revision].fixed_gamma
+    )
     devices = jax.local_devices()[:1]
-    state = steps.put_state(steps.init_state(model, optimizer, cfg.image_size, "he_normal", 0), devices)
+    state = steps.put_state(
+        steps.init_state(model, optimizer, cfg.image_size, "he_normal", 0), devices
+    )
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (cfg.batch_size, cfg.image_size, cfg.image_size, 3), np.uint8)
     labels = rng.integers(0, num_classes, cfg.batch_size, np.int32)
-    batch = steps.put_batch(Batch(images, labels, rng.random(cfg.batch_size) < 0.5, np.ones(cfg.batch_size, np.float32)), devices)
+    batch = steps.put_batch(
+        Batch(
+            images, labels, rng.random(cfg.batch_size) < 0.5, np.ones(cfg.batch_size, np.float32)
+        ),
+        devices,
+    )
     start = time.perf_counter()
-    pmapped: Any = steps.make_train_step(model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype)
+    pmapped: Any = steps.make_train_step(
+        model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype
+    )
     step = pmapped.lower(state, batch).compile()
     compile_s = time.perf_counter() - start
 
@@ -122,11 +156,31 @@ def compile_seconds(recipe: ConfigDict, num_classes: int) -> dict[str, float]:
 class Peer:
     """Another framework's step in its own environment; stopped while it is not its turn, since idle OpenMP threads keep cores busy."""
 
-    def __init__(self, name: str, python: str, symbol: Path, args: argparse.Namespace, changes: dict[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        python: str,
+        symbol: Path,
+        args: argparse.Namespace,
+        changes: dict[str, str],
+    ) -> None:
         script = str(Path(__file__).parent / "peers/train_peers.py")
-        options = ["--batch", str(args.batch), "--num-classes", str(NUM_CLASSES), "--dtype", args.dtype]
+        options = [
+            "--batch",
+            str(args.batch),
+            "--num-classes",
+            str(NUM_CLASSES),
+            "--dtype",
+            args.dtype,
+        ]
         command = [python, script, name, str(symbol), *options]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | changes)
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | changes,
+        )
 
     def once(self) -> float:
         """Have it do a step and return the seconds."""
@@ -136,7 +190,9 @@ class Peer:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit(f"the peer ended with code {self.process.wait()}; what it said stands above")
+            raise SystemExit(
+                f"the peer ended with code {self.process.wait()}; what it said stands above"
+            )
         self.process.send_signal(signal.SIGSTOP)
         return float(answer)
 
@@ -149,7 +205,11 @@ class Peer:
 def main() -> None:
     load_before = round(os.getloadavg()[0], 1)
     if args.compile_only:
-        line = compile_seconds(recipe, args.classes) | {"config": args.config, "classes": args.classes, "load_before": load_before}
+        line = compile_seconds(recipe, args.classes) | {
+            "config": args.config,
+            "classes": args.classes,
+            "load_before": load_before,
+        }
         print(json.dumps(line | {"jax": jax.__version__, "jaxlib": jaxlib.__version__}))
         return
 
@@ -161,7 +221,12 @@ def main() -> None:
             name: Peer(framework, python, symbol, args, changes)
             for framework, python, name, changes in (
                 ("mxnet", args.mxnet_python, "mxnet", {}),
-                ("mxnet", args.mxnet_python, "mxnet_all_cores", {"OMP_NUM_THREADS": str(os.cpu_count())}),
+                (
+                    "mxnet",
+                    args.mxnet_python,
+                    "mxnet_all_cores",
+                    {"OMP_NUM_THREADS": str(os.cpu_count())},
+                ),
                 ("torch", args.torch_python, "torch", {}),
             )
             if python
@@ -176,9 +241,17 @@ def main() -> None:
         peer_peaks = {f"{name}_peak_mib": round(peer.peak_mib()) for name, peer in peers.items()}
     device = jax.local_devices()[0]
     stats = device.memory_stats()
-    peak_bytes = stats["peak_bytes_in_use"] if stats else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_bytes = (
+        stats["peak_bytes_in_use"]
+        if stats
+        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    )
     step_s = {name: statistics.median(taken) for name, taken in seconds.items()}
-    line = {"img_per_s": round(args.batch / step_s["i21k"], 2), "step_ms": round(1e3 * step_s["i21k"]), "compile_s": round(compile_s, 1)}
+    line = {
+        "img_per_s": round(args.batch / step_s["i21k"], 2),
+        "step_ms": round(1e3 * step_s["i21k"]),
+        "compile_s": round(compile_s, 1),
+    }
     line |= {"peak_mib": round(peak_bytes / 2**20)}
     line |= {f"{name}_img_per_s": round(args.batch / step_s[name], 2) for name in peers}
     line |= {f"over_{name}": round(step_s[name] / step_s["i21k"], 2) for name in peers} | peer_peaks
@@ -196,7 +269,9 @@ def main() -> None:
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
     }
-    print(json.dumps(line | {"load_before": load_before}))  # other programs' share of the machine: runnable threads, mean of a minute
+    print(
+        json.dumps(line | {"load_before": load_before})
+    )  # other programs' share of the machine: runnable threads, mean of a minute
 
 
 if __name__ == "__main__":

@@ -51,7 +51,9 @@ def main() -> None:
             row[rng.choice(hierarchy.reach[[node]].indices, 5)] += 8
     probabilities = np.exp(logits).astype(np.float32)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    labels = np.array([rng.choice(len(row), p=row.astype(float) / row.sum(dtype=float)) for row in probabilities])
+    labels = np.array(
+        [rng.choice(len(row), p=row.astype(float) / row.sum(dtype=float)) for row in probabilities]
+    )
     thousand = class_lists.named("ilsvrc2012")
     chosen = class_lists.columns(thousand, fall11) >= 0
     runs: dict[str, Callable[[], Any]] = {
@@ -74,7 +76,9 @@ def main() -> None:
                 "machine": platform.machine(),
                 "load_ms": {name: round(ms, 1) for name, ms in load_ms.items()},
                 "first_ms": {name: round(ms, 1) for name, ms in first_ms.items()},
-                "median_ms": {name: round(statistics.median(r[name] for r in rounds), 1) for name in runs},
+                "median_ms": {
+                    name: round(statistics.median(r[name] for r in rounds), 1) for name in runs
+                },
             }
         )
     )

@@ -19,11 +19,11 @@ from i21k import backend
 
 backend.prepare()
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from i21k.predict import Predictor  # noqa: E402
-from i21k.wordnet import views  # noqa: E402
-from i21k.wordnet.hierarchy import Hierarchy  # noqa: E402
+from i21k.prediction.predictor import Predictor
+from i21k.wordnet import views
+from i21k.wordnet.hierarchy import Hierarchy
 
 ACCURACIES = (0.7, 0.8, 0.9, 0.95, 0.99)
 
@@ -36,19 +36,28 @@ def depths(hierarchy: Hierarchy) -> np.ndarray:
     return np.array(found)
 
 
-def hedged(probabilities: np.ndarray, labels: np.ndarray, hierarchy: Hierarchy, accuracy: float) -> dict[str, Any]:
+def hedged(
+    probabilities: np.ndarray, labels: np.ndarray, hierarchy: Hierarchy, accuracy: float
+) -> dict[str, Any]:
     """Calibrate on one half, measure on the other, both ways."""
     depth, right, nodes = depths(hierarchy), [], []
     halves = [np.arange(start, len(labels), 2) for start in (0, 1)]
     promised = 0.0
     for here, there in (halves, halves[::-1]):
         found = views.calibrate([(probabilities[here], labels[here])], hierarchy, accuracy)
-        answers = np.array([hierarchy.node_of[a.id] for a in views.hedge(probabilities[there], hierarchy, found.generality)])
+        answers = np.array(
+            [
+                hierarchy.node_of[a.id]
+                for a in views.hedge(probabilities[there], hierarchy, found.generality)
+            ]
+        )
         nodes.append(answers)
         right.append(hierarchy.covers(answers, labels[there]))
         promised += found.accuracy * len(there) / len(labels)
     answered = np.concatenate(nodes)
-    spread = 1.96 * np.sqrt(2 * promised * (1 - promised) / len(labels))  # of the calibration and of the measurement
+    spread = 1.96 * np.sqrt(
+        2 * promised * (1 - promised) / len(labels)
+    )  # of the calibration and of the measurement
     return {
         "asked": accuracy,
         "calibrated": round(promised, 4),
@@ -63,12 +72,25 @@ def hedged(probabilities: np.ndarray, labels: np.ndarray, hierarchy: Hierarchy, 
 def five(answers: views.Answers, labels: np.ndarray, hierarchy: Hierarchy) -> dict[str, Any]:
     """Say what five answers a picture are worth."""
     classes = hierarchy.class_nodes[labels].tolist()
-    right = [any(hierarchy.node_of[a.id] in hierarchy.ancestors[c] for a in row) for row, c in zip(answers, classes, strict=True)]
+    right = [
+        any(hierarchy.node_of[a.id] in hierarchy.ancestors[c] for a in row)
+        for row, c in zip(answers, classes, strict=True)
+    ]
     return {
         "answers": round(float(np.mean([len(row) for row in answers])), 2),
-        "branches": round(float(np.mean([views.num_branches([a.id for a in row], hierarchy) for row in answers])), 2),
+        "branches": round(
+            float(np.mean([views.num_branches([a.id for a in row], hierarchy) for row in answers])),
+            2,
+        ),
         "right": round(float(np.mean(right)), 4),
-        "specificity": round(float(np.mean([hierarchy.specificity[hierarchy.node_of[a.id]] for row in answers for a in row])), 3),
+        "specificity": round(
+            float(
+                np.mean(
+                    [hierarchy.specificity[hierarchy.node_of[a.id]] for row in answers for a in row]
+                )
+            ),
+            3,
+        ),
     }
 
 
@@ -83,7 +105,9 @@ def main() -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax
     model = Predictor(args.checkpoint)
     hierarchy = model.hierarchy
-    probabilities, labels = (np.concatenate(parts) for parts in zip(*model.held_out(args.data, args.split), strict=True))
+    probabilities, labels = (
+        np.concatenate(parts) for parts in zip(*model.held_out(args.data, args.split), strict=True)
+    )
     result = {
         "checkpoint": str(args.checkpoint),
         "step": model.checkpoint.step,

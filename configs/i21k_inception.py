@@ -30,7 +30,9 @@ def get_config() -> ConfigDict:
     config.data.crop_fraction = 224 / 256  # window over short side
     config.data.min_area = 0.08  # of crop "region"
     config.data.mirror = True
-    config.data.on_bad_record = "stop"  # or "skip", with a line for each; the validation split has to be whole in any case
+    config.data.on_bad_record = (
+        "stop"  # or "skip", with a line for each; the validation split has to be whole in any case
+    )
     config.data.max_bad_fraction = 0.001  # of the records, in one epoch; the 35 pictures that were left out in 2015 are 0.0000025
     config.data.threads = 0  # one a core
     config.data.workers = 0  # processes instead of threads: beside a step on 2 cores no more than 6 % faster, 210 MB each
@@ -56,8 +58,12 @@ def get_config() -> ConfigDict:
 
     config.evaluation = ConfigDict()
     config.evaluation.batch_size = 256  # over all devices
-    config.evaluation.recalibrate_bn = 0  # training pictures to compute BatchNorm's statistics from; 0: moving averages
-    config.evaluation.second_directory = "none"  # dataset of other classes to evaluate too, such as ILSVRC's validation set
+    config.evaluation.recalibrate_bn = (
+        0  # training pictures to compute BatchNorm's statistics from; 0: moving averages
+    )
+    config.evaluation.second_directory = (
+        "none"  # dataset of other classes to evaluate too, such as ILSVRC's validation set
+    )
     config.evaluation.second_split = "val"
 
     config.log = ConfigDict()

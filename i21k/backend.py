@@ -16,7 +16,9 @@ from pathlib import Path
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 _CPU_FLAG_VERSIONS = ("0.10.2", "0.11.2")
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1  # of glibc's malloc.h
-_ONE_ARENA_PIXELS = 10**6  # chosen between 64 x 64 x 64, faster with many arenas, and the full network's 32 x 224 x 224, with one
+_ONE_ARENA_PIXELS = (
+    10**6
+)  # chosen between 64 x 64 x 64, faster with many arenas, and the full network's 32 x 224 x 224, with one
 _GC_THRESHOLD = 20_000  # chosen here; 100,000 saves no more
 
 
@@ -35,10 +37,14 @@ def prepare(*, cache: bool = True) -> None:
     if metadata.version("jaxlib") in _CPU_FLAG_VERSIONS and "ynn_fusion_type" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_CPU_FLAG}".strip()
     if cache:
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "i21k" / "xla"))
+        os.environ.setdefault(
+            "JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "i21k" / "xla")
+        )
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
     gc.set_threshold(_GC_THRESHOLD)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ log: warnings about cached machine features fill the screen
+    os.environ.setdefault(
+        "TF_CPP_MIN_LOG_LEVEL", "2"
+    )  # XLA's C++ log: warnings about cached machine features fill the screen
 
 
 def keep_memory(pixels: int) -> None:
@@ -54,7 +60,9 @@ def keep_memory(pixels: int) -> None:
     Args:
         pixels: of a batch.
     """
-    if Path("/dev/nvidiactl").exists() or any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+    if Path("/dev/nvidiactl").exists() or any(
+        name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ
+    ):
         return  # activations are in a GPU's memory, or the user has chosen
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from i21k.errors import UserError
+
 _SYNSET = re.compile(r"n\d{8}(?=\s|$)")
 
 
@@ -21,14 +23,16 @@ class ClassList:
 
     def __post_init__(self) -> None:
         if not self.ids:
-            raise ValueError("a class list is empty; expected at least one class id")
+            raise UserError("a class list is empty; expected at least one class id")
         for k, class_id in enumerate(self.ids):
             if not class_id or class_id != class_id.strip() or "\n" in class_id:
-                raise ValueError(f"class {k} of a class list is {class_id!r}; expected a non-empty id without spaces around it")
+                raise UserError(
+                    f"class {k} of a class list is {class_id!r}; expected a non-empty id without spaces around it"
+                )
         if len(set(self.ids)) != len(self.ids):
             seen: set[str] = set()
             twice = next(c for c in self.ids if c in seen or seen.add(c))  # type: ignore[func-returns-value]
-            raise ValueError(f"class {twice!r} stands twice in a class list; expected distinct ids")
+            raise UserError(f"class {twice!r} stands twice in a class list; expected distinct ids")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,11 +63,19 @@ class ClassList:
         try:
             lines = path.read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"class list {path} cannot be read ({error}); expected a text file with one class id a line") from error
+            raise UserError(
+                f"class list {path} cannot be read ({error}); expected a text file with one class id a line"
+            ) from error
         try:
-            return cls(tuple(m.group() if (m := _SYNSET.match(line)) else line.strip() for line in lines if line.strip()))
+            return cls(
+                tuple(
+                    m.group() if (m := _SYNSET.match(line)) else line.strip()
+                    for line in lines
+                    if line.strip()
+                )
+            )
         except ValueError as error:
-            raise ValueError(f"class list {path}: {error}") from error
+            raise UserError(f"class list {path}: {error}") from error
 
     def write(self, path: str | Path) -> None:
         """Write one id a line."""
@@ -73,10 +85,17 @@ class ClassList:
         """Say in one sentence how `other` differs, for error messages; empty if it does not."""
         if self.ids == other.ids:
             return ""
-        missing, extra = sorted(set(self.ids) - set(other.ids)), sorted(set(other.ids) - set(self.ids))
+        missing, extra = (
+            sorted(set(self.ids) - set(other.ids)),
+            sorted(set(other.ids) - set(self.ids)),
+        )
         if not missing and not extra:
             at = next(k for k, (a, b) in enumerate(zip(self.ids, other.ids, strict=True)) if a != b)
             return f"same {len(self)} classes in another order, first at label {at}: {self.ids[at]} against {other.ids[at]}"
         parts = [f"{len(self)} against {len(other)} classes"]
-        parts += [f"{len(ids)} only in the {which}, such as {ids[0]}" for ids, which in ((missing, "first"), (extra, "second")) if ids]
+        parts += [
+            f"{len(ids)} only in the {which}, such as {ids[0]}"
+            for ids, which in ((missing, "first"), (extra, "second"))
+            if ids
+        ]
         return "; ".join(parts)

@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" not in os.environ:  # one cache for the session, its workers and what they start: compiling takes seconds
+if (
+    "PYTEST_XDIST_WORKER" not in os.environ
+):  # one cache for the session, its workers and what they start: compiling takes seconds
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="i21k-xla-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
@@ -18,60 +20,29 @@ from i21k import backend
 
 backend.prepare()
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import simplejpeg  # noqa: E402
-from ml_collections import ConfigDict  # noqa: E402
+import jax
+import pytest
+from ml_collections import ConfigDict
 
-from i21k.data import shards  # noqa: E402
-from i21k.labels import ClassList  # noqa: E402
-from i21k.model.inception_bn import WIDTHS  # noqa: E402
+from i21k.models.inception_bn import WIDTHS
+from tests.helpers.datasets import NUM_TRAIN, NUM_VAL, write_dataset
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # configs/ are files of the checkout, not of the package
 
-from configs import i21k_inception  # noqa: E402
+from configs import i21k_inception
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_disable_most_optimizations", True)  # halves the time to compile; tests of speed or parity switch it off
-
-CLASSES = ClassList(("n01440764", "n01443537", "n01484850", "n01491361"))
-NUM_TRAIN, NUM_VAL = 44, 21
-
-
-def picture(label: int, seed: int, height: int = 40, width: int = 48) -> np.ndarray:
-    """RGB noise whose colour tells the class: something that a few steps can learn."""
-    rng = np.random.default_rng([label, seed])
-    colour = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40]])[label]
-    coarse = rng.integers(-60, 60, (height // 8, width // 8, 3))
-    return np.clip(colour + np.kron(coarse, np.ones((8, 8, 1), int)), 0, 255).astype(np.uint8)
-
-
-def write_dataset(directory: Path, sizes: dict[str, int], num_shards: int = 3, classes: ClassList = CLASSES) -> Path:
-    """Write a dataset as the packer would, of `sizes[split]` pictures."""
-    directory.mkdir(parents=True, exist_ok=True)
-    written, manifest = {}, {}
-    for number, (split, size) in enumerate(sizes.items()):
-        records = [
-            shards.encode_example(
-                simplejpeg.encode_jpeg(picture(i % 4, i + 1000 * number), quality=90, colorsubsampling="420"), i % 4, f"{split}/{i}.JPEG"
-            )
-            for i in range(size)
-        ]
-        written[split] = tuple(
-            shards.write_shard(directory / shards.shard_name("tiny", split, k, num_shards), records[k::num_shards])
-            for k in range(num_shards)
-        )
-        manifest[split] = shards.SplitManifest(written[split], {}, {})
-    shards.write_metadata(directory, "tiny", classes, written)
-    shards.Manifest("tiny", classes.hash, manifest).write(directory)
-    return directory
+jax.config.update(
+    "jax_disable_most_optimizations", True
+)  # halves the time to compile; tests of speed or parity switch it off
 
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("data") / "tiny", {"train": NUM_TRAIN, "val": NUM_VAL})
+    return write_dataset(
+        tmp_path_factory.mktemp("data") / "tiny", {"train": NUM_TRAIN, "val": NUM_VAL}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +50,11 @@ def few_blocks() -> Iterator[None]:
     """Leave three of the ten blocks in the standard network: a third of the time to compile, for tests of what is around it."""
     standard = WIDTHS["standard"]
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setitem(WIDTHS, "standard", standard._replace(blocks={name: standard.blocks[name] for name in ("3a", "3c", "5b")}))
+        monkeypatch.setitem(
+            WIDTHS,
+            "standard",
+            standard._replace(blocks={name: standard.blocks[name] for name in ("3a", "3c", "5b")}),
+        )
         yield
 
 
@@ -93,7 +68,9 @@ def recipe(dataset: Path) -> ConfigDict:
     config.data.directory = str(dataset)
     config.data.threads = 2
     config.model.variant = "standard"
-    config.model.revision = "symbol2016"  # epsilon 1e-3: the last layers see 2 pictures of 1 x 1 px a device
+    config.model.revision = (
+        "symbol2016"  # epsilon 1e-3: the last layers see 2 pictures of 1 x 1 px a device
+    )
     config.model.width = 0.125
     config.model.remat = "none"
     config.model.init = "he_normal"

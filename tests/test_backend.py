@@ -24,12 +24,19 @@ if where == "thread":
 else:
     faults()
 """
-_SMALL, _LARGE = 32 * 64**2, 32 * 224**2  # pixels of a batch: the quick start's, and the full network's
+_SMALL, _LARGE = (
+    32 * 64**2,
+    32 * 224**2,
+)  # pixels of a batch: the quick start's, and the full network's
 
 
 def faults(how: str | int, where: str = "main", **environment: str) -> int:
     """Return how many fresh pages (4 KB to 2 MB) a second array of 256 MiB takes."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))} | {"NUMPY_MADVISE_HUGEPAGE": "0"} | environment
+    env = (
+        {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+        | {"NUMPY_MADVISE_HUGEPAGE": "0"}
+        | environment
+    )
     command = [sys.executable, "-c", _FAULTS, str(how), where]
     return int(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout)
 
@@ -48,5 +55,10 @@ def test_large_batches_share_one_arena_so_that_what_threads_free_is_kept_too():
 def test_garbage_is_collected_less_often_while_steps_are_traced():
     code = "import gc; from i21k import backend; before = gc.get_threshold()[0]; backend.prepare(); print(gc.get_threshold()[0] / before)"
     assert (
-        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) >= 10
+        float(
+            subprocess.run(
+                [sys.executable, "-c", code], check=True, capture_output=True, text=True
+            ).stdout
+        )
+        >= 10
     )  # 700 before, 2,000 in newer Pythons

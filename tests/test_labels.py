@@ -32,7 +32,12 @@ def test_the_vendored_list_is_that_of_fall_2011():
 
 @pytest.mark.parametrize(
     ("ids", "message"),
-    [((), "empty"), (("a", "a"), "'a' stands twice"), (("a", ""), "class 1 of a class list is ''"), ((" a",), "without spaces")],
+    [
+        ((), "empty"),
+        (("a", "a"), "'a' stands twice"),
+        (("a", ""), "class 1 of a class list is ''"),
+        ((" a",), "without spaces"),
+    ],
 )
 def test_refuses_bad_lists(ids, message):
     with pytest.raises(ValueError, match=message):
@@ -52,5 +57,10 @@ def test_refuses_bad_files(tmp_path):
 def test_says_how_lists_differ():
     a = ClassList(("a", "b", "c"))
     assert a.difference(a) == ""
-    assert "another order, first at label 0: a against b" in a.difference(ClassList(("b", "a", "c")))
-    assert "3 against 2 classes; 2 only in the first, such as a; 1 only in the second, such as d" in a.difference(ClassList(("c", "d")))
+    assert "another order, first at label 0: a against b" in a.difference(
+        ClassList(("b", "a", "c"))
+    )
+    assert (
+        "3 against 2 classes; 2 only in the first, such as a; 1 only in the second, such as d"
+        in a.difference(ClassList(("c", "d")))
+    )

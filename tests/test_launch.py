@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from i21k.checkpoints import Checkpoints
 from i21k.train import loop
-from i21k.train.checkpoint import Checkpoints
-
-from .conftest import ROOT
-from .test_loop import assert_same_checkpoint, metrics
+from tests.helpers.paths import ROOT
+from tests.train.test_loop import assert_same_checkpoint, metrics
 
 
 def flags(config: ConfigDict) -> list[str]:
     """A recipe as overrides of the recipe it was made from."""
     return [
-        f"--config.{key}={value}" for key, value in config.iteritems(preserve_field_references=False) if not isinstance(value, ConfigDict)
+        f"--config.{key}={value}"
+        for key, value in config.iteritems(preserve_field_references=False)
+        if not isinstance(value, ConfigDict)
     ] + [
         f"--config.{group}.{key}={value}"
         for group, values in config.iteritems()
@@ -34,7 +35,15 @@ def launch(arguments: list[str], env: dict[str, str] | None = None, **options) -
     command = [sys.executable, str(ROOT / "launch.py"), *arguments]
     # As in conftest, so that the compilation cache is shared.
     env = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | (env or {})
-    return subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        **options,
+    )
 
 
 def wait_for_line(running: subprocess.Popen, part: str) -> None:
@@ -60,7 +69,9 @@ def test_kill_9_and_a_signal_to_the_whole_group_lose_nothing(recipe, tmp_path):
     running = start(recipe, workdir)
     wait_for_line(running, "step 8/11")
     running.kill()
-    running.communicate(timeout=20)  # ends only when the loader's worker, which holds the pipe too, has ended
+    running.communicate(
+        timeout=20
+    )  # ends only when the loader's worker, which holds the pipe too, has ended
     assert max(Checkpoints(workdir / "checkpoints").steps()) >= 6
 
     running = start(recipe, workdir, start_new_session=True)
@@ -68,7 +79,9 @@ def test_kill_9_and_a_signal_to_the_whole_group_lose_nothing(recipe, tmp_path):
     os.killpg(running.pid, signal.SIGTERM)  # loader workers get it too
     out, _ = running.communicate(timeout=60)
     if running.returncode != 0:  # unless it was done already
-        assert running.returncode == 143 and "SIGTERM: saving a checkpoint after this step" in out, out
+        assert (
+            running.returncode == 143 and "SIGTERM: saving a checkpoint after this step" in out
+        ), out
         out, _ = start(recipe, workdir).communicate(timeout=120)
         assert "resuming at step" in out
     assert metrics(workdir) == metrics(finished)
@@ -87,10 +100,15 @@ def test_a_signal_while_xla_compiles_is_heard(recipe, tmp_path):
 
 @pytest.mark.slow
 def test_a_second_signal_leaves_at_once(recipe, tmp_path):
-    running = start(recipe, tmp_path / "w", env={"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cold")})  # so that it compiles for seconds
+    running = start(
+        recipe, tmp_path / "w", env={"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cold")}
+    )  # so that it compiles for seconds
     wait_for_line(running, "compiling the train step")
     running.send_signal(signal.SIGTERM)
-    wait_for_line(running, "SIGTERM: saving a checkpoint after this step, then leaving (once more: leave at once)")
+    wait_for_line(
+        running,
+        "SIGTERM: saving a checkpoint after this step, then leaving (once more: leave at once)",
+    )
     time.sleep(0.5)  # two within 0.3 s count as one
     running.send_signal(signal.SIGTERM)
     out, _ = running.communicate(timeout=5)
@@ -102,12 +120,21 @@ def test_a_second_signal_leaves_at_once(recipe, tmp_path):
     ("arguments", "message"),
     [
         ([], "--config"),
-        (["--config", "configs/quickstart.py", "extra"], "leftover argument 'extra'; expected --config, --workdir or --config.KEY=VALUE"),
+        (
+            ["--config", "configs/quickstart.py", "extra"],
+            "leftover argument 'extra'; expected --config, --workdir or --config.KEY=VALUE",
+        ),
         (["--config", "configs/gone.py"], "configs/gone.py"),
         (["--config", "configs/quickstart.py", "--config.epoch=3"], 'Did you mean "epochs"'),
         (["--config", "configs/quickstart.py", "--config.epochs=many"], "many"),
-        (["--config", "configs/quickstart.py", "--config.epochs=0"], "error: config.epochs is 0; expected at least 1"),
-        (["--config", "configs/i21k_inception.py", "--config.devices=1"], "i21k pack SOURCE --out data/imagenet21k"),
+        (
+            ["--config", "configs/quickstart.py", "--config.epochs=0"],
+            "error: config.epochs is 0; expected at least 1",
+        ),
+        (
+            ["--config", "configs/i21k_inception.py", "--config.devices=1"],
+            "i21k pack SOURCE --out data/imagenet21k",
+        ),
     ],
 )
 def test_what_users_get_wrong_is_said_without_a_traceback(arguments, message, tmp_path):
@@ -122,7 +149,11 @@ def test_recipe_that_is_none_is_explained(tmp_path):
     (tmp_path / "five.py").write_text("def get_config():\n    return 5\n")
     running = launch(["--config", str(tmp_path / "five.py"), f"--workdir={tmp_path / 'w'}"])
     out, _ = running.communicate(timeout=60)
-    assert running.returncode == 2 and "error: config is 5; expected a group of keys" in out and "Traceback" not in out
+    assert (
+        running.returncode == 2
+        and "error: config is 5; expected a group of keys" in out
+        and "Traceback" not in out
+    )
 
 
 def test_the_command_of_the_module_docstring(tmp_path):

@@ -47,7 +47,9 @@ def write_recordio(path: Path, files: list[Path]) -> None:
         for i, file in enumerate(files):
             payload = struct.pack("<IfQQ", 0, float(i % 1000), i, 0) + file.read_bytes()
             idx.write(f"{i}\t{rec.tell()}\n")
-            rec.write(struct.pack("<II", 0xCED7230A, len(payload)) + payload + b"\0" * (-len(payload) % 4))
+            rec.write(
+                struct.pack("<II", 0xCED7230A, len(payload)) + payload + b"\0" * (-len(payload) % 4)
+            )
 
 
 def mxnet(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterator[Any]:
@@ -91,8 +93,13 @@ def tfdata(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterato
                 "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[file.read_bytes()])),
                 "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[i % 1000])),
             }
-            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
+            writer.write(
+                tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+            )
+    features = {
+        "image": tf.io.FixedLenFeature([], tf.string),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+    }
 
     def one(record: Any) -> tuple[Any, Any]:
         example = tf.io.parse_single_example(record, features)
@@ -119,7 +126,13 @@ def tfdata(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterato
     records = tf.data.TFRecordDataset(str(scratch / "a.tfrecord")).repeat().shuffle(1024)
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
-    yield from records.map(one, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH).prefetch(2).with_options(options).as_numpy_iterator()
+    yield from (
+        records.map(one, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(BATCH)
+        .prefetch(2)
+        .with_options(options)
+        .as_numpy_iterator()
+    )
 
 
 def dali(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterator[Any]:
@@ -130,16 +143,30 @@ def dali(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterator[
     @pipeline_def(batch_size=BATCH, num_threads=threads, device_id=None)
     def pipe() -> tuple[Any, Any]:
         jpegs, labels = fn.readers.mxnet(
-            path=[str(scratch / "a.rec")], index_path=[str(scratch / "a.idx")], random_shuffle=True, initial_fill=1024
+            path=[str(scratch / "a.rec")],
+            index_path=[str(scratch / "a.idx")],
+            random_shuffle=True,
+            initial_fill=1024,
         )
         if crop == "region":
             images = fn.decoders.image_random_crop(
-                jpegs, device="cpu", output_type=types.RGB, random_aspect_ratio=[3 / 4, 4 / 3], random_area=[0.08, 1.0]
+                jpegs,
+                device="cpu",
+                output_type=types.RGB,
+                random_aspect_ratio=[3 / 4, 4 / 3],
+                random_area=[0.08, 1.0],
             )
-            images = fn.resize(images, size=(SIZE_PX, SIZE_PX), interp_type=types.INTERP_LINEAR, antialias=False)
+            images = fn.resize(
+                images, size=(SIZE_PX, SIZE_PX), interp_type=types.INTERP_LINEAR, antialias=False
+            )
         else:
-            where = {"crop_pos_x": fn.random.uniform(range=(0, 1)), "crop_pos_y": fn.random.uniform(range=(0, 1))}
-            images = fn.decoders.image_crop(jpegs, device="cpu", output_type=types.RGB, crop=(SIZE_PX, SIZE_PX), **where)
+            where = {
+                "crop_pos_x": fn.random.uniform(range=(0, 1)),
+                "crop_pos_y": fn.random.uniform(range=(0, 1)),
+            }
+            images = fn.decoders.image_crop(
+                jpegs, device="cpu", output_type=types.RGB, crop=(SIZE_PX, SIZE_PX), **where
+            )
         return fn.flip(images, horizontal=fn.random.coin_flip()), labels
 
     running = pipe()
@@ -163,29 +190,49 @@ def torch(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterator
             image: Any = Image.open(io.BytesIO(self.jpegs[i])).convert("RGB")
             w, h = image.size
             if crop == "region":
-                area, aspect = w * h * random.uniform(0.08, 1), math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
-                cw, ch = min(w, round((area * aspect) ** 0.5)), min(h, round((area / aspect) ** 0.5))
+                area, aspect = (
+                    w * h * random.uniform(0.08, 1),
+                    math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3))),
+                )
+                cw, ch = (
+                    min(w, round((area * aspect) ** 0.5)),
+                    min(h, round((area / aspect) ** 0.5)),
+                )
             else:
                 cw = ch = SIZE_PX
             x, y = random.randint(0, w - cw), random.randint(0, h - ch)
-            image = image.resize((SIZE_PX, SIZE_PX), Image.Resampling.BILINEAR, box=(x, y, x + cw, y + ch))
+            image = image.resize(
+                (SIZE_PX, SIZE_PX), Image.Resampling.BILINEAR, box=(x, y, x + cw, y + ch)
+            )
             if random.random() < 0.5:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), i % 1000
 
     loader = torch.utils.data.DataLoader(
-        Pictures(), batch_size=BATCH, shuffle=True, num_workers=threads, persistent_workers=True, drop_last=True
+        Pictures(),
+        batch_size=BATCH,
+        shuffle=True,
+        num_workers=threads,
+        persistent_workers=True,
+        drop_last=True,
     )
     while True:
         yield from loader
 
 
-PEERS: dict[str, Callable[[list[Path], int, str, Path], Iterator[Any]]] = {"mxnet": mxnet, "tfdata": tfdata, "dali": dali, "torch": torch}
+PEERS: dict[str, Callable[[list[Path], int, str, Path], Iterator[Any]]] = {
+    "mxnet": mxnet,
+    "tfdata": tfdata,
+    "dali": dali,
+    "torch": torch,
+}
 
 
 def find_jpegs(folder: str) -> list[Path]:
     """Return the files of a folder and what is below it, repeated up to `NUM_IMAGES`; an error if there are none."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    files = sorted(
+        path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")
+    )
     if not files:
         raise SystemExit(f"{folder} holds no .jpg or .jpeg file")
     return (files * (NUM_IMAGES // len(files) + 1))[:NUM_IMAGES]
@@ -194,15 +241,27 @@ def find_jpegs(folder: str) -> list[Path]:
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     cli.add_argument("peer", choices=PEERS)
-    cli.add_argument("--jpegs", required=True, help=f"folder of .jpg/.jpeg/.JPEG files, repeated up to {NUM_IMAGES:,} images")
+    cli.add_argument(
+        "--jpegs",
+        required=True,
+        help=f"folder of .jpg/.jpeg/.JPEG files, repeated up to {NUM_IMAGES:,} images",
+    )
     cli.add_argument("--threads", type=int, default=2)
     cli.add_argument("--crop", choices=("region", "plain"), default="region")
     cli.add_argument("--seconds", type=float, default=10.0)
     args = cli.parse_args()
     files = find_jpegs(args.jpegs)
     with tempfile.TemporaryDirectory() as scratch:
-        images_per_s = rate(PEERS[args.peer](files, args.threads, args.crop, Path(scratch)), args.seconds)
-    line = {"peer": args.peer, "images_per_s": round(images_per_s, 1), "threads": args.threads, "crop": args.crop, "images": len(files)}
+        images_per_s = rate(
+            PEERS[args.peer](files, args.threads, args.crop, Path(scratch)), args.seconds
+        )
+    line = {
+        "peer": args.peer,
+        "images_per_s": round(images_per_s, 1),
+        "threads": args.threads,
+        "crop": args.crop,
+        "images": len(files),
+    }
     print(json.dumps(line))
 
 

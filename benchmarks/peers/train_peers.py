@@ -32,15 +32,30 @@ def mxnet_step(symbol: str, batch_size: int, num_classes: int) -> Callable[[], A
     module = mx.mod.Module(loss, label_names=[label], context=mx.cpu())
     module.bind([("data", (batch_size, 3, SIZE_PX, SIZE_PX))], [(label, (batch_size,))])
     args, _, auxiliary = loss.infer_shape(data=(batch_size, 3, SIZE_PX, SIZE_PX))
-    shapes = dict(zip(loss.list_arguments() + loss.list_auxiliary_states(), args + auxiliary, strict=True))
-    values = {name: initial(name, shape) for name, shape in shapes.items() if name not in ("data", label)}
-    split = [{name: values[name] for name in names if name in values} for names in (loss.list_arguments(), loss.list_auxiliary_states())]
+    shapes = dict(
+        zip(loss.list_arguments() + loss.list_auxiliary_states(), args + auxiliary, strict=True)
+    )
+    values = {
+        name: initial(name, shape) for name, shape in shapes.items() if name not in ("data", label)
+    }
+    split = [
+        {name: values[name] for name in names if name in values}
+        for names in (loss.list_arguments(), loss.list_auxiliary_states())
+    ]
     module.init_params(None, *split)
     module.init_optimizer(
-        optimizer="sgd", optimizer_params={"learning_rate": 0.01, "momentum": 0.9, "wd": 1e-5, "rescale_grad": 1 / batch_size}
+        optimizer="sgd",
+        optimizer_params={
+            "learning_rate": 0.01,
+            "momentum": 0.9,
+            "wd": 1e-5,
+            "rescale_grad": 1 / batch_size,
+        },
     )
     labels = mx.nd.array(np.random.randint(0, num_classes, batch_size))
-    batch = mx.io.DataBatch([mx.nd.random.uniform(-100, 100, (batch_size, 3, SIZE_PX, SIZE_PX))], [labels])
+    batch = mx.io.DataBatch(
+        [mx.nd.random.uniform(-100, 100, (batch_size, 3, SIZE_PX, SIZE_PX))], [labels]
+    )
 
     def step() -> None:
         module.forward(batch, is_train=True)
@@ -67,18 +82,30 @@ def torch_step(symbol: str, batch_size: int, num_classes: int, dtype: str) -> Ca
             channels = {"data": 3}
             for node in nodes:
                 name, op, attrs = node["name"], node["op"], node.get("attrs", {})
-                inputs = [nodes[i[0]]["name"] for i in node["inputs"] if nodes[i[0]]["op"] != "null" or nodes[i[0]]["name"] == "data"]
+                inputs = [
+                    nodes[i[0]]["name"]
+                    for i in node["inputs"]
+                    if nodes[i[0]]["op"] != "null" or nodes[i[0]]["name"] == "data"
+                ]
                 if op in ("null", "SoftmaxOutput"):
                     continue
                 channels[name] = sum(channels[i] for i in inputs)
                 if op == "Convolution":
                     kernel, stride, pad = (json.loads(attrs.get(key, default).replace("(", "[").replace(")", "]"))[0]
                                            for key, default in (("kernel", ""), ("stride", "(1,1)"), ("pad", "(0,0)")))  # fmt: skip
-                    self.add_module(name, nn.Conv2d(channels[name], int(attrs["num_filter"]), kernel, stride, pad))
+                    self.add_module(
+                        name,
+                        nn.Conv2d(channels[name], int(attrs["num_filter"]), kernel, stride, pad),
+                    )
                     channels[name] = int(attrs["num_filter"])
                 elif op == "BatchNorm":  # PyTorch's momentum is the weight of the new statistics
                     self.add_module(
-                        name, nn.BatchNorm2d(channels[name], float(attrs.get("eps", 1e-3)), 1 - float(attrs.get("momentum", 0.9)))
+                        name,
+                        nn.BatchNorm2d(
+                            channels[name],
+                            float(attrs.get("eps", 1e-3)),
+                            1 - float(attrs.get("momentum", 0.9)),
+                        ),
                     )
                 elif op == "FullyConnected":
                     self.add_module(name, nn.Linear(channels[name], int(attrs["num_hidden"])))
@@ -106,7 +133,9 @@ def torch_step(symbol: str, batch_size: int, num_classes: int, dtype: str) -> Ca
                         x = F.max_pool2d(first, 3, stride, pad, ceil_mode=ceil)
                     else:
                         count = attrs.get("count_include_pad", "True") in ("True", "1")
-                        x = F.avg_pool2d(first, 3, stride, pad, ceil_mode=ceil, count_include_pad=count)
+                        x = F.avg_pool2d(
+                            first, 3, stride, pad, ceil_mode=ceil, count_include_pad=count
+                        )
                 values[name] = x
             return x
 
@@ -114,9 +143,15 @@ def torch_step(symbol: str, batch_size: int, num_classes: int, dtype: str) -> Ca
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     net = Graph(symbol).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-5, fused=device == "cuda")
-    forward = torch.compile(net, mode="max-autotune-no-cudagraphs") if device == "cuda" else net  # compiling gains nothing on a CPU
-    pictures = torch.randn(batch_size, 3, SIZE_PX, SIZE_PX, device=device).contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-5, fused=device == "cuda"
+    )
+    forward = (
+        torch.compile(net, mode="max-autotune-no-cudagraphs") if device == "cuda" else net
+    )  # compiling gains nothing on a CPU
+    pictures = torch.randn(batch_size, 3, SIZE_PX, SIZE_PX, device=device).contiguous(
+        memory_format=torch.channels_last
+    )
     labels = torch.randint(0, num_classes, (batch_size,), device=device)
 
     def step() -> None:

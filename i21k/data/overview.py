@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from i21k.data import pictures, shards
+from i21k.data.format import shards
+from i21k.data.format.manifest import read_manifest
+from i21k.data.format.records import decode_example
+from i21k.data.format.splits import open_split, split_names
+from i21k.data.format.tfds import list_shards, read_classes
+from i21k.images.decode import read_size
 from i21k.labels import ClassList
 
 SHEET_COLUMNS, SHEET_ROWS = 8, 5  # chosen here: fills a screen
@@ -28,7 +33,9 @@ class SplitOverview:
     num_shards: int
     num_bytes: int
     options: dict[str, Any] | None
-    counts: dict[str, Any] | None  # of the packing run that made the split: it may have made others too
+    counts: (
+        dict[str, Any] | None
+    )  # of the packing run that made the split: it may have made others too
     left_out: dict[str, int] | None  # by reason
     dropped: dict[str, int] | None  # by reason
 
@@ -53,24 +60,26 @@ def overview(directory: str | Path) -> Overview:
     """Say what a directory that `i21k pack` or TFDS made has in it, by its JSON and the sizes of its files.
 
     Raises:
-        ValueError: if there is no dataset, or `shards.open_split` refuses one of its splits.
+        ValueError: if there is no dataset, or `open_split` refuses one of its splits.
     """
     directory = Path(directory)
-    manifest, splits = shards.read_manifest(directory), {}
-    listing = shards.list_shards(directory)
+    manifest, splits = read_manifest(directory), {}
+    listing = list_shards(directory)
     for name in sorted(listing.splits):
-        opened = shards.open_split(directory, name)
+        opened = open_split(directory, name)
         entry = manifest.splits.get(name) if manifest else None
         splits[name] = SplitOverview(
             num_records=opened.num_records,
             num_shards=len(opened.shard_paths),
             num_bytes=sum(path.stat().st_size for path in opened.shard_paths),
             options=entry.options if entry else None,
-            counts={key: n for key, n in entry.counts.items() if key not in ("left_out", "dropped")} if entry else None,
+            counts={key: n for key, n in entry.counts.items() if key not in ("left_out", "dropped")}
+            if entry
+            else None,
             left_out=entry.counts.get("left_out", {}) if entry else None,
             dropped=entry.counts.get("dropped", {}) if entry else None,
         )
-    classes = shards.read_classes(directory)
+    classes = read_classes(directory)
     return Overview(
         directory=str(directory),
         name=manifest.name if manifest else listing.name,
@@ -85,17 +94,25 @@ def overview(directory: str | Path) -> Overview:
     )
 
 
-def contact_sheet(directory: str | Path, columns: int = SHEET_COLUMNS, rows: int = SHEET_ROWS, seed: int = 0) -> Image.Image:
+def contact_sheet(
+    directory: str | Path, columns: int = SHEET_COLUMNS, rows: int = SHEET_ROWS, seed: int = 0
+) -> Image.Image:
     """Lay out random pictures of all splits, each record as likely as any other, with class, label and split below; the same for a seed.
 
     Raises:
-        ValueError: if there is no dataset, or `shards.open_split` refuses one of its splits.
+        ValueError: if there is no dataset, or `open_split` refuses one of its splits.
     """
     directory = Path(directory)
-    opened = [shards.open_split(directory, split) for split in shards.splits(directory)]
-    places = [(split, path, count) for split in opened for path, count in zip(split.shard_paths, split.shard_counts, strict=True)]
+    opened = [open_split(directory, split) for split in split_names(directory)]
+    places = [
+        (split, path, count)
+        for split in opened
+        for path, count in zip(split.shard_paths, split.shard_counts, strict=True)
+    ]
     ends = np.cumsum([count for _, _, count in places])
-    chosen = np.random.default_rng(seed).choice(int(ends[-1]), min(columns * rows, int(ends[-1])), replace=False)
+    chosen = np.random.default_rng(seed).choice(
+        int(ends[-1]), min(columns * rows, int(ends[-1])), replace=False
+    )
     rows = math.ceil(len(chosen) / columns)
     size = (columns * (CELL_PX + GAP_PX) + GAP_PX, rows * (CELL_PX + CAPTION_PX + GAP_PX) + GAP_PX)
     sheet = Image.new("RGB", size, "white")
@@ -107,9 +124,16 @@ def contact_sheet(directory: str | Path, columns: int = SHEET_COLUMNS, rows: int
         left = GAP_PX + k % columns * (CELL_PX + GAP_PX)
         top = GAP_PX + k // columns * (CELL_PX + CAPTION_PX + GAP_PX)
         picture, caption = _thumbnail(record, split.classes)
-        sheet.paste(picture, (left + (CELL_PX - picture.width) // 2, top + (CELL_PX - picture.height) // 2))
+        sheet.paste(
+            picture, (left + (CELL_PX - picture.width) // 2, top + (CELL_PX - picture.height) // 2)
+        )
         for line, text in enumerate((caption, split.split)):
-            draw.text((left, top + CELL_PX + 2 + line * (_FONT_PX + 3)), _fit(text, font), "black" if line == 0 else "gray", font)
+            draw.text(
+                (left, top + CELL_PX + 2 + line * (_FONT_PX + 3)),
+                _fit(text, font),
+                "black" if line == 0 else "gray",
+                font,
+            )
     return sheet
 
 
@@ -119,12 +143,14 @@ def _thumbnail(record: bytes | ValueError, classes: ClassList) -> tuple[Image.Im
     if isinstance(record, ValueError):
         return nothing, "damaged record"
     try:
-        image, label = shards.decode_example(record)
+        image, label = decode_example(record)
     except ValueError:
         return nothing, "no picture with a label"
-    caption = f"{classes.ids[label]} ({label})" if 0 <= label < len(classes) else f"no class ({label})"
+    caption = (
+        f"{classes.ids[label]} ({label})" if 0 <= label < len(classes) else f"no class ({label})"
+    )
     try:
-        pictures.size(image)  # refuses what is too large to decode
+        read_size(image)  # refuses what is too large to decode
         with Image.open(io.BytesIO(image)) as opened:
             picture = opened.convert("RGB")
     except (ValueError, OSError, SyntaxError):

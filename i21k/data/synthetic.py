@@ -18,11 +18,13 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-from i21k.data import shards
-from i21k.data.pack import PackOptions, pack
+from i21k.data.format.manifest import MANIFEST
+from i21k.data.pack.pack import PackOptions, pack
 
 Field = np.ndarray  # float32 [S, S]: one number per pixel
-Sketch = tuple[Field, list[Field]]  # distance to the outline (negative inside), and the mask of each colour after the first
+Sketch = tuple[
+    Field, list[Field]
+]  # distance to the outline (negative inside), and the mask of each colour after the first
 
 COLOURS = {
     "white": (240, 238, 230), "black": (28, 26, 30), "grey": (120, 122, 128), "brown": (110, 68, 36), "tawny": (204, 156, 88),
@@ -70,11 +72,15 @@ class Frame(NamedTuple):
         """Return a smooth random wave between -1 and 1, which makes stripes irregular."""
         (a, b), (c, d) = (self.rng.normal(size=(2, 2)) * frequency).tolist()
         phase, other = self.rng.uniform(0, 2 * math.pi, 2).tolist()
-        return (np.sin(a * self.x + b * self.y + phase) + np.sin(c * self.x + d * self.y + other)) / 2
+        return (
+            np.sin(a * self.x + b * self.y + phase) + np.sin(c * self.x + d * self.y + other)
+        ) / 2
 
     def scattered(self, pitch: float) -> Field:
         """Return the distance to the nearest of points scattered `pitch` apart, right up to a third of `pitch`."""
-        points = self.rng.uniform(0.33, 0.67, (2, 16, 16)).astype(np.float32)  # one in each cell of a grid that repeats
+        points = self.rng.uniform(0.33, 0.67, (2, 16, 16)).astype(
+            np.float32
+        )  # one in each cell of a grid that repeats
         u, v = self.x / pitch, self.y / pitch
         column, row = np.floor(u), np.floor(v)
         at = points[:, column.astype(int) % 16, row.astype(int) % 16]
@@ -90,12 +96,16 @@ def points_on_sphere(n: int) -> np.ndarray:
     """Return `n` points spread evenly over the unit sphere, `[3, n]`."""
     k = np.arange(n) + 0.5
     z, angle = 1 - 2 * k / n, k * np.pi * (3 - 5**0.5)
-    return np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z]).astype(np.float32)
+    return np.stack(
+        [np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z]
+    ).astype(np.float32)
 
 
 _G = (1 + 5**0.5) / 2
 _CORNERS = np.array([(0, a, b * _G) for a in (-1, 1) for b in (-1, 1)])
-ICOSAHEDRON = (np.concatenate([np.roll(_CORNERS, k, 1) for k in range(3)]) / np.hypot(1, _G)).T.astype(np.float32)  # 12 corners: [3, 12]
+ICOSAHEDRON = (
+    np.concatenate([np.roll(_CORNERS, k, 1) for k in range(3)]) / np.hypot(1, _G)
+).T.astype(np.float32)  # 12 corners: [3, 12]
 DIMPLES = points_on_sphere(110)
 
 
@@ -108,7 +118,9 @@ def angle_to_nearest(sphere: tuple[Field, Field, Field], points: np.ndarray) -> 
 
 
 def lemon(f: Frame) -> Sketch:
-    outline = union(f.ellipse(0, 0, 0.85, 0.62), f.ellipse(-0.82, 0, 0.18, 0.17), f.ellipse(0.82, 0, 0.18, 0.15))
+    outline = union(
+        f.ellipse(0, 0, 0.85, 0.62), f.ellipse(-0.82, 0, 0.18, 0.17), f.ellipse(0.82, 0, 0.18, 0.15)
+    )
     return outline, [f.mask(f.x + 0.86), 0.3 * f.mask(f.scattered(0.2) - 0.05)]
 
 
@@ -116,19 +128,28 @@ def orange(f: Frame) -> Sketch:
     ball = f.sphere()
     polar = np.arctan2(ball[1], ball[0])
     stem = np.maximum(np.hypot(ball[0], ball[1]) - 0.22 - 0.1 * np.cos(5 * polar), -ball[2])
-    return f.ellipse(0, 0, 0.95, 0.95), [0.5 * f.mask(angle_to_nearest(ball, DIMPLES) - 0.05), f.mask(stem)]
+    return f.ellipse(0, 0, 0.95, 0.95), [
+        0.5 * f.mask(angle_to_nearest(ball, DIMPLES) - 0.05),
+        f.mask(stem),
+    ]
 
 
 def apple(f: Frame) -> Sketch:
     up = np.arctan2(f.x, -f.y)  # angle from the stalk
     body = np.hypot(f.x, f.y) - 0.86 + 0.3 * np.exp(-((up / 0.45) ** 2)) + 0.08 * np.cos(2 * up)
     stalk, leaf = f.limb(0, -0.5, 0.12, -0.92, 0.06), f.ellipse(0.36, -0.8, 0.28, 0.11, -0.4)
-    return union(body, stalk, leaf), [f.mask(leaf), f.mask(stalk), 0.6 * f.mask(f.ellipse(-0.35, -0.2, 0.16, 0.24))]
+    return union(body, stalk, leaf), [
+        f.mask(leaf),
+        f.mask(stalk),
+        0.6 * f.mask(f.ellipse(-0.35, -0.2, 0.16, 0.24)),
+    ]
 
 
 def strawberry(f: Frame) -> Sketch:
     t = np.clip((f.y + 0.75) / 1.7, 0, 1)
-    body = np.maximum(0.7 * (np.abs(f.x) - 0.98 * np.sqrt(t**0.6 * (1 - t)) - 0.03), np.abs(f.y - 0.1) - 0.85)
+    body = np.maximum(
+        0.7 * (np.abs(f.x) - 0.98 * np.sqrt(t**0.6 * (1 - t)) - 0.03), np.abs(f.y - 0.1) - 0.85
+    )
     leaves = np.hypot(f.x, f.y + 0.62) - 0.32 - 0.2 * np.cos(5 * np.arctan2(f.x, f.y + 0.62))
     return union(body, leaves), [f.mask(f.scattered(0.26) - 0.06), f.mask(leaves)]
 
@@ -137,7 +158,10 @@ def banana(f: Frame) -> Sketch:
     bend = np.arctan2(f.x, f.y + 0.75)  # 0 in the middle, +-1 at the ends
     thickness = 0.27 * np.sqrt(np.maximum(0.04, 1 - (bend / 1.15) ** 2))
     outline = np.maximum(np.abs(np.hypot(f.x, f.y + 0.75) - 1.05) - thickness, np.abs(bend) - 1.12)
-    return outline, [f.mask(0.95 - np.abs(bend)), 0.5 * f.lines(np.hypot(f.x, f.y + 0.75) - 1.08, 0.02)]
+    return outline, [
+        f.mask(0.95 - np.abs(bend)),
+        0.5 * f.lines(np.hypot(f.x, f.y + 0.75) - 1.08, 0.02),
+    ]
 
 
 def watermelon(f: Frame) -> Sketch:
@@ -150,9 +174,13 @@ def watermelon(f: Frame) -> Sketch:
 
 def soccer_ball(f: Frame) -> Sketch:
     ball = f.sphere()
-    near = np.sort(np.stack(ball, -1) @ ICOSAHEDRON, -1)[..., -3:]  # cosines to the three nearest corners
+    near = np.sort(np.stack(ball, -1) @ ICOSAHEDRON, -1)[
+        ..., -3:
+    ]  # cosines to the three nearest corners
     seams = f.lines(near[..., 1] - near[..., 0], 0.035) * (near[..., 2] < 0.95)
-    return f.ellipse(0, 0, 0.97, 0.97), [np.maximum(f.mask(np.arccos(np.minimum(near[..., 2], 1)) - 0.36), 0.7 * seams)]
+    return f.ellipse(0, 0, 0.97, 0.97), [
+        np.maximum(f.mask(np.arccos(np.minimum(near[..., 2], 1)) - 0.36), 0.7 * seams)
+    ]
 
 
 def basketball(f: Frame) -> Sketch:
@@ -174,7 +202,9 @@ def tennis_ball(f: Frame) -> Sketch:
 def baseball(f: Frame) -> Sketch:
     ball = f.sphere()
     seam, stitch = _saddle(ball), np.sin(26 * np.arctan2(ball[1], ball[0])) > -0.2
-    return f.ellipse(0, 0, 0.95, 0.95), [np.maximum(f.lines(seam, 0.03), f.lines(seam, 0.2) * stitch)]
+    return f.ellipse(0, 0, 0.95, 0.95), [
+        np.maximum(f.lines(seam, 0.03), f.lines(seam, 0.2) * stitch)
+    ]
 
 
 def golf_ball(f: Frame) -> Sketch:
@@ -187,10 +217,16 @@ def golf_ball(f: Frame) -> Sketch:
 def _beast(f: Frame, neck: float, leg: float, bulk: float) -> tuple[Field, Field]:
     """Return the distances to a beast's body and to its head, which is `neck` above the back."""
     step = f.rng.uniform(-0.12, 0.12, 4).tolist()
-    legs = [f.limb(x, 0, x + dx, leg, 0.085) for x, dx in zip((-0.55, -0.4, 0.25, 0.4), step, strict=True)]
+    legs = [
+        f.limb(x, 0, x + dx, leg, 0.085)
+        for x, dx in zip((-0.55, -0.4, 0.25, 0.4), step, strict=True)
+    ]
     head = union(f.ellipse(0.68, -0.2 - neck, 0.2, 0.18), f.ellipse(0.84, -0.13 - neck, 0.14, 0.1))
     back = f.limb(-0.45, -0.05, 0.35, -0.05, bulk)
-    tail = union(f.limb(-0.68, -0.12, -0.88, -0.3, 0.055), f.limb(-0.88, -0.3, -0.92, f.rng.uniform(-0.7, -0.1), 0.055))
+    tail = union(
+        f.limb(-0.68, -0.12, -0.88, -0.3, 0.055),
+        f.limb(-0.88, -0.3, -0.92, f.rng.uniform(-0.7, -0.1), 0.055),
+    )
     return union(back, f.limb(0.36, -0.1, 0.6, -0.18 - neck, 0.17), tail, *legs), head
 
 
@@ -208,14 +244,22 @@ def tiger(f: Frame) -> Sketch:
 
 def leopard(f: Frame) -> Sketch:
     outline, _, eye = _cat(f)
-    return outline, [f.mask(np.abs(f.y - 0.22) - 0.08), np.maximum(f.lines(f.scattered(0.22) - 0.05, 0.027), eye)]
+    return outline, [
+        f.mask(np.abs(f.y - 0.22) - 0.08),
+        np.maximum(f.lines(f.scattered(0.22) - 0.05, 0.027), eye),
+    ]
 
 
 def lion(f: Frame) -> Sketch:
     outline, head, eye = _cat(f)
-    mane = f.ellipse(0.6, -0.28, 0.42, 0.46) + 0.04 * np.sin(16 * np.arctan2(f.y + 0.26, f.x - 0.58))
+    mane = f.ellipse(0.6, -0.28, 0.42, 0.46) + 0.04 * np.sin(
+        16 * np.arctan2(f.y + 0.26, f.x - 0.58)
+    )
     tuft = f.ellipse(-0.91, -0.3, 0.11, 0.15)
-    return union(outline, mane, tuft), [np.maximum(f.mask(mane) * (1 - f.mask(head)), f.mask(tuft)), eye]
+    return union(outline, mane, tuft), [
+        np.maximum(f.mask(mane) * (1 - f.mask(head)), f.mask(tuft)),
+        eye,
+    ]
 
 
 def zebra(f: Frame) -> Sketch:
@@ -237,9 +281,17 @@ def dalmatian(f: Frame) -> Sketch:
 
 def ladybug(f: Frame) -> Sketch:
     x, head = np.abs(f.x), f.ellipse(0, -0.72, 0.4, 0.26)
-    legs = union(*(f._replace(x=x).limb(0.5, y, 0.9, y + dy, 0.04) for y, dy in ((-0.35, -0.2), (0.1, 0.05), (0.4, 0.2))))
+    legs = union(
+        *(
+            f._replace(x=x).limb(0.5, y, 0.9, y + dy, 0.04)
+            for y, dy in ((-0.35, -0.2), (0.1, 0.05), (0.4, 0.2))
+        )
+    )
     body = f.ellipse(0, 0.1, 0.75, 0.82)
-    spots = [np.hypot(x - a, f.y - b) - 0.15 for a, b in f.rng.normal(((0.38, -0.22), (0.42, 0.25), (0.22, 0.6)), 0.03).tolist()]
+    spots = [
+        np.hypot(x - a, f.y - b) - 0.15
+        for a, b in f.rng.normal(((0.38, -0.22), (0.42, 0.25), (0.22, 0.6)), 0.03).tolist()
+    ]
     dark = union(np.where(body < 0, 9, union(legs, head)), x - 0.03, head, *spots)
     return union(body, head, legs), [f.mask(dark), f.mask(np.hypot(x - 0.26, f.y + 0.66) - 0.09)]
 
@@ -247,7 +299,10 @@ def ladybug(f: Frame) -> Sketch:
 def bee(f: Frame) -> Sketch:
     body, head = f.ellipse(0, 0.15, 0.36, 0.8), f.ellipse(0, -0.7, 0.24, 0.2)
     mirrored = f._replace(x=np.abs(f.x))
-    wings = union(mirrored.ellipse(0.55, -0.18, 0.5, 0.24, -0.35), mirrored.ellipse(0.45, 0.2, 0.36, 0.18, 0.3))
+    wings = union(
+        mirrored.ellipse(0.55, -0.18, 0.5, 0.24, -0.35),
+        mirrored.ellipse(0.45, 0.2, 0.36, 0.18, 0.3),
+    )
     trunk = f.mask(union(body, head))
     stripes = np.maximum(f.mask(0.08 * np.sin(13 * f.y)), f.mask(head))
     return union(body, head, wings), [f.mask(wings) * (1 - trunk), stripes * trunk]
@@ -256,7 +311,12 @@ def bee(f: Frame) -> Sketch:
 def _butterfly(f: Frame) -> tuple[Frame, Field, Field, Field]:
     """Return the mirrored frame and the distances to the fore wings, the hind wings and the trunk."""
     m = f._replace(x=np.abs(f.x) / f.rng.uniform(0.8, 1))
-    return m, m.ellipse(0.52, -0.32, 0.55, 0.34, -0.6), m.ellipse(0.4, 0.42, 0.46, 0.34, 0.9), m.limb(0, -0.5, 0, 0.5, 0.09)
+    return (
+        m,
+        m.ellipse(0.52, -0.32, 0.55, 0.34, -0.6),
+        m.ellipse(0.4, 0.42, 0.46, 0.34, 0.9),
+        m.limb(0, -0.5, 0, 0.5, 0.09),
+    )
 
 
 def monarch(f: Frame) -> Sketch:
@@ -264,33 +324,56 @@ def monarch(f: Frame) -> Sketch:
     wings = union(fore, hind)
     veins = f.lines(np.sin(7 * np.arctan2(m.y - 0.02, m.x)) * np.hypot(m.x, m.y) / 7, 0.025)
     dark = np.maximum.reduce((veins, f.mask(-0.11 - wings), f.mask(trunk)))
-    return union(wings, trunk), [dark, f.lines(wings + 0.055, 0.025) * (np.sin(30 * np.arctan2(m.y, m.x)) > 0)]
+    return union(wings, trunk), [
+        dark,
+        f.lines(wings + 0.055, 0.025) * (np.sin(30 * np.arctan2(m.y, m.x)) > 0),
+    ]
 
 
 def cabbage_butterfly(f: Frame) -> Sketch:
     m, fore, hind, trunk = _butterfly(f)
     tips = 1.35 - m.x + m.y
-    return union(fore, hind, trunk), [f.mask(union(trunk, tips, m.ellipse(0.55, -0.22, 0.1, 0.1), m.ellipse(0.48, 0.4, 0.09, 0.09)))]
+    return union(fore, hind, trunk), [
+        f.mask(
+            union(trunk, tips, m.ellipse(0.55, -0.22, 0.1, 0.1), m.ellipse(0.48, 0.4, 0.09, 0.09))
+        )
+    ]
 
 
 # Flowers and things ----------------------------------------------------------------------------------------------------
 
 
 def daisy(f: Frame) -> Sketch:
-    r, petal = np.hypot(f.x, f.y), np.abs(np.cos(int(f.rng.integers(11, 15)) / 2 * np.arctan2(f.y, f.x)))
-    return 0.7 * (r - 0.35 - 0.62 * petal**0.4), [0.4 * f.mask(0.1 * (petal - 0.35)), f.mask(r - 0.3)]
+    r, petal = (
+        np.hypot(f.x, f.y),
+        np.abs(np.cos(int(f.rng.integers(11, 15)) / 2 * np.arctan2(f.y, f.x))),
+    )
+    return 0.7 * (r - 0.35 - 0.62 * petal**0.4), [
+        0.4 * f.mask(0.1 * (petal - 0.35)),
+        f.mask(r - 0.3),
+    ]
 
 
 def sunflower(f: Frame) -> Sketch:
-    r, petal = np.hypot(f.x, f.y), np.abs(np.cos(int(f.rng.integers(16, 21)) / 2 * np.arctan2(f.y, f.x)))
+    r, petal = (
+        np.hypot(f.x, f.y),
+        np.abs(np.cos(int(f.rng.integers(16, 21)) / 2 * np.arctan2(f.y, f.x))),
+    )
     seeds = f.mask(f.scattered(0.16) - 0.045) * f.mask(r - 0.48)
-    return 0.7 * (r - 0.6 - 0.38 * petal), [0.5 * f.mask(0.1 * (petal - 0.3)), f.mask(r - 0.52), seeds]
+    return 0.7 * (r - 0.6 - 0.38 * petal), [
+        0.5 * f.mask(0.1 * (petal - 0.3)),
+        f.mask(r - 0.52),
+        seeds,
+    ]
 
 
 def traffic_light(f: Frame) -> Sketch:
     box = np.maximum(np.abs(f.x) - 0.4, np.abs(f.y) - 0.95)
     lit = f.rng.integers(3)
-    return box, [(1.0 if k == lit else 0.3) * f.mask(np.hypot(f.x, f.y - 0.6 * (k - 1)) - 0.25) for k in range(3)]
+    return box, [
+        (1.0 if k == lit else 0.3) * f.mask(np.hypot(f.x, f.y - 0.6 * (k - 1)) - 0.25)
+        for k in range(3)
+    ]
 
 
 def analog_clock(f: Frame) -> Sketch:
@@ -303,11 +386,18 @@ def analog_clock(f: Frame) -> Sketch:
 
 
 def umbrella(f: Frame) -> Sketch:
-    gore = f.x / np.sqrt(np.maximum(0.02, 1 - np.clip(f.y, -1, 0.05) ** 2))  # -1 to 1 from the left edge to the right
-    dome = np.maximum(np.hypot(f.x, f.y) - 0.97, f.y - 0.06 + 0.1 * np.abs(np.sin(2.5 * np.pi * gore)))
+    gore = f.x / np.sqrt(
+        np.maximum(0.02, 1 - np.clip(f.y, -1, 0.05) ** 2)
+    )  # -1 to 1 from the left edge to the right
+    dome = np.maximum(
+        np.hypot(f.x, f.y) - 0.97, f.y - 0.06 + 0.1 * np.abs(np.sin(2.5 * np.pi * gore))
+    )
     hook = np.maximum(np.abs(np.hypot(f.x - 0.14, f.y - 0.76) - 0.14) - 0.045, 0.76 - f.y)
     stick = union(f.limb(0, -0.98, 0, 0.76, 0.045), hook)
-    return union(dome, stick), [f.mask(0.1 * np.cos(2.5 * np.pi * gore)), f.mask(stick) * (1 - f.mask(dome))]
+    return union(dome, stick), [
+        f.mask(0.1 * np.cos(2.5 * np.pi * gore)),
+        f.mask(stick) * (1 - f.mask(dome)),
+    ]
 
 
 class Look(NamedTuple):
@@ -347,7 +437,9 @@ TABLE = (
     Look("n04507155", umbrella, ("red/blue/violet", "white/pale blue/black", "brown"), 0.6),
 )
 LOOKS = tuple(sorted(TABLE))
-SYNSETS: tuple[str, ...] = tuple(look.wnid for look in LOOKS)  # ascending, as in the class list of the packed data
+SYNSETS: tuple[str, ...] = tuple(
+    look.wnid for look in LOOKS
+)  # ascending, as in the class list of the packed data
 
 
 def _colour(rng: np.random.Generator, names: str = "/".join(COLOURS)) -> np.ndarray:
@@ -360,14 +452,22 @@ def _blend(picture: np.ndarray, mask: Field, colour: np.ndarray) -> None:
     picture += mask[..., None] * (colour - picture)
 
 
-def _frame(rng: np.random.Generator, size_px: int, radius: float, turn: float, reach: float) -> Frame:
+def _frame(
+    rng: np.random.Generator, size_px: int, radius: float, turn: float, reach: float
+) -> Frame:
     """Place an object of `radius` (1: half the picture) at most `reach` from the middle, turned and a little squeezed."""
     x, y = rng.uniform(-reach, reach, 2).tolist()
-    angle, squeeze, mirror = rng.uniform(-turn, turn), rng.uniform(0.92, 1.08), 1 if rng.random() < 0.5 else -1
+    angle, squeeze, mirror = (
+        rng.uniform(-turn, turn),
+        rng.uniform(0.92, 1.08),
+        1 if rng.random() < 0.5 else -1,
+    )
     at = (np.arange(size_px, dtype=np.float32) + 0.5) * (2 / size_px) - 1
     u, v = (at - x)[None] / radius, (at - y)[:, None] / radius
     c, s = math.cos(angle), math.sin(angle)
-    return Frame((c * u + s * v) * (mirror * squeeze), (c * v - s * u) / squeeze, 2 / size_px / radius, rng)
+    return Frame(
+        (c * u + s * v) * (mirror * squeeze), (c * v - s * u) / squeeze, 2 / size_px / radius, rng
+    )
 
 
 def _texture(f: Frame) -> Field:
@@ -381,11 +481,17 @@ def _texture(f: Frame) -> Field:
     return f.mask((stripes if kind == 2 else stripes * np.sin(frequency * f.y)) / frequency)
 
 
-def _clutter(picture: np.ndarray, rng: np.random.Generator, smallest: float, largest: float, reach: float) -> None:
+def _clutter(
+    picture: np.ndarray, rng: np.random.Generator, smallest: float, largest: float, reach: float
+) -> None:
     """Lay a random blob, box or ring with a texture of its own over `picture` in place."""
     f = _frame(rng, picture.shape[0], rng.uniform(smallest, largest), math.pi, reach)
     kind, width = rng.integers(3), rng.uniform(0.3, 1)
-    outline = (f.ellipse(0, 0, 1, width), np.maximum(np.abs(f.x) - 1, np.abs(f.y) - width), np.abs(f.ellipse(0, 0, 1, width)) - 0.15)[kind]
+    outline = (
+        f.ellipse(0, 0, 1, width),
+        np.maximum(np.abs(f.x) - 1, np.abs(f.y) - width),
+        np.abs(f.ellipse(0, 0, 1, width)) - 0.15,
+    )[kind]
     mask = f.mask(outline)
     _blend(picture, mask, _colour(rng))
     _blend(picture, mask * _texture(f), _colour(rng))
@@ -417,7 +523,9 @@ def draw(class_index: int, picture_seed: int, size_px: int) -> np.ndarray:
     for mark, names in zip(marks, look.colours[1:], strict=True):
         _blend(thing, mark, _colour(rng, names))
     light = rng.uniform(-0.3, 0.3, 2).tolist()
-    thing *= (0.75 + light[0] * f.x + light[1] * f.y + 0.35 * np.sqrt(np.clip(-outline, 0, 1)))[..., None]
+    thing *= (0.75 + light[0] * f.x + light[1] * f.y + 0.35 * np.sqrt(np.clip(-outline, 0, 1)))[
+        ..., None
+    ]
     _blend(picture, body, thing)
     for _ in range(rng.integers(0, 3)):
         _clutter(picture, rng, 0.1, 0.2, 0.9)
@@ -433,15 +541,27 @@ def write_source(folder: Path, per_class: int, *, size_px: int = 72, seed: int =
         (folder / wnid).mkdir(parents=True, exist_ok=True)
         for i in range(per_class):
             picture = draw(class_index, (seed << 32) + i, size_px)
-            (folder / wnid / f"{wnid}_{i}.JPEG").write_bytes(simplejpeg.encode_jpeg(picture, quality=92, colorsubsampling="420"))
+            (folder / wnid / f"{wnid}_{i}.JPEG").write_bytes(
+                simplejpeg.encode_jpeg(picture, quality=92, colorsubsampling="420")
+            )
 
 
 def pack_if_missing(directory: Path, per_class: int, seed: int) -> None:
     """Draw and pack `per_class` training pictures of each class, and a fifth as many to validate, unless `directory` has a dataset."""
-    if (directory / shards.MANIFEST).exists():  # it comes last; what a run that was killed left, the packer clears away
+    if (
+        directory / MANIFEST
+    ).exists():  # it comes last; what a run that was killed left, the packer clears away
         return
     val_per_class = max(1, per_class // 5)
-    print(f"drawing {per_class} + {val_per_class} pictures of each of {len(SYNSETS)} classes into {directory}", flush=True)
+    print(
+        f"drawing {per_class} + {val_per_class} pictures of each of {len(SYNSETS)} classes into {directory}",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as source:
         write_source(Path(source), per_class + val_per_class, seed=seed)
-        pack(source, directory, PackOptions(name="synthetic", short_side=0, val_per_class=val_per_class), num_workers=1)
+        pack(
+            source,
+            directory,
+            PackOptions(name="synthetic", short_side=0, val_per_class=val_per_class),
+            num_workers=1,
+        )

@@ -23,19 +23,41 @@ from typing import Literal
 
 import numpy as np
 
-from i21k.data import pictures, shards
-from i21k.data.pack import Progress
-from i21k.data.packing import workers
+from i21k import workers
+from i21k.data.format import shards
+from i21k.data.format.manifest import MANIFEST, Manifest, read_manifest
+from i21k.data.format.records import decode_example, file_name_of
+from i21k.data.format.tfds import Listing, list_shards, read_classes
+from i21k.data.pack.pack import Progress
+from i21k.errors import UserError
+from i21k.files import hash_file
+from i21k.images.decode import decode, read_size
 from i21k.labels import ClassList
 
 SAMPLE = 1000  # pictures of a split that are decoded unless told; chosen here: seconds
 MAX_NAMED = 100  # faults of a kind that are named in one file, the rest is counted: a report must not outgrow memory
-_RANGE_RECORDS = 1024  # at least, that travel to a worker together: 30 MB of pictures, 8 KB of answer
-_MAX_RANGES = 64  # of a file: each opens it anew, which reads its whole index (2 ms for 50,000 records)
+_RANGE_RECORDS = (
+    1024  # at least, that travel to a worker together: 30 MB of pictures, 8 KB of answer
+)
+_MAX_RANGES = (
+    64  # of a file: each opens it anew, which reads its whole index (2 ms for 50,000 records)
+)
 _SEED = 0  # of the sample
 _WNID = re.compile(r"n\d{8}(?=_)")
 
-Kind = Literal["class list", "metadata", "missing", "size", "hash", "count", "unreadable", "label", "class", "decode", "content"]
+Kind = Literal[
+    "class list",
+    "metadata",
+    "missing",
+    "size",
+    "hash",
+    "count",
+    "unreadable",
+    "label",
+    "class",
+    "decode",
+    "content",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +81,11 @@ class Fault:
     expected: str
 
     def __str__(self) -> str:
-        where = self.file if self.record is None else f"{self.file}, record {self.record}" + (f" ({self.name})" if self.name else "")
+        where = (
+            self.file
+            if self.record is None
+            else f"{self.file}, record {self.record}" + (f" ({self.name})" if self.name else "")
+        )
         return f"{where}: {self.kind}: {self.found}; expected {self.expected}"
 
 
@@ -82,7 +108,9 @@ class VerifyReport:
     name: str
     has_manifest: bool  # without one sizes, hashes and the class list cannot be checked
     splits: dict[str, SplitReport]
-    compared: tuple[str, ...]  # splits among which no content may stand twice; empty if fewer than two were looked at
+    compared: tuple[
+        str, ...
+    ]  # splits among which no content may stand twice; empty if fewer than two were looked at
     faults: tuple[Fault, ...]
     num_faults: dict[str, int]  # by kind
     seconds: float
@@ -111,8 +139,8 @@ def verify(
     directory = Path(directory)
     for what, value, least in (("workers", num_workers, 1), ("sample", sample, 0)):
         if value is not None and value < least:
-            raise ValueError(f"{what} is {value}; expected at least {least}; change --{what}")
-    listing, manifest = shards.list_shards(directory), shards.read_manifest(directory)
+            raise UserError(f"{what} is {value}; expected at least {least}; change --{what}")
+    listing, manifest = list_shards(directory), read_manifest(directory)
     found = _Faults()
     files = _expected_files(listing, manifest, split, directory, found)
     classes, names_tell = _check_classes(directory, manifest, found)
@@ -123,9 +151,13 @@ def verify(
     places: dict[str, list[_Part]] = collections.defaultdict(list)
     total_bytes = sum(total.num_bytes for total in totals.values())
     num_bytes = num_records = 0
-    check = functools.partial(_check, classes=classes, names_tell=names_tell, keep_digests=bool(digests))
+    check = functools.partial(
+        _check, classes=classes, names_tell=names_tell, keep_digests=bool(digests)
+    )
     of_sha256 = {file.sha256: file.file for file in files}
-    answers = workers.ordered_map(check, _parts(directory, present, sample, found), num_workers or os.cpu_count() or 1)
+    answers = workers.ordered_map(
+        check, _parts(directory, present, sample, found), num_workers or os.cpu_count() or 1
+    )
     with contextlib.closing(answers):
         for answer in answers:
             part, total = answer.part, totals[answer.part.split]
@@ -150,7 +182,12 @@ def verify(
         has_manifest=manifest is not None,
         splits={name: SplitReport(**dataclasses.asdict(total)) for name, total in totals.items()},
         compared=tuple(digests),
-        faults=tuple(sorted(found.named, key=lambda fault: (fault.file, -1 if fault.record is None else fault.record))),
+        faults=tuple(
+            sorted(
+                found.named,
+                key=lambda fault: (fault.file, -1 if fault.record is None else fault.record),
+            )
+        ),
         num_faults=found.totals(),
         seconds=time.monotonic() - started,
     )
@@ -207,52 +244,80 @@ class _File:
 
 
 def _expected_files(
-    listing: shards.Listing, manifest: shards.Manifest | None, split: str | None, directory: Path, found: _Faults
+    listing: Listing, manifest: Manifest | None, split: str | None, directory: Path, found: _Faults
 ) -> list[_File]:
     """List the shards of the wanted splits, and compare the two files that tell of them: TFDS reads the one, we the other."""
     of_manifest = manifest.splits if manifest else {}
     names = sorted(listing.splits.keys() | of_manifest.keys())
     if split is not None and split not in names:
-        raise ValueError(f"{directory} has no split {split!r}; expected one of {', '.join(names)}; change --split")
+        raise UserError(
+            f"{directory} has no split {split!r}; expected one of {', '.join(names)}; change --split"
+        )
     files = []
     for name in names if split is None else (split,):
         if name not in of_manifest:
             files += [_File(name, file, count, None, None) for file, count in listing.splits[name]]
             continue
         entry = of_manifest[name]
-        files += [_File(name, shard.file, shard.num_records, shard.num_bytes, shard.sha256) for shard in entry.shards]
-        listed, packed = listing.splits.get(name, ()), tuple((shard.file, shard.num_records) for shard in entry.shards)
+        files += [
+            _File(name, shard.file, shard.num_records, shard.num_bytes, shard.sha256)
+            for shard in entry.shards
+        ]
+        listed, packed = (
+            listing.splits.get(name, ()),
+            tuple((shard.file, shard.num_records) for shard in entry.shards),
+        )
         if listed != packed:
             of_listed = f"{sum(count for _, count in listed):,} records in {len(listed):,} shards of split {name!r}"
-            of_packed = f"{entry.num_records:,} in {len(packed):,} as {shards.MANIFEST} says"
+            of_packed = f"{entry.num_records:,} in {len(packed):,} as {MANIFEST} says"
             of_packed += ", shard by shard and under the same file names"
             found.add(Fault("dataset_info.json", None, "", "metadata", of_listed, of_packed))
     return files
 
 
-def _check_classes(directory: Path, manifest: shards.Manifest | None, found: _Faults) -> tuple[ClassList | None, bool]:
+def _check_classes(
+    directory: Path, manifest: Manifest | None, found: _Faults
+) -> tuple[ClassList | None, bool]:
     """Return the class list if it can be read, and whether file names may be judged by it."""
     try:
-        classes = shards.read_classes(directory)
+        classes = read_classes(directory)
     except ValueError as error:
-        found.add(Fault("label.labels.txt", None, "", "class list", str(error), "the class list of the dataset"))
+        found.add(
+            Fault(
+                "label.labels.txt",
+                None,
+                "",
+                "class list",
+                str(error),
+                "the class list of the dataset",
+            )
+        )
         return None, False
     if manifest is None or manifest.class_list_hash == classes.hash:
         return classes, True
     what = f"{len(classes):,} classes with hash {classes.hash}"
-    found.add(Fault("label.labels.txt", None, "", "class list", what, f"hash {manifest.class_list_hash} as {shards.MANIFEST} says"))
+    found.add(
+        Fault(
+            "label.labels.txt",
+            None,
+            "",
+            "class list",
+            what,
+            f"hash {manifest.class_list_hash} as {MANIFEST} says",
+        )
+    )
     return classes, False
 
 
-def _check_other_files(directory: Path, manifest: shards.Manifest | None, found: _Faults) -> None:
+def _check_other_files(directory: Path, manifest: Manifest | None, found: _Faults) -> None:
     """Compare metadata and tables with their hashes, unless more than that is known to be wrong with them."""
     named = {fault.file for fault in found.named}
     for file, sha256 in manifest.files.items() if manifest else ():
         if file in named:
             continue
-        expected = f"SHA-256 {sha256} as {shards.MANIFEST} says"
+        expected = f"SHA-256 {sha256} as {MANIFEST} says"
         try:
-            if (actual := shards.hash_file(directory / file)) != sha256:
+            if (actual := hash_file(directory / file)) != sha256:
                 found.add(Fault(file, None, "", "hash", f"SHA-256 {actual}", expected))
         except FileNotFoundError:
             found.add(Fault(file, None, "", "missing", "no such file", expected))
@@ -260,19 +325,34 @@ def _check_other_files(directory: Path, manifest: shards.Manifest | None, found:
             found.add(Fault(file, None, "", "unreadable", error.strerror or str(error), expected))
 
 
-def _check_presence(directory: Path, files: list[_File], totals: dict[str, _Total], found: _Faults) -> list[tuple[_File, int]]:
+def _check_presence(
+    directory: Path, files: list[_File], totals: dict[str, _Total], found: _Faults
+) -> list[tuple[_File, int]]:
     """Return the files that are there, each with its size."""
     present = []
     for file in files:
         try:
             num_bytes = (directory / file.file).stat().st_size
         except OSError as error:
-            found.add(Fault(file.file, None, "", "missing", error.strerror or str(error), f"a shard of {file.num_records:,} records"))
+            found.add(
+                Fault(
+                    file.file,
+                    None,
+                    "",
+                    "missing",
+                    error.strerror or str(error),
+                    f"a shard of {file.num_records:,} records",
+                )
+            )
             continue
         totals[file.split].num_shards += 1
         totals[file.split].num_bytes += num_bytes
         if file.num_bytes is not None and num_bytes != file.num_bytes:
-            found.add(Fault(file.file, None, "", "size", f"{num_bytes:,} bytes", f"{file.num_bytes:,} bytes"))
+            found.add(
+                Fault(
+                    file.file, None, "", "size", f"{num_bytes:,} bytes", f"{file.num_bytes:,} bytes"
+                )
+            )
         present.append((file, num_bytes))
     return present
 
@@ -291,22 +371,37 @@ class _Part:
     sample: tuple[int, ...] | None  # records to decode; None means all
 
 
-def _parts(directory: Path, present: list[tuple[_File, int]], sample: int | None, found: _Faults) -> Iterator[_Part]:
+def _parts(
+    directory: Path, present: list[tuple[_File, int]], sample: int | None, found: _Faults
+) -> Iterator[_Part]:
     """Cut the files into ranges of the records that they really have."""
     samples: dict[str, np.ndarray] = {}
     if sample is not None:
         for split in dict.fromkeys(file.split for file, _ in present):
             num_records = sum(file.num_records for file, _ in present if file.split == split)
-            chosen = np.random.default_rng(_SEED).choice(num_records, min(sample, num_records), replace=False)
+            chosen = np.random.default_rng(_SEED).choice(
+                num_records, min(sample, num_records), replace=False
+            )
             samples[split] = np.sort(chosen)  # numbers among the records of the split
     first: collections.Counter[str] = collections.Counter()
     for file, num_bytes in present:
         path = directory / file.file
         count = shards.count_records(path)
         if count is None:
-            found.add(Fault(file.file, None, "", "unreadable", "no ArrayRecord file, or a truncated one", f"{file.num_records:,} records"))
+            found.add(
+                Fault(
+                    file.file,
+                    None,
+                    "",
+                    "unreadable",
+                    "no ArrayRecord file, or a truncated one",
+                    f"{file.num_records:,} records",
+                )
+            )
         elif count != file.num_records:
-            found.add(Fault(file.file, None, "", "count", f"{count:,} records", f"{file.num_records:,}"))
+            found.add(
+                Fault(file.file, None, "", "count", f"{count:,} records", f"{file.num_records:,}")
+            )
         count = count or 0
         num_in_range = max(_RANGE_RECORDS, math.ceil(count / _MAX_RANGES))
         for start in range(0, max(count, 1), num_in_range):
@@ -314,9 +409,28 @@ def _parts(directory: Path, present: list[tuple[_File, int]], sample: int | None
             to_decode = None
             if sample is not None:
                 among = samples[file.split] - first[file.split]
-                to_decode = tuple(among[np.searchsorted(among, start) : np.searchsorted(among, min(stop, file.num_records))].tolist())
-            share = num_bytes * stop // max(count, 1) - num_bytes * start // max(count, 1) if count else num_bytes
-            yield _Part(path, file.split, file.file, start, stop, share, None if start else file.sha256, to_decode)
+                to_decode = tuple(
+                    among[
+                        np.searchsorted(among, start) : np.searchsorted(
+                            among, min(stop, file.num_records)
+                        )
+                    ].tolist()
+                )
+            share = (
+                num_bytes * stop // max(count, 1) - num_bytes * start // max(count, 1)
+                if count
+                else num_bytes
+            )
+            yield _Part(
+                path,
+                file.split,
+                file.file,
+                start,
+                stop,
+                share,
+                None if start else file.sha256,
+                to_decode,
+            )
         first[file.split] += file.num_records
 
 
@@ -339,31 +453,50 @@ def _check(part: _Part, classes: ClassList | None, names_tell: bool, keep_digest
     sha256 = None
     if part.sha256 is not None:
         try:
-            sha256 = shards.hash_file(part.path)
+            sha256 = hash_file(part.path)
         except OSError as error:  # a bad sector, no permission: this file's fault, and the others are still to be checked
-            faults.append(Fault(part.file, None, "", "unreadable", error.strerror or str(error), f"SHA-256 {part.sha256}"))
+            faults.append(
+                Fault(
+                    part.file,
+                    None,
+                    "",
+                    "unreadable",
+                    error.strerror or str(error),
+                    f"SHA-256 {part.sha256}",
+                )
+            )
     digests = np.zeros(part.stop - part.start, np.uint64) if keep_digests else None
     to_decode = None if part.sample is None else set(part.sample)
     num_decoded = num_named = 0
     for index, record in shards.read_records(part.path, range(part.start, part.stop)):
         if isinstance(record, ValueError):
-            faults.append(Fault(part.file, index, "", "unreadable", str(record), "an undamaged record"))
+            faults.append(
+                Fault(part.file, index, "", "unreadable", str(record), "an undamaged record")
+            )
             continue
-        name = shards.file_name_of(record)
+        name = file_name_of(record)
         fault = functools.partial(Fault, part.file, index, name)
         try:
-            image, label = shards.decode_example(record)
+            image, label = decode_example(record)
         except ValueError as error:
             faults.append(fault("unreadable", str(error), "a picture with a label"))
             continue
         if digests is not None:
-            digests[index - part.start] = int.from_bytes(hashlib.sha256(image).digest()[:8], "big") or 1
+            digests[index - part.start] = (
+                int.from_bytes(hashlib.sha256(image).digest()[:8], "big") or 1
+            )
         if classes is not None and not 0 <= label < len(classes):
             faults.append(fault("label", f"label {label}", f"0 to {len(classes) - 1}"))
         elif classes is not None and names_tell and (class_id := class_of(name, classes)):
             num_named += 1
             if classes.ids[label] != class_id:
-                faults.append(fault("class", f"label {label} ({classes.ids[label]})", f"label {classes.label_of[class_id]} ({class_id})"))
+                faults.append(
+                    fault(
+                        "class",
+                        f"label {label} ({classes.ids[label]})",
+                        f"label {classes.label_of[class_id]} ({class_id})",
+                    )
+                )
         if to_decode is None or index in to_decode:
             num_decoded += 1
             if reason := why_undecodable(image):
@@ -385,8 +518,12 @@ def why_undecodable(image: bytes) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata
         try:
-            pictures.decode(image, *pictures.size(image))  # as the loader does; half a JPEG, PNG, GIF, BMP or WebP raises
-        except Exception as error:  # whatever a decoder raises on hostile bytes is the fault of this one picture
+            decode(
+                image, *read_size(image)
+            )  # as the loader does; half a JPEG, PNG, GIF, BMP or WebP raises
+        except (
+            Exception
+        ) as error:  # whatever a decoder raises on hostile bytes is the fault of this one picture
             return str(error) or type(error).__name__
     return ""
 
@@ -394,18 +531,30 @@ def why_undecodable(image: bytes) -> str:
 # ------------------------------------------------------------------------------------------------------------ after reading
 
 
-def _compare_splits(directory: Path, digests: dict[str, list[np.ndarray]], places: dict[str, list[_Part]], found: _Faults) -> None:
+def _compare_splits(
+    directory: Path,
+    digests: dict[str, list[np.ndarray]],
+    places: dict[str, list[_Part]],
+    found: _Faults,
+) -> None:
     """Find pictures that stand in two splits, and name them where they stand in the smaller one."""
-    joined = {split: np.concatenate([np.zeros(0, np.uint64), *chunks]) for split, chunks in digests.items()}
+    joined = {
+        split: np.concatenate([np.zeros(0, np.uint64), *chunks])
+        for split, chunks in digests.items()
+    }
     for array in joined.values():
         array.sort()
-    for one, other in itertools.combinations(sorted(joined, key=lambda split: len(joined[split])), 2):
+    for one, other in itertools.combinations(
+        sorted(joined, key=lambda split: len(joined[split])), 2
+    ):
         small, large = joined[one], joined[other]
         if not len(small):
             continue
         at = np.searchsorted(large, small).clip(max=len(large) - 1)
         common = np.unique(small[(large[at] == small) & (small != 0)])
-        twins = np.full((len(common), 2), -1, np.int64)  # where each of them stands first in the larger split: part, number
+        twins = np.full(
+            (len(common), 2), -1, np.int64
+        )  # where each of them stands first in the larger split: part, number
         for k, number, which in _matches(digests[other], common):
             if twins[which, 0] < 0:
                 twins[which] = k, number
@@ -415,9 +564,20 @@ def _compare_splits(directory: Path, digests: dict[str, list[np.ndarray]], place
                 twin, record = places[other][twins[which, 0]], part.start + number
                 twin_record = twin.start + int(twins[which, 1])
                 twin_name = _name(directory, twin.file, twin_record)
-                same = f"the picture of {twin.file}, record {twin_record}" + (f" ({twin_name})" if twin_name else "")
+                same = f"the picture of {twin.file}, record {twin_record}" + (
+                    f" ({twin_name})" if twin_name else ""
+                )
                 name = _name(directory, part.file, record)
-                found.named.append(Fault(part.file, record, name, "content", same, f"one that is not in split {other!r}"))
+                found.named.append(
+                    Fault(
+                        part.file,
+                        record,
+                        name,
+                        "content",
+                        same,
+                        f"one that is not in split {other!r}",
+                    )
+                )
 
 
 def _matches(chunks: list[np.ndarray], common: np.ndarray) -> Iterator[tuple[int, int, int]]:
@@ -430,4 +590,4 @@ def _matches(chunks: list[np.ndarray], common: np.ndarray) -> Iterator[tuple[int
 
 def _name(directory: Path, file: str, index: int) -> str:
     ((_, record),) = shards.read_records(directory / file, (index,))
-    return shards.file_name_of(record) if isinstance(record, bytes) else ""
+    return file_name_of(record) if isinstance(record, bytes) else ""

@@ -9,11 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from i21k.data import loader, shards
-from i21k.model.inception_bn import InceptionBN
-from i21k.model.summary import forward_gflops
+from i21k.data.format.splits import Split
+from i21k.data.load import loader
+from i21k.errors import UserError
+from i21k.models.inception_bn import InceptionBN
+from i21k.models.summary import forward_gflops
 from i21k.train import feed, steps, workdir
-from i21k.train.config import Config
+from i21k.train.recipe import Config
 
 
 def find_devices(cfg: Config) -> list[jax.Device]:
@@ -27,9 +29,11 @@ def find_devices(cfg: Config) -> list[jax.Device]:
     of_process = [jax.local_devices(process_index=p) for p in range(num_processes)]
     there = [device for devices in of_process for device in devices]
     wanted = cfg.devices or len(there)
-    if num_processes > 1 and (wanted % num_processes or wanted // num_processes > min(map(len, of_process))):
+    if num_processes > 1 and (
+        wanted % num_processes or wanted // num_processes > min(map(len, of_process))
+    ):
         most = min(map(len, of_process)) * num_processes
-        raise ValueError(
+        raise UserError(
             f"config.devices is {cfg.devices}{'' if cfg.devices else ', all'}; the {num_processes} processes have"
             f" {', '.join(str(len(devices)) for devices in of_process)} {there[0].platform} devices, and each must give equally many;"
             f" use --config.devices={most}"
@@ -40,37 +44,54 @@ def find_devices(cfg: Config) -> list[jax.Device]:
         ways = f"use --config.devices={len(there)}"
         if there[0].platform == "cpu":
             ways += f", or let {wanted} CPU devices stand in: JAX_NUM_CPU_DEVICES={wanted} python launch.py ..."
-        raise ValueError(f"config.devices is {wanted}; this machine has {names}{why}; {ways}")
+        raise UserError(f"config.devices is {wanted}; this machine has {names}{why}; {ways}")
     if cfg.batch_size % (num_parts := wanted * cfg.accumulate_steps):
         up = -(-cfg.batch_size // num_parts) * num_parts
-        parts = f"{wanted} devices" + (f" x {cfg.accumulate_steps} accumulate_steps" if cfg.accumulate_steps > 1 else "")
-        raise ValueError(f"batch_size {cfg.batch_size} is not divisible by {parts}; try --config.batch_size={up}")
+        parts = f"{wanted} devices" + (
+            f" x {cfg.accumulate_steps} accumulate_steps" if cfg.accumulate_steps > 1 else ""
+        )
+        raise UserError(
+            f"batch_size {cfg.batch_size} is not divisible by {parts}; try --config.batch_size={up}"
+        )
     return [device for devices in of_process for device in devices[: wanted // num_processes]]
 
 
 def why_no_gpu() -> str:
     """Say why JAX uses the CPU although there may be a GPU; empty if there is none to be seen."""
-    errors = dict(getattr(jax._src.xla_bridge, "_backend_errors", {}))  # JAX has no public way to ask
+    errors = dict(
+        getattr(jax._src.xla_bridge, "_backend_errors", {})
+    )  # JAX has no public way to ask
     errors.pop("tpu", None)  # it looks for one everywhere
     if errors:
-        return "JAX fell back to the CPU: " + "; ".join(f"{name}: {str(error).splitlines()[0]}" for name, error in errors.items())
+        return "JAX fell back to the CPU: " + "; ".join(
+            f"{name}: {str(error).splitlines()[0]}" for name, error in errors.items()
+        )
     if Path("/proc/driver/nvidia").exists():
         return 'JAX runs on the CPU although there is an NVIDIA driver; install its CUDA packages: pip install -e ".[cuda]"'
     return ""
 
 
 def say_run(
-    say: Callable[[str], None], cfg: Config, directory: Path, devices: Sequence[jax.Device], train: shards.Split, val: shards.Split | None
+    say: Callable[[str], None],
+    cfg: Config,
+    directory: Path,
+    devices: Sequence[jax.Device],
+    train: Split,
+    val: Split | None,
 ) -> None:
     """Say versions, devices, data and steps."""
     versions = workdir.versions()
     say(
         " | ".join(
-            f"{name} {versions[name]}" for name in ("i21k", "commit", "jax", "flax", "grain", "orbax-checkpoint") if name in versions
+            f"{name} {versions[name]}"
+            for name in ("i21k", "commit", "jax", "flax", "grain", "orbax-checkpoint")
+            if name in versions
         )
     )
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    say(f"{len(devices)} x {devices[0].device_kind}{processes} | {loader.describe_hands(feed.train_options(cfg))} | workdir {directory}")
+    say(
+        f"{len(devices)} x {devices[0].device_kind}{processes} | {loader.describe_hands(feed.train_options(cfg))} | workdir {directory}"
+    )
     if devices[0].platform == "cpu" and (reason := why_no_gpu()):
         say(f"warning: {reason}")
     size = sum(path.stat().st_size for path in train.shard_paths)
@@ -79,14 +100,19 @@ def say_run(
         f" ({size / 2**20:,.0f} MiB) | {f'{val.num_records:,} val images' if val else 'no val split: evaluation is skipped'}"
     )
     per_epoch = train.num_records / cfg.batch_size
-    device_batch = f"{cfg.batch_size // len(devices) // cfg.accumulate_steps}" + f" x {cfg.accumulate_steps}" * (cfg.accumulate_steps > 1)
+    device_batch = (
+        f"{cfg.batch_size // len(devices) // cfg.accumulate_steps}"
+        + f" x {cfg.accumulate_steps}" * (cfg.accumulate_steps > 1)
+    )
     say(
         f"{cfg.epochs} epochs of {per_epoch:,.1f} steps | batch {cfg.batch_size} = {len(devices)} x {device_batch}"
         f" | {cfg.image_size} px, crop {cfg.data.crop}"
     )
 
 
-def say_model(say: Callable[[str], None], model: InceptionBN, state: steps.TrainState, image_size: int) -> None:
+def say_model(
+    say: Callable[[str], None], model: InceptionBN, state: steps.TrainState, image_size: int
+) -> None:
     """Say parameters and floating-point operations."""
     num_parameters = sum(x.size for x in jax.tree.leaves(state.params))
     say(
@@ -106,7 +132,9 @@ def say_first_batch(say: Callable[[str], None], batch: loader.Batch) -> None:
 
 def peak_memory(devices: Sequence[jax.Device]) -> str:
     """Return the peak of a device's memory, or of the process where the device does not say (CPU)."""
-    stats: dict[str, Any] | None = next(device for device in devices if device.process_index == jax.process_index()).memory_stats()
+    stats: dict[str, Any] | None = next(
+        device for device in devices if device.process_index == jax.process_index()
+    ).memory_stats()
     if stats:
         return f"peak device memory {stats['peak_bytes_in_use'] / 2**20:,.0f} MiB"
     unit = 2**20 if sys.platform == "darwin" else 2**10

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import jax
 
-from i21k.data import loader, shards
+from i21k.data.format.splits import Split, open_split, split_names
+from i21k.data.load import loader
+from i21k.errors import UserError
+from i21k.evaluation.scores import Scores
 from i21k.labels import ClassList
-from i21k.scores import Scores
 from i21k.train import processes, steps
-from i21k.train.config import Config
-from i21k.train.evaluation import eval_options
+from i21k.train.evaluators import eval_options
+from i21k.train.recipe import Config
 
 
-def open_data(cfg: Config) -> tuple[shards.Split, shards.Split | None]:
+def open_data(cfg: Config) -> tuple[Split, Split | None]:
     """Open the training split and, where the directory has it, the validation split; draw the pictures first if the recipe says so.
 
     Raises:
@@ -31,19 +33,23 @@ def open_data(cfg: Config) -> tuple[shards.Split, shards.Split | None]:
         if processes.index() == 0:
             synthetic.pack_if_missing(directory, cfg.data.synthetic_per_class, cfg.seed)
         processes.exchange("drawn", None)
-    train_split = shards.open_split(directory, cfg.data.train_split)
+    train_split = open_split(directory, cfg.data.train_split)
     if train_split.num_records < cfg.batch_size:
         there = f"the {train_split.num_records} pictures of split {cfg.data.train_split!r} of {directory}"
-        raise ValueError(f"batch_size {cfg.batch_size} is more than {there}; try --config.batch_size={train_split.num_records} or less")
-    if cfg.data.val_split not in shards.splits(directory):
+        raise UserError(
+            f"batch_size {cfg.batch_size} is more than {there}; try --config.batch_size={train_split.num_records} or less"
+        )
+    if cfg.data.val_split not in split_names(directory):
         return train_split, None
-    val_split = shards.open_split(directory, cfg.data.val_split)
+    val_split = open_split(directory, cfg.data.val_split)
     if difference := train_split.classes.difference(val_split.classes):
-        raise ValueError(f"{directory}: the class lists of its splits differ ({difference}); pack it again")
+        raise UserError(
+            f"{directory}: the class lists of its splits differ ({difference}); pack it again"
+        )
     return train_split, val_split
 
 
-def open_second(cfg: Config, classes: ClassList) -> shards.Split | None:
+def open_second(cfg: Config, classes: ClassList) -> Split | None:
     """Open the second evaluation set, if the recipe names one.
 
     Raises:
@@ -51,7 +57,7 @@ def open_second(cfg: Config, classes: ClassList) -> shards.Split | None:
     """
     if (directory := cfg.evaluation.second_directory) == "none":
         return None
-    second_split = shards.open_split(directory, cfg.evaluation.second_split)
+    second_split = open_split(directory, cfg.evaluation.second_split)
     Scores(classes, second_split.classes)  # now, not after the first epoch
     return second_split
 
@@ -79,7 +85,9 @@ def train_options(cfg: Config) -> loader.LoaderOptions:
 def val_options(cfg: Config, num_devices: int) -> loader.LoaderOptions:
     """Return how a recipe loads its validation pictures: this process's part of each batch."""
     batch_size, data = cfg.evaluation.batch_size, cfg.data
-    options = eval_options(batch_size, cfg.image_size, data.crop_fraction, num_devices, data.threads, data.workers)
+    options = eval_options(
+        batch_size, cfg.image_size, data.crop_fraction, num_devices, data.threads, data.workers
+    )
     return dataclasses.replace(options, host=processes.index(), num_hosts=processes.count())
 
 
@@ -95,7 +103,9 @@ class Feeder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(cancel_futures=True)  # waits for a batch on its way; the loader may be closed only then
+        self._thread.shutdown(
+            cancel_futures=True
+        )  # waits for a batch on its way; the loader may be closed only then
 
     def _send(self) -> tuple[loader.Batch, steps.DeviceBatch] | None:
         batch = next(self._batches, None)

@@ -57,12 +57,16 @@ def watch(say: Callable[[str], None]) -> Iterator[Interruption]:
                 say("second signal: leaving at once; the last checkpoint stays")
                 os._exit(128 + signum)
             interruption.signum, first_at = signum, now
-            say(f"{signal.Signals(signum).name}: saving a checkpoint after this step, then leaving (once more: leave at once)")
+            say(
+                f"{signal.Signals(signum).name}: saving a checkpoint after this step, then leaving (once more: leave at once)"
+            )
 
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     old_fd = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    old_handlers = {s: signal.signal(s, lambda *_: None) for s in SIGNALS}  # so that the number goes to the wake-up descriptor
+    old_handlers = {
+        s: signal.signal(s, lambda *_: None) for s in SIGNALS
+    }  # so that the number goes to the wake-up descriptor
     thread = threading.Thread(target=read, name="signals", daemon=True)
     thread.start()
     try:

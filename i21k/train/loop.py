@@ -24,14 +24,16 @@ import optax
 from flax import serialization
 from ml_collections import ConfigDict
 
-from i21k.data import loader, order, shards
+from i21k.checkpoints import Checkpoint, Checkpoints, NotFiniteError
+from i21k.data.format.splits import Split
+from i21k.data.load import loader, order
+from i21k.errors import UserError
 from i21k.train import facts, feed, interruption, processes, steps, workdir
-from i21k.train.checkpoint import Checkpoint, Checkpoints, NotFiniteError
-from i21k.train.config import Config, parse
-from i21k.train.evaluation import evaluate, evaluate_by_id
+from i21k.train.evaluators import evaluate, evaluate_by_id
 from i21k.train.metrics import Sums, Totals
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.recalibration import recalibrate
+from i21k.train.recipe import Config, parse
 from i21k.train.report import Clock, Listener, Report, duration, step_line
 
 
@@ -44,9 +46,9 @@ class Run:
     checkpoints: Checkpoints
     interruption: interruption.Interruption
     devices: list[jax.Device]  # of all processes
-    train_split: shards.Split
-    val_split: shards.Split | None
-    second_split: shards.Split | None  # whose classes may be others
+    train_split: Split
+    val_split: Split | None
+    second_split: Split | None  # whose classes may be others
     train_step: Callable[[steps.TrainState, steps.DeviceBatch], steps.TrainState]
     eval_step: Callable[[Any, steps.DeviceBatch], Sums]
     answer_step: Callable[[Any, steps.DeviceBatch], Any]
@@ -79,7 +81,10 @@ def run(config: ConfigDict, directory: str | Path) -> Path:
     """
     cfg = parse(config)
     kind = jax.local_devices()[0].device_kind
-    processes.check_same("recipe", workdir.flat({"config": dataclasses.asdict(cfg)}) | workdir.versions() | {"device": kind})
+    processes.check_same(
+        "recipe",
+        workdir.flat({"config": dataclasses.asdict(cfg)}) | workdir.versions() | {"device": kind},
+    )
     devices = facts.find_devices(cfg)
     directory = Path(directory)
     with workdir.held(directory), interruption.watch(processes.say) as interrupted:
@@ -89,7 +94,10 @@ def run(config: ConfigDict, directory: str | Path) -> Path:
         if processes.Agreement(interrupted)():  # while pictures were drawn
             _leave(interrupted)
         facts.say_run(processes.say, cfg, directory, devices, train_split, val_split)
-        with _open_run(cfg, directory, devices, train_split, val_split, interrupted) as this, steps.transfers("disallow"):
+        with (
+            _open_run(cfg, directory, devices, train_split, val_split, interrupted) as this,
+            steps.transfers("disallow"),
+        ):
             _run_epochs(this)
     return directory
 
@@ -108,14 +116,18 @@ def _run_epochs(run: Run) -> None:
             run.state = run.state.replace(sums=steps.put_state(Sums.zero(), run.devices))
         run.clock = Clock()
     trained_s = sum(float(row["train_s"]) for row in run.report.rows)
-    run.report.say(f"done: {run.cfg.epochs} epochs, {duration(trained_s)} of training | {facts.peak_memory(run.devices)}")
+    run.report.say(
+        f"done: {run.cfg.epochs} epochs, {duration(trained_s)} of training | {facts.peak_memory(run.devices)}"
+    )
 
 
 def _train_epoch(run: Run, epoch: int) -> None:
     last, stop = run.epoch_end(epoch), processes.Agreement(run.interruption)
     since, window = Totals.fetch(run.state.sums), Clock()
     with (
-        loader.batches(run.train_split, feed.train_options(run.cfg), run.step, last, run.report.complain) as batches,
+        loader.batches(
+            run.train_split, feed.train_options(run.cfg), run.step, last, run.report.complain
+        ) as batches,
         feed.Feeder(batches, run.devices) as feeder,
         steps.transfers("disallow_explicit"),
     ):
@@ -145,14 +157,18 @@ def _one_step(run: Run, feeder: feed.Feeder) -> float:
     if not run.compiled:
         facts.say_first_batch(run.report.say, batch)
     donated = run.state
-    with jax.no_tracing(run.compiled):  # all batches have one shape: a second compilation is a mistake, and an error
+    with jax.no_tracing(
+        run.compiled
+    ):  # all batches have one shape: a second compilation is a mistake, and an error
         run.state = run.train_step(donated, on_devices)
     run.step += 1
     if not run.compiled:
         steps.check_donated(donated)
         jax.block_until_ready(run.state.step)
         run.compiled = True  # and the clocks, which were not running yet, start with their next lap
-        run.report.say(f"first step {time.perf_counter() - started:.1f} s | {facts.peak_memory(run.devices)}")
+        run.report.say(
+            f"first step {time.perf_counter() - started:.1f} s | {facts.peak_memory(run.devices)}"
+        )
     return wait_s
 
 
@@ -181,7 +197,11 @@ def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Total
         wait_s=window.wait_s / num_laps,
     )
     numbers = {"step": run.step, "epoch": epoch + 1, "lr": lr, **means}
-    run.report.step(numbers | {"images_per_s": window.images_per_s(), "data_wait_fraction": window.wait_fraction()}, line)
+    run.report.step(
+        numbers
+        | {"images_per_s": window.images_per_s(), "data_wait_fraction": window.wait_fraction()},
+        line,
+    )
     return now, window.next()
 
 
@@ -197,7 +217,15 @@ def _finish_epoch(run: Run, epoch: int) -> None:
         variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
         if num_images := run.cfg.evaluation.recalibrate_bn:
             train_options = feed.train_options(run.cfg)
-            variables = recalibrate(run.statistics_step, variables, run.train_split, train_options, run.devices, num_images, stop)
+            variables = recalibrate(
+                run.statistics_step,
+                variables,
+                run.train_split,
+                train_options,
+                run.devices,
+                num_images,
+                stop,
+            )
             if variables is None:
                 _leave(run.interruption)
     if run.val_split is not None:
@@ -211,12 +239,20 @@ def _finish_epoch(run: Run, epoch: int) -> None:
         line += f" in {time.perf_counter() - start:.1f} s)"
     if run.second_split is not None:
         classes = run.train_split.classes
-        second = evaluate_by_id(run.answer_step, variables, classes, run.second_split, options, run.devices, stop)
+        second = evaluate_by_id(
+            run.answer_step, variables, classes, run.second_split, options, run.devices, stop
+        )
         if second is None:
             _leave(run.interruption)
         row |= {f"second_{key}": value for key, value in second.items()}
-        line += f" | second top1 {second['top1']:.1%}" + (f" over its own {second['over_top1']:.1%}" if "over_top1" in second else "")
-    row |= {"images_per_s": run.clock.images_per_s(), "data_wait_fraction": run.clock.wait_fraction(), "train_s": run.clock.train_s}
+        line += f" | second top1 {second['top1']:.1%}" + (
+            f" over its own {second['over_top1']:.1%}" if "over_top1" in second else ""
+        )
+    row |= {
+        "images_per_s": run.clock.images_per_s(),
+        "data_wait_fraction": run.clock.wait_fraction(),
+        "train_s": run.clock.train_s,
+    }
     run.report.epoch(row)
     run.report.say(line)
 
@@ -250,7 +286,7 @@ def _check_finite(run: Run, totals: Totals) -> None:
 def _stop_diverged(run: Run, what: str) -> NoReturn:
     steps_saved = run.checkpoints.steps()
     last = f"step {steps_saved[-1]:,}" if steps_saved else "none"
-    raise ValueError(
+    raise UserError(
         f"{what} at step {run.step:,}, learning rate {_learning_rate(run):g}; the last good checkpoint is {last};"
         " try a lower --config.optimizer.learning_rate or more warmup_epochs in another --workdir"
     )
@@ -267,18 +303,27 @@ def _open_run(
     cfg: Config,
     directory: Path,
     devices: list[jax.Device],
-    train_split: shards.Split,
-    val_split: shards.Split | None,
+    train_split: Split,
+    val_split: Split | None,
     interrupted: interruption.Interruption,
 ) -> Iterator[Run]:
     """Build model and state, restore the newest checkpoint, and open the report."""
     second_split = feed.open_second(cfg, train_split.classes)
-    opened = {"training data": train_split, "validation data": val_split, "second data": second_split}
-    processes.check_same("data", {name: split and [split.fingerprint, split.classes.hash] for name, split in opened.items()})
+    opened = {
+        "training data": train_split,
+        "validation data": val_split,
+        "second data": second_split,
+    }
+    processes.check_same(
+        "data",
+        {name: split and [split.fingerprint, split.classes.hash] for name, split in opened.items()},
+    )
     num_steps = order.epoch_end(cfg.epochs - 1, train_split.num_records, cfg.batch_size)
     schedule = make_schedule(cfg.optimizer, train_split.num_records / cfg.batch_size, num_steps)
     model = steps.make_model(cfg.model, len(train_split.classes))
-    optimizer = make_optimizer(cfg.optimizer, schedule, fixed_gamma=cfg.model.revision == "symbol2016")
+    optimizer = make_optimizer(
+        cfg.optimizer, schedule, fixed_gamma=cfg.model.revision == "symbol2016"
+    )
     checkpoints = Checkpoints(directory / "checkpoints", cfg.log.keep_checkpoints)
     state = steps.init_state(model, optimizer, cfg.image_size, cfg.model.init, cfg.seed)
     facts.say_model(processes.say, model, state, cfg.image_size)
@@ -294,9 +339,13 @@ def _open_run(
             )
         for key in ("accumulate_steps", "reduce_dtype"):
             if (was := restored.meta["config"].get(key, getattr(cfg, key))) != getattr(cfg, key):
-                processes.say(f"config.{key} was {was!r} before, is {getattr(cfg, key)!r} now: not bit for bit the same run")
+                processes.say(
+                    f"config.{key} was {was!r} before, is {getattr(cfg, key)!r} now: not bit for bit the same run"
+                )
     if processes.index() == 0:
-        checkpoints.check_room(sum(x.nbytes for x in jax.tree.leaves(state)))  # now, not after the first epoch
+        checkpoints.check_room(
+            sum(x.nbytes for x in jax.tree.leaves(state))
+        )  # now, not after the first epoch
         workdir.write_config(directory, cfg)
     with _open_report(directory, step, num_steps) as report:
         yield Run(
@@ -308,7 +357,9 @@ def _open_run(
             train_split=train_split,
             val_split=val_split,
             second_split=second_split,
-            train_step=steps.make_train_step(model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype),
+            train_step=steps.make_train_step(
+                model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype
+            ),
             eval_step=steps.make_eval_step(model, devices),
             answer_step=steps.make_answer_step(model, devices),
             statistics_step=steps.make_statistics_step(model, devices),
@@ -325,7 +376,9 @@ def _open_run(
 def _restore(checkpoints: Checkpoints) -> Checkpoint | None:
     """Restore the newest intact checkpoint: the first process finds it, the others read the same."""
     found = checkpoints.newest() if processes.index() == 0 else None
-    chosen = processes.share("checkpoint", None if found is None else [found.step, found.meta["meta_digest"]])
+    chosen = processes.share(
+        "checkpoint", None if found is None else [found.step, found.meta["meta_digest"]]
+    )
     return found if chosen is None or found is not None else checkpoints.same(*chosen)
 
 

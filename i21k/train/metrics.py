@@ -22,10 +22,18 @@ class Sums:
 
     @classmethod
     def zero(cls) -> "Sums":
-        return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros(len(RANKS), jnp.int32), jnp.zeros((), jnp.int32))
+        return cls(
+            jnp.zeros(()), jnp.zeros(()), jnp.zeros(len(RANKS), jnp.int32), jnp.zeros((), jnp.int32)
+        )
 
     @classmethod
-    def of(cls, losses: Float[Array, " b"], logits: Float[Array, "b K"], labels: Int[Array, " b"], weights: Float[Array, " b"]) -> "Sums":
+    def of(
+        cls,
+        losses: Float[Array, " b"],
+        logits: Float[Array, "b K"],
+        labels: Int[Array, " b"],
+        weights: Float[Array, " b"],
+    ) -> "Sums":
         """Sum over a batch; a picture of weight 0 does not count.
 
         The rank of the true class is the number of logits above it, which needs no sort of 21,841 columns; of equal logits the
@@ -35,7 +43,9 @@ class Sums:
         earlier = jnp.arange(logits.shape[1]) < labels[:, None]
         rank = jnp.sum((logits > true) | ((logits == true) & earlier), axis=1)
         counted = weights > 0
-        hits = jnp.sum((rank[:, None] < jnp.array(RANKS)) & (counted & jnp.isfinite(losses))[:, None], axis=0)
+        hits = jnp.sum(
+            (rank[:, None] < jnp.array(RANKS)) & (counted & jnp.isfinite(losses))[:, None], axis=0
+        )
         loss = jnp.sum(jnp.where(counted, losses, 0))
         return cls(loss, jnp.zeros(()), hits.astype(jnp.int32), jnp.sum(counted).astype(jnp.int32))
 
@@ -59,15 +69,29 @@ class Totals:
     def fetch(cls, sums: Sums) -> "Totals":
         """Wait for the device and copy its sums."""
         sums = jax.device_get(sums)
-        return cls(float(sums.loss) - float(sums.loss_carry), tuple(np.asarray(sums.hits).tolist()), int(sums.count))
+        return cls(
+            float(sums.loss) - float(sums.loss_carry),
+            tuple(np.asarray(sums.hits).tolist()),
+            int(sums.count),
+        )
 
     def __add__(self, other: "Totals") -> "Totals":
-        return Totals(self.loss + other.loss, tuple(a + b for a, b in zip(self.hits, other.hits, strict=True)), self.count + other.count)
+        return Totals(
+            self.loss + other.loss,
+            tuple(a + b for a, b in zip(self.hits, other.hits, strict=True)),
+            self.count + other.count,
+        )
 
     def __sub__(self, other: "Totals") -> "Totals":
-        return Totals(self.loss - other.loss, tuple(a - b for a, b in zip(self.hits, other.hits, strict=True)), self.count - other.count)
+        return Totals(
+            self.loss - other.loss,
+            tuple(a - b for a, b in zip(self.hits, other.hits, strict=True)),
+            self.count - other.count,
+        )
 
     def means(self) -> dict[str, float]:
         """Mean loss (nats a picture) and top-1/5/20 accuracy (fractions)."""
         count = max(self.count, 1)
-        return {"loss": self.loss / count} | {f"top{k}": hits / count for k, hits in zip(RANKS, self.hits, strict=True)}
+        return {"loss": self.loss / count} | {
+            f"top{k}": hits / count for k, hits in zip(RANKS, self.hits, strict=True)
+        }

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from i21k.train.config import OptimizerConfig
+from i21k.train.recipe import OptimizerConfig
 
 
 def make_schedule(cfg: OptimizerConfig, steps_per_epoch: float, num_steps: int) -> optax.Schedule:
@@ -31,7 +31,9 @@ def make_schedule(cfg: OptimizerConfig, steps_per_epoch: float, num_steps: int) 
     return schedule
 
 
-def make_optimizer(cfg: OptimizerConfig, schedule: optax.Schedule, *, fixed_gamma: bool) -> optax.GradientTransformation:
+def make_optimizer(
+    cfg: OptimizerConfig, schedule: optax.Schedule, *, fixed_gamma: bool
+) -> optax.GradientTransformation:
     """Return SGD with momentum; weight decay is added to the gradient, as in MXNet.
 
     Args:
@@ -45,6 +47,8 @@ def make_optimizer(cfg: OptimizerConfig, schedule: optax.Schedule, *, fixed_gamm
         return name == "kernel" if cfg.decay == "kernels" else not (fixed_gamma and name == "gamma")
 
     return optax.chain(
-        optax.add_decayed_weights(cfg.weight_decay, mask=lambda params: jax.tree_util.tree_map_with_path(decays, params)),
+        optax.add_decayed_weights(
+            cfg.weight_decay, mask=lambda params: jax.tree_util.tree_map_with_path(decays, params)
+        ),
         optax.sgd(schedule, momentum=cfg.momentum, nesterov=cfg.nesterov),
     )

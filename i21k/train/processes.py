@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 
+from i21k.errors import UserError
 from i21k.train.interruption import Interrupted, Interruption
 
 BEAT_S = 1.0  # between two signs of life
@@ -29,8 +30,19 @@ SILENCE_S = 30.0  # after which a process counts as lost
 JAX_SILENCE_S = 50  # after which JAX aborts all, if this module could not say it better before
 ASK_S = 2.0  # between two questions whether some process has been asked to stop
 _GRACE_S = 3.0  # for the others to say themselves what has happened
-_SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # what JAX looks at
-_OWN = {"config.data.directory", "config.data.threads", "config.data.workers", "config.evaluation.second_directory"}
+_SLURM = (
+    "SLURM_JOB_ID",
+    "SLURM_STEP_NODELIST",
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+)  # what JAX looks at
+_OWN = {
+    "config.data.directory",
+    "config.data.threads",
+    "config.data.workers",
+    "config.evaluation.second_directory",
+}
 
 
 class Place(NamedTuple):
@@ -45,7 +57,12 @@ class Place(NamedTuple):
         return f"process {_known(self.process_id)} of {_known(self.num_processes)} on {socket.gethostname()}"
 
 
-def find_place(environ: Mapping[str, str], coordinator: str | None, num_processes: int | None, process_id: int | None) -> Place | None:
+def find_place(
+    environ: Mapping[str, str],
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+) -> Place | None:
     """Return this process's place among several; None if it is the only one.
 
     That is so without flags outside of a launcher, and for the only task of a launcher: a shell on a login node or in an allocation
@@ -65,28 +82,57 @@ def find_place(environ: Mapping[str, str], coordinator: str | None, num_processe
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     if all(value is not None for value in given.values()):
         if not 0 <= _known(process_id) < _known(num_processes):
-            raise ValueError(f"--process_id is {process_id}; expected 0 to {_known(num_processes) - 1}, below --num_processes")
-        if not str(coordinator).rpartition(":")[0] or not str(coordinator).rpartition(":")[2].isdecimal():
-            raise ValueError(f"--coordinator is {coordinator!r}; expected HOST:PORT, a free port of the machine of process 0")
-        return Place(coordinator, num_processes, process_id, environ.get("JAX_LOCAL_DEVICE_IDS") or "all")
+            raise UserError(
+                f"--process_id is {process_id}; expected 0 to {_known(num_processes) - 1}, below --num_processes"
+            )
+        if (
+            not str(coordinator).rpartition(":")[0]
+            or not str(coordinator).rpartition(":")[2].isdecimal()
+        ):
+            raise UserError(
+                f"--coordinator is {coordinator!r}; expected HOST:PORT, a free port of the machine of process 0"
+            )
+        return Place(
+            coordinator, num_processes, process_id, environ.get("JAX_LOCAL_DEVICE_IDS") or "all"
+        )
     if num_processes is not None or process_id is not None:
         missing = " and ".join(f"--{name}" for name, value in given.items() if value is None)
-        raise ValueError(f"{missing} missing; expected --coordinator HOST:PORT --num_processes N --process_id I together, or none of them")
+        raise UserError(
+            f"{missing} missing; expected --coordinator HOST:PORT --num_processes N --process_id I together, or none of them"
+        )
     if int(environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
-        num_processes, process_id = int(environ["OMPI_COMM_WORLD_SIZE"]), int(environ["OMPI_COMM_WORLD_RANK"])
+        num_processes, process_id = (
+            int(environ["OMPI_COMM_WORLD_SIZE"]),
+            int(environ["OMPI_COMM_WORLD_RANK"]),
+        )
         if coordinator is None and "OMPI_MCA_orte_hnp_uri" not in environ:
-            raise ValueError(
+            raise UserError(
                 "this version of Open MPI does not say where process 0 runs; add --coordinator HOST:PORT, a port of its machine"
             )
-        local = int(environ["OMPI_COMM_WORLD_LOCAL_RANK"]), int(environ["OMPI_COMM_WORLD_LOCAL_SIZE"])
+        local = (
+            int(environ["OMPI_COMM_WORLD_LOCAL_RANK"]),
+            int(environ["OMPI_COMM_WORLD_LOCAL_SIZE"]),
+        )
         return Place(coordinator, num_processes, process_id, _devices(environ, *local))
-    if all(name in environ for name in _SLURM) and int(environ.get("SLURM_STEP_NUM_TASKS", environ["SLURM_NTASKS"])) > 1:
+    if (
+        all(name in environ for name in _SLURM)
+        and int(environ.get("SLURM_STEP_NUM_TASKS", environ["SLURM_NTASKS"])) > 1
+    ):
         local = int(environ["SLURM_LOCALID"]), _slurm_tasks_here(environ)
-        return Place(coordinator, int(environ["SLURM_NTASKS"]), int(environ["SLURM_PROCID"]), _devices(environ, *local))
-    if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= set(environ) and importlib.util.find_spec("kubernetes"):
+        return Place(
+            coordinator,
+            int(environ["SLURM_NTASKS"]),
+            int(environ["SLURM_PROCID"]),
+            _devices(environ, *local),
+        )
+    if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= set(
+        environ
+    ) and importlib.util.find_spec("kubernetes"):
         return Place(coordinator, None, None, environ.get("JAX_LOCAL_DEVICE_IDS") or "all")
     if coordinator is not None:
-        raise ValueError("--coordinator is given outside of Slurm and Open MPI; add --num_processes and --process_id")
+        raise UserError(
+            "--coordinator is given outside of Slurm and Open MPI; add --num_processes and --process_id"
+        )
     return None
 
 
@@ -105,7 +151,9 @@ def _devices(environ: Mapping[str, str], rank: int, tasks: int) -> str:
     if len(seen) == 1:
         return "all"
     if len(seen) % tasks:
-        raise ValueError(f"{tasks} tasks of this machine see {len(seen)} GPUs (CUDA_VISIBLE_DEVICES); start one task, or one for each GPU")
+        raise UserError(
+            f"{tasks} tasks of this machine see {len(seen)} GPUs (CUDA_VISIBLE_DEVICES); start one task, or one for each GPU"
+        )
     share = len(seen) // tasks
     return ",".join(str(k) for k in range(rank * share, (rank + 1) * share))
 
@@ -113,7 +161,9 @@ def _devices(environ: Mapping[str, str], rank: int, tasks: int) -> str:
 def _slurm_tasks_here(environ: Mapping[str, str]) -> int:
     """Read `2(x3),1`: two tasks on each of three nodes, one on the fourth."""
     counts: list[int] = []
-    for part in (environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get("SLURM_TASKS_PER_NODE") or "1").split(","):
+    for part in (
+        environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get("SLURM_TASKS_PER_NODE") or "1"
+    ).split(","):
         number, _, times = part.rstrip(")").partition("(x")
         counts += [int(number)] * int(times or 1)
     return counts[min(int(environ.get("SLURM_NODEID", 0)), len(counts) - 1)]
@@ -173,11 +223,21 @@ def _join(place: Place, start_s: int) -> Place:
             shutdown_timeout_seconds=round(SILENCE_S),
         )
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{place}: the processes could not be joined: {error}; is the coordinator's port free?") from error
-    jax.config.update("jax_cuda_visible_devices", place.devices)  # whatever JAX has made of the launcher's ranks
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # JAX's own handler does not end anything
+        raise UserError(
+            f"{place}: the processes could not be joined: {error}; is the coordinator's port free?"
+        ) from error
+    jax.config.update(
+        "jax_cuda_visible_devices", place.devices
+    )  # whatever JAX has made of the launcher's ranks
+    signal.signal(
+        signal.SIGTERM, signal.getsignal(signal.SIGTERM)
+    )  # JAX's own handler does not end anything
     state = jax._src.distributed.global_state
-    return place._replace(num_processes=state.num_processes, process_id=state.process_id, coordinator=state.coordinator_address)
+    return place._replace(
+        num_processes=state.num_processes,
+        process_id=state.process_id,
+        coordinator=state.coordinator_address,
+    )
 
 
 @contextlib.contextmanager
@@ -185,7 +245,9 @@ def _last_words() -> Iterator[SimpleNamespace]:
     """Print a `text` when JAX aborts the process, which it does without an exception: the log then ends with what happened."""
     words, libc = SimpleNamespace(text=""), ctypes.CDLL(None)
 
-    @ctypes.CFUNCTYPE(None, ctypes.c_int)  # a handler of Python's own would run only after the abort
+    @ctypes.CFUNCTYPE(
+        None, ctypes.c_int
+    )  # a handler of Python's own would run only after the abort
     def say(_: int) -> None:
         _leave(words.text, 1)
 
@@ -199,12 +261,16 @@ def _last_words() -> Iterator[SimpleNamespace]:
 class _Watch(threading.Thread):
     """Gives signs of life and looks for those of the others; ends this process when one of them has failed or is silent."""
 
-    def __init__(self, client: Any, place: Place, beat_s: float = BEAT_S, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self, client: Any, place: Place, beat_s: float = BEAT_S, silence_s: float = SILENCE_S
+    ) -> None:
         super().__init__(name="watch", daemon=True)
         self._client, self._place, self._beat_s, self._silence_s = client, place, beat_s, silence_s
         self._closed, self._failed = threading.Event(), ""
         self._num_beats = 0
-        self._heard: dict[int, tuple[str, float]] = {p: ("", time.monotonic()) for p in range(_known(place.num_processes))}
+        self._heard: dict[int, tuple[str, float]] = {
+            p: ("", time.monotonic()) for p in range(_known(place.num_processes))
+        }
 
     def run(self) -> None:
         while not self._closed.wait(self._beat_s):
@@ -219,8 +285,12 @@ class _Watch(threading.Thread):
         """Give a sign of life and collect those of the others."""
         self._num_beats += 1
         life = {"beat": self._num_beats, "host": socket.gethostname(), "failed": self._failed}
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 does not answer, which is silence
-            self._client.key_value_set(f"i21k/life/{self._place.process_id}", json.dumps(life), allow_overwrite=True)
+        with contextlib.suppress(
+            jax.errors.JaxRuntimeError
+        ):  # process 0 does not answer, which is silence
+            self._client.key_value_set(
+                f"i21k/life/{self._place.process_id}", json.dumps(life), allow_overwrite=True
+            )
             for key, text in self._client.key_value_dir_get("i21k/life/"):
                 process = int(key.rpartition("/")[2])
                 if text != self._heard[process][0]:
@@ -234,7 +304,11 @@ class _Watch(threading.Thread):
             if process == self._place.process_id:
                 continue
             if life["failed"]:
-                return f"error: {who} has stopped: {life['failed']}; all leave" if self._place.process_id == 0 and process else ""
+                return (
+                    f"error: {who} has stopped: {life['failed']}; all leave"
+                    if self._place.process_id == 0 and process
+                    else ""
+                )
             if (silence := time.monotonic() - at) > self._silence_s:
                 return (
                     f"error: {self._place}: {who} has not been heard of for {silence:.0f} s: it, its machine or the network is gone;"
@@ -271,7 +345,9 @@ class _Watch(threading.Thread):
             self.beat()
         print(f"error: {self._place}: {text}", file=sys.stderr, flush=True)
         if first:
-            time.sleep(_GRACE_S + 2 * self._beat_s)  # what was told is kept here, and the others have to read it
+            time.sleep(
+                _GRACE_S + 2 * self._beat_s
+            )  # what was told is kept here, and the others have to read it
         _leave("", 2 if mendable else 1)
 
 
@@ -328,7 +404,9 @@ def exchange(name: str, value: Any) -> list[Any]:
 
 
 def _wait_for(client: Any, key: str) -> str:
-    while True:  # for as long as it takes: the watch ends it if the process that has to answer is lost
+    while (
+        True
+    ):  # for as long as it takes: the watch ends it if the process that has to answer is lost
         try:
             return client.blocking_key_value_get(key, 10_000)
         except jax.errors.JaxRuntimeError as error:
@@ -353,11 +431,17 @@ def check_same(name: str, facts: Mapping[str, Any]) -> None:
     """
     first, *others = exchange(name, {"host": socket.gethostname(), **facts})
     for process, other in enumerate(others, 1):
-        keys = [key for key in sorted(set(first) | set(other)) if first.get(key) != other.get(key) and key not in _OWN | {"host"}]
+        keys = [
+            key
+            for key in sorted(set(first) | set(other))
+            if first.get(key) != other.get(key) and key not in _OWN | {"host"}
+        ]
         if keys:
-            there = "; ".join(f"{key} is {other.get(key)!r}, not {first.get(key)!r}" for key in keys)
+            there = "; ".join(
+                f"{key} is {other.get(key)!r}, not {first.get(key)!r}" for key in keys
+            )
             who = f"process {process} on {other['host']} differs from process 0 on {first['host']}"
-            raise ValueError(f"{who}: {there}; start all with the same code, recipe and data")
+            raise UserError(f"{who}: {there}; start all with the same code, recipe and data")
 
 
 class Agreement:
@@ -378,12 +462,19 @@ class Agreement:
         if self._left:
             return False
         fitting = round(self._calls * ASK_S / max(time.monotonic() - self._since, 1e-3))
-        heard = exchange("stop", {"signum": self._interruption.signum, "calls": max(1, min(fitting, 4 * self._calls))})
+        heard = exchange(
+            "stop",
+            {"signum": self._interruption.signum, "calls": max(1, min(fitting, 4 * self._calls))},
+        )
         self._calls = self._left = heard[0]["calls"]
         self._since = time.monotonic()
-        asked = next((process for process, told in enumerate(heard) if told["signum"] is not None), None)
+        asked = next(
+            (process for process, told in enumerate(heard) if told["signum"] is not None), None
+        )
         if asked is not None:
             if asked:
-                say(f"{signal.Signals(heard[asked]['signum']).name} at process {asked}: all save and leave")
+                say(
+                    f"{signal.Signals(heard[asked]['signum']).name} at process {asked}: all save and leave"
+                )
             self._interruption.signum = heard[asked]["signum"]
         return asked is not None

@@ -12,14 +12,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from i21k.data import loader, shards
+from i21k.data.format.splits import Split
+from i21k.data.load import loader
+from i21k.errors import UserError
 from i21k.train import steps
 
 
 def recalibrate(
     statistics_step: Callable[[Any, steps.DeviceBatch], Any],
     variables: Any,
-    split: shards.Split,
+    split: Split,
     options: loader.LoaderOptions,
     devices: Sequence[jax.Device],
     num_images: int,
@@ -42,12 +44,14 @@ def recalibrate(
         should_stop: asked after each batch.
     """
     if num_images < 1:
-        raise ValueError(f"recalibrate_bn is {num_images}; expected at least 1 picture")
+        raise UserError(f"recalibrate_bn is {num_images}; expected at least 1 picture")
     batch_size = -(-options.batch_size // len(devices)) * len(devices)
     num_steps = -(-num_images // batch_size)
     variables = steps.put_state(variables, devices)
     population: Population | None = None
-    with loader.batches(split, dataclasses.replace(options, batch_size=batch_size), 0, num_steps) as batches:
+    with loader.batches(
+        split, dataclasses.replace(options, batch_size=batch_size), 0, num_steps
+    ) as batches:
         for batch in batches:
             parts = jax.device_get(statistics_step(variables, steps.put_batch(batch, devices)))
             population = population or Population(parts)
@@ -55,7 +59,10 @@ def recalibrate(
             if should_stop():
                 return None
     assert population is not None
-    return {"params": variables["params"], "batch_stats": steps.put_state(population.statistics(), devices)}
+    return {
+        "params": variables["params"],
+        "batch_stats": steps.put_state(population.statistics(), devices),
+    }
 
 
 class Population:
@@ -67,8 +74,13 @@ class Population:
 
     def __init__(self, like: Any) -> None:
         self._num_parts = 0
-        self._sums = {layer: {name: np.zeros(x.shape[1:]) for name, x in leaves.items()} for layer, leaves in like.items()}
-        self._shift = {layer: leaves["moving_mean"][0].astype(np.float64) for layer, leaves in like.items()}
+        self._sums = {
+            layer: {name: np.zeros(x.shape[1:]) for name, x in leaves.items()}
+            for layer, leaves in like.items()
+        }
+        self._shift = {
+            layer: leaves["moving_mean"][0].astype(np.float64) for layer, leaves in like.items()
+        }
         self._squares = {layer: np.zeros_like(shift) for layer, shift in self._shift.items()}
 
     def add(self, parts: Any) -> None:
@@ -86,7 +98,11 @@ class Population:
         combined = {}
         for layer, sums in self._sums.items():
             mean = sums["moving_mean"] / self._num_parts
-            variance = sums["moving_var"] / self._num_parts + self._squares[layer] / self._num_parts - np.square(mean)
+            variance = (
+                sums["moving_var"] / self._num_parts
+                + self._squares[layer] / self._num_parts
+                - np.square(mean)
+            )
             combined[layer] = {
                 "moving_mean": (mean + self._shift[layer]).astype(np.float32),
                 "moving_var": np.maximum(variance, 0).astype(np.float32),

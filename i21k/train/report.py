@@ -14,11 +14,27 @@ import rich.progress
 import rich.table
 import tensorboardX
 
+from i21k.errors import UserError
 from i21k.train import processes
 
 COLUMNS = (
-    *("epoch", "step", "lr", "train_loss", "train_top1", "train_top5", "val_loss", "val_top1", "val_top5", "val_top20"),
-    *("second_top1", "second_top5", "second_top20"),  # of the second evaluation set over all classes, and over its own
+    *(
+        "epoch",
+        "step",
+        "lr",
+        "train_loss",
+        "train_top1",
+        "train_top5",
+        "val_loss",
+        "val_top1",
+        "val_top5",
+        "val_top20",
+    ),
+    *(
+        "second_top1",
+        "second_top5",
+        "second_top20",
+    ),  # of the second evaluation set over all classes, and over its own
     *("second_over_top1", "second_over_top5", "second_over_top20"),
     *("images_per_s", "data_wait_fraction", "train_s"),
 )
@@ -68,7 +84,12 @@ class Clock:
 
     def state(self) -> dict[str, float]:
         """Return what a checkpoint keeps."""
-        return {"train_s": self.train_s, "wait_s": self.wait_s, "images": self.images, "steps": self.steps}
+        return {
+            "train_s": self.train_s,
+            "wait_s": self.wait_s,
+            "images": self.images,
+            "steps": self.steps,
+        }
 
     def restore(self, state: dict[str, float]) -> None:
         self.train_s, self.wait_s = float(state["train_s"]), float(state["wait_s"])
@@ -110,14 +131,26 @@ class Listener:
 class Report(Listener):
     """Writes a run's lines and files; rows after `restored_step` belong to a run that was cut off and are dropped."""
 
-    def __init__(self, workdir: Path, restored_step: int, num_steps: int, console: rich.console.Console | None = None) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        restored_step: int,
+        num_steps: int,
+        console: rich.console.Console | None = None,
+    ) -> None:
         self._workdir, self._num_steps = workdir, num_steps
         self._csv, self._jsonl = workdir / "metrics.csv", workdir / "metrics.jsonl"
-        super().__init__([row for row in read_metrics(workdir) if int(row["step"]) <= restored_step])
+        super().__init__(
+            [row for row in read_metrics(workdir) if int(row["step"]) <= restored_step]
+        )
         self._write_csv()
         lines = self._jsonl.read_text().splitlines() if self._jsonl.exists() else []
-        _replace(self._jsonl, "".join(f"{line}\n" for line in lines if self._stays(line, restored_step)))
-        self._tensorboard = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=restored_step + 1)
+        _replace(
+            self._jsonl, "".join(f"{line}\n" for line in lines if self._stays(line, restored_step))
+        )
+        self._tensorboard = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=restored_step + 1
+        )
         self._console = console or rich.console.Console()
         self._progress: rich.progress.Progress | None = None
         self._task: rich.progress.TaskID | None = None
@@ -133,7 +166,9 @@ class Report(Listener):
         """Whether a line of metrics.jsonl belongs to the run as restored: an epoch's only with its row, which is written last."""
         try:
             record = json.loads(line)
-            return int(record["step"]) <= restored_step and (record["kind"] != "epoch" or self.row_of(record["step"]) is not None)
+            return int(record["step"]) <= restored_step and (
+                record["kind"] != "epoch" or self.row_of(record["step"]) is not None
+            )
         except (ValueError, KeyError, TypeError):  # a line that was cut off
             return False
 
@@ -183,7 +218,9 @@ class Report(Listener):
 
     def _advance(self, step: int, line: str) -> None:
         if self._progress is None:
-            wrapped = rich.progress.TextColumn("{task.description}", table_column=rich.table.Column(overflow="fold"))
+            wrapped = rich.progress.TextColumn(
+                "{task.description}", table_column=rich.table.Column(overflow="fold")
+            )
             bar = rich.progress.BarColumn(bar_width=12)
             self._progress = rich.progress.Progress(bar, wrapped, console=self._console)
             self._task = self._progress.add_task(line, total=self._num_steps)
@@ -205,9 +242,15 @@ def read_metrics(workdir: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     for number, row in enumerate(rows, 2):
-        if not set(row) <= set(COLUMNS) or not all((row.get(key) or "").isdecimal() for key in ("epoch", "step")):
-            raise ValueError(f"line {number} of {path} is no row of metrics; restore the file, or move it away")
-    return [{key: row.get(key) or "" for key in COLUMNS} for row in rows]  # files of older versions have fewer columns
+        if not set(row) <= set(COLUMNS) or not all(
+            (row.get(key) or "").isdecimal() for key in ("epoch", "step")
+        ):
+            raise UserError(
+                f"line {number} of {path} is no row of metrics; restore the file, or move it away"
+            )
+    return [
+        {key: row.get(key) or "" for key in COLUMNS} for row in rows
+    ]  # files of older versions have fewer columns
 
 
 def step_line(
@@ -254,7 +297,11 @@ def draw_learning_curve(rows: list[dict[str, str]], path: Path) -> None:
     FigureCanvasAgg(figure)
     losses, accuracies = figure.subplots(1, 2)
     curves = [(losses, "train_loss", "train"), (losses, "val_loss", "val")]
-    curves += [(accuracies, f"{split}_{top}", f"{split} {top[:3]}-{top[3:]}") for split in ("train", "val") for top in ("top1", "top5")]
+    curves += [
+        (accuracies, f"{split}_{top}", f"{split} {top[:3]}-{top[3:]}")
+        for split in ("train", "val")
+        for top in ("top1", "top5")
+    ]
     for axes, key, label in curves:
         points = [(int(row["epoch"]), float(row[key])) for row in rows if row[key]]
         if points:
@@ -272,7 +319,9 @@ def draw_learning_curve(rows: list[dict[str, str]], path: Path) -> None:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else repr(round(value, 9)) if isinstance(value, float) else str(value)
+    return (
+        "" if value is None else repr(round(value, 9)) if isinstance(value, float) else str(value)
+    )
 
 
 def _replace(path: Path, text: str) -> None:

@@ -15,10 +15,10 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt8
 
-from i21k.data.loader import Batch
-from i21k.model.inception_bn import MEAN, InceptionBN
-from i21k.train.config import ModelConfig
+from i21k.data.load.loader import Batch
+from i21k.models.inception_bn import MEAN, InceptionBN
 from i21k.train.metrics import Sums
+from i21k.train.recipe import ModelConfig
 
 AXIS = "batch"
 
@@ -56,7 +56,13 @@ def make_model(cfg: ModelConfig, num_classes: int) -> InceptionBN:
     )
 
 
-def init_state(model: InceptionBN, optimizer: optax.GradientTransformation, image_size: int, init: str, seed: int) -> TrainState:
+def init_state(
+    model: InceptionBN,
+    optimizer: optax.GradientTransformation,
+    image_size: int,
+    init: str,
+    seed: int,
+) -> TrainState:
     """Make a state from a seed, the same on every machine: each kernel is drawn by NumPy from a key of its own.
 
     XLA would compile the random numbers of 70 kernels for longer than the train step (`notebooks/LOG.md`), to run them once.
@@ -75,7 +81,9 @@ def init_state(model: InceptionBN, optimizer: optax.GradientTransformation, imag
         layer, name = path[-2].key, path[-1].key
         if name != "kernel":
             return np.full(shape.shape, 1 if name in ("gamma", "moving_var") else 0, np.float32)
-        rng = np.random.Generator(np.random.Philox(key=np.array([seed, zlib.crc32(layer.encode())], np.uint64)))
+        rng = np.random.Generator(
+            np.random.Philox(key=np.array([seed, zlib.crc32(layer.encode())], np.uint64))
+        )
         if init == "uniform":
             return rng.uniform(-0.01, 0.01, shape.shape).astype(np.float32)
         fan_in = np.prod(shape.shape[:-1])
@@ -83,7 +91,13 @@ def init_state(model: InceptionBN, optimizer: optax.GradientTransformation, imag
 
     variables = jax.tree_util.tree_map_with_path(initial, shapes)
     params = variables["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], jax.jit(optimizer.init)(params), Sums.zero())
+    return TrainState(
+        jnp.zeros((), jnp.int32),
+        params,
+        variables["batch_stats"],
+        jax.jit(optimizer.init)(params),
+        Sums.zero(),
+    )
 
 
 def put_state(state: Any, devices: Sequence[jax.Device]) -> Any:
@@ -112,9 +126,15 @@ def transfers(level: Literal["allow", "disallow", "disallow_explicit"]) -> Itera
 
 def check_donated(state: TrainState) -> None:
     """Assert that a step has taken the buffers of the state it was given: JAX's warning does not come under `pmap`."""
-    kept = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(state) if not leaf.is_deleted()]
+    kept = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if not leaf.is_deleted()
+    ]
     if kept:
-        raise AssertionError(f"{len(kept)} buffers of the state were donated in vain, such as {kept[0]}: the new ones stand beside them")
+        raise AssertionError(
+            f"{len(kept)} buffers of the state were donated in vain, such as {kept[0]}: the new ones stand beside them"
+        )
 
 
 @functools.cache
@@ -123,7 +143,9 @@ def _mesh_of(devices: tuple[jax.Device, ...]) -> Mesh:
 
 
 def _mesh(devices: Sequence[jax.Device]) -> Mesh:
-    return _mesh_of(tuple(device for device in devices if device.process_index == jax.process_index()))
+    return _mesh_of(
+        tuple(device for device in devices if device.process_index == jax.process_index())
+    )
 
 
 def connect(devices: Sequence[jax.Device]) -> None:
@@ -132,7 +154,11 @@ def connect(devices: Sequence[jax.Device]) -> None:
     On CPUs they have 30 s for it, and 30 minutes in every later collective.
     """
     nothing = np.zeros(_mesh(devices).size, np.float32)
-    jax.block_until_ready(jax.pmap(lambda x: lax.psum(x, AXIS), axis_name=AXIS, out_axes=None, devices=devices)(nothing))
+    jax.block_until_ready(
+        jax.pmap(lambda x: lax.psum(x, AXIS), axis_name=AXIS, out_axes=None, devices=devices)(
+            nothing
+        )
+    )
 
 
 def make_train_step(
@@ -151,8 +177,16 @@ def make_train_step(
         accumulate_steps: micro-batches into which each device divides its part of a batch.
         reduce_dtype: in which gradients travel between the devices.
     """
-    step = functools.partial(train_step, model=model, optimizer=optimizer, accumulate_steps=accumulate_steps, reduce_dtype=reduce_dtype)
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=(0,))
+    step = functools.partial(
+        train_step,
+        model=model,
+        optimizer=optimizer,
+        accumulate_steps=accumulate_steps,
+        reduce_dtype=reduce_dtype,
+    )
+    return jax.pmap(
+        step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=(0,)
+    )
 
 
 def make_eval_step(
@@ -169,7 +203,9 @@ def make_eval_step(
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
 
 
-def make_answer_step(model: InceptionBN, devices: Sequence[jax.Device], flip: bool = False) -> Callable[[Any, DeviceBatch], Any]:
+def make_answer_step(
+    model: InceptionBN, devices: Sequence[jax.Device], flip: bool = False
+) -> Callable[[Any, DeviceBatch], Any]:
     """Compile, at its first call, a function of (variables, batch) that returns log-probabilities of all classes, float32 [D, b, K]; of
     several processes each gets those of its own devices.
 
@@ -181,24 +217,34 @@ def make_answer_step(model: InceptionBN, devices: Sequence[jax.Device], flip: bo
 
     def step(variables: Any, batch: DeviceBatch) -> Float[Array, "b K"]:
         def answer(flipped: Bool[Array, ""]) -> Float[Array, "b K"]:
-            logits: Any = model.apply(variables, prepare(batch.images, batch.mirror ^ flipped), train=False)
+            logits: Any = model.apply(
+                variables, prepare(batch.images, batch.mirror ^ flipped), train=False
+            )
             return jax.nn.log_softmax(logits)
 
         if not flip:
             return answer(jnp.array(False))
-        both = lax.map(answer, jnp.array([False, True]))  # one after the other: the network is compiled once, and needs its memory once
+        both = lax.map(
+            answer, jnp.array([False, True])
+        )  # one after the other: the network is compiled once, and needs its memory once
         return jnp.logaddexp(both[0], both[1]) - np.float32(np.log(2))
 
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices)
 
 
-def make_statistics_step(model: InceptionBN, devices: Sequence[jax.Device]) -> Callable[[Any, DeviceBatch], Any]:
+def make_statistics_step(
+    model: InceptionBN, devices: Sequence[jax.Device]
+) -> Callable[[Any, DeviceBatch], Any]:
     """Compile, at its first call, a function of (variables, batch) that returns each device's batch statistics, with an axis D in front:
     those of all devices, in every process."""
-    momentless = model.clone(bn_momentum=0.0)  # so that the new moving statistics are the batch's own
+    momentless = model.clone(
+        bn_momentum=0.0
+    )  # so that the new moving statistics are the batch's own
 
     def step(variables: Any, batch: DeviceBatch) -> Any:
-        _, updated = momentless.apply(variables, prepare(batch.images, batch.mirror), train=True, mutable=["batch_stats"])
+        _, updated = momentless.apply(
+            variables, prepare(batch.images, batch.mirror), train=True, mutable=["batch_stats"]
+        )
         return lax.all_gather(updated["batch_stats"], AXIS)
 
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
@@ -229,14 +275,26 @@ def train_step(
         images = prepare(part.images, part.mirror)
 
         def loss_of(params: Any) -> tuple[Float[Array, ""], tuple[Any, Sums]]:
-            logits, updated = model.apply({"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"])
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, part.labels)  # float32, as the logits
-            return jnp.mean(losses), (updated["batch_stats"], Sums.of(losses, logits, part.labels, part.weights))
+            logits, updated = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            losses = optax.softmax_cross_entropy_with_integer_labels(
+                logits, part.labels
+            )  # float32, as the logits
+            return jnp.mean(losses), (
+                updated["batch_stats"],
+                Sums.of(losses, logits, part.labels, part.weights),
+            )
 
         gradients, (updated_stats, sums) = jax.grad(loss_of, has_aux=True)(params)
         return updated_stats, (gradients, sums)
 
-    def add_micro_step(done: tuple[Any, tuple[Any, Sums]], part: DeviceBatch) -> tuple[tuple[Any, tuple[Any, Sums]], None]:
+    def add_micro_step(
+        done: tuple[Any, tuple[Any, Sums]], part: DeviceBatch
+    ) -> tuple[tuple[Any, tuple[Any, Sums]], None]:
         batch_stats, added = done
         batch_stats, more = micro_step(batch_stats, part)
         return (batch_stats, jax.tree.map(jnp.add, added, more)), None
@@ -245,8 +303,12 @@ def train_step(
         batch_stats, (gradients, sums) = micro_step(batch_stats, batch)
     else:
         parts = jax.tree.map(lambda x: jnp.reshape(x, (accumulate_steps, -1, *x.shape[1:])), batch)
-        nothing = lax.pcast((jax.tree.map(jnp.zeros_like, state.params), Sums.zero()), AXIS, to="varying")
-        (batch_stats, (gradients, sums)), _ = lax.scan(add_micro_step, (batch_stats, nothing), parts)
+        nothing = lax.pcast(
+            (jax.tree.map(jnp.zeros_like, state.params), Sums.zero()), AXIS, to="varying"
+        )
+        (batch_stats, (gradients, sums)), _ = lax.scan(
+            add_micro_step, (batch_stats, nothing), parts
+        )
     gradients, batch_stats, sums = _reduce(gradients, batch_stats, sums, reduce_dtype)
     gradients = jax.tree.map(lambda g: g / (lax.axis_size(AXIS) * accumulate_steps), gradients)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -276,7 +338,13 @@ def _reduce(gradients: Any, batch_stats: Any, sums: Sums, dtype: str) -> tuple[A
     return jax.tree.map(lambda g: g.astype(jnp.float32), gradients), batch_stats, sums
 
 
-def eval_step(variables: Any, batch: DeviceBatch, *, model: InceptionBN, columns: Bool[np.ndarray, " K"] | None = None) -> Sums:
+def eval_step(
+    variables: Any,
+    batch: DeviceBatch,
+    *,
+    model: InceptionBN,
+    columns: Bool[np.ndarray, " K"] | None = None,
+) -> Sums:
     """Sum loss and hits over one device's part of the batch, then over the devices; pictures of weight 0 do not count."""
     logits: Any = model.apply(variables, prepare(batch.images, batch.mirror), train=False)
     if columns is not None:

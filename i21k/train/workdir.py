@@ -15,11 +15,12 @@ from typing import Any
 
 import jax
 
-from i21k.data.shards import Split
-from i21k.model.inception_bn import InceptionBN
+from i21k.checkpoints import Checkpoint
+from i21k.data.format.splits import Split
+from i21k.errors import UserError
+from i21k.models.inception_bn import InceptionBN
 from i21k.train import processes
-from i21k.train.checkpoint import Checkpoint
-from i21k.train.config import Config
+from i21k.train.recipe import Config
 
 # What may differ when a run goes on: speed, memory, place, what is kept and how it is evaluated, but not the training.
 CHANGEABLE = {
@@ -41,7 +42,18 @@ CHANGEABLE = {
     "log.keep_checkpoints",
 }
 _SHARED_S = 10.0  # until what one machine has written is seen on another
-PACKAGES = ("i21k", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "tensorflow-datasets", "numpy")
+PACKAGES = (
+    "i21k",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "array-record",
+    "tensorflow-datasets",
+    "numpy",
+)
 
 
 @contextlib.contextmanager
@@ -56,7 +68,7 @@ def locked(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"working directory {directory} cannot be written ({error.strerror}); choose another one with --workdir"
         ) from error
     with file:
@@ -65,11 +77,11 @@ def locked(directory: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise ValueError(
+            raise UserError(
                 f"working directory {directory} is held by {holder}; wait for it, or choose another one with --workdir"
             ) from error
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"working directory {directory} cannot be locked ({error.strerror}); choose a --workdir on a file system with flock"
             ) from error
         file.truncate(0)
@@ -79,7 +91,9 @@ def locked(directory: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            file.truncate(0)  # the empty file stays where a run does: removing it would race with the next one
+            file.truncate(
+                0
+            )  # the empty file stays where a run does: removing it would race with the next one
             if not was_there and [p.name for p in directory.iterdir()] == ["lock"]:
                 path.unlink()
                 directory.rmdir()
@@ -98,7 +112,7 @@ def held(directory: Path) -> Iterator[None]:
         until = time.monotonic() + _SHARED_S
         while not lock.is_file() or lock.read_text() != first:
             if time.monotonic() > until:
-                raise ValueError(
+                raise UserError(
                     f"working directory {directory} is not the one that process 0 ({first.strip()}) holds under this name; expected"
                     " a --workdir on a file system that all processes share"
                 )
@@ -113,34 +127,54 @@ def write_config(directory: Path, cfg: Config) -> None:
     temporary.replace(directory / "config.json")
 
 
-def check_checkpoint(directory: Path, checkpoint: Checkpoint, cfg: Config, split: Split, num_steps: int) -> None:
+def check_checkpoint(
+    directory: Path, checkpoint: Checkpoint, cfg: Config, split: Split, num_steps: int
+) -> None:
     """Refuse to go on with another recipe or other data than the checkpoint's; the place where the data lies does not matter.
 
     Raises:
         ValueError: naming each difference, with both values.
     """
     if "data" not in checkpoint.meta:
-        raise ValueError("the working directory holds an imported model, not a run to go on with; choose another --workdir")
+        raise UserError(
+            "the working directory holds an imported model, not a run to go on with; choose another --workdir"
+        )
     before, now = flat(checkpoint.meta["config"]), flat(dataclasses.asdict(cfg))
-    changeable = CHANGEABLE | ({"epochs"} if cfg.optimizer.schedule == "constant" else set())  # a cosine's shape depends on its length
-    different = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in changeable]
+    changeable = CHANGEABLE | (
+        {"epochs"} if cfg.optimizer.schedule == "constant" else set()
+    )  # a cosine's shape depends on its length
+    different = [
+        key
+        for key in sorted(before | now)
+        if before.get(key) != now.get(key) and key not in changeable
+    ]
     if different:
-        changes = "; ".join(f"config.{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in different)
-        raise ValueError(f"{directory} was started with another recipe: {changes}; go on with the old values, or choose another --workdir")
+        changes = "; ".join(
+            f"config.{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in different
+        )
+        raise UserError(
+            f"{directory} was started with another recipe: {changes}; go on with the old values, or choose another --workdir"
+        )
     if difference := checkpoint.classes.difference(split.classes):
-        raise ValueError(f"{split.directory} has another class list than the checkpoint: {difference}; use the data it was trained on")
+        raise UserError(
+            f"{split.directory} has another class list than the checkpoint: {difference}; use the data it was trained on"
+        )
     data = checkpoint.meta["data"]
     if data["fingerprint"] != split.fingerprint:
-        raise ValueError(
+        raise UserError(
             f"{split.directory} holds other pictures than the checkpoint was trained on: it had {data['num_records']:,} records of"
             f" fingerprint {data['fingerprint'][:12]}, this has {split.num_records:,} of {split.fingerprint[:12]}; use the old data, or"
             " choose another --workdir"
         )
     if checkpoint.step > num_steps:
-        raise ValueError(f"the checkpoint is of step {checkpoint.step:,}, beyond the {num_steps:,} of this recipe; set more config.epochs")
+        raise UserError(
+            f"the checkpoint is of step {checkpoint.step:,}, beyond the {num_steps:,} of this recipe; set more config.epochs"
+        )
 
 
-def meta(cfg: Config, model: InceptionBN, split: Split, devices: Sequence[jax.Device]) -> dict[str, Any]:
+def meta(
+    cfg: Config, model: InceptionBN, split: Split, devices: Sequence[jax.Device]
+) -> dict[str, Any]:
     """Return what stands beside the arrays in every checkpoint of a run."""
     return {
         "config": dataclasses.asdict(cfg),
@@ -148,7 +182,11 @@ def meta(cfg: Config, model: InceptionBN, split: Split, devices: Sequence[jax.De
         "input": {"image_size": cfg.image_size, "crop_fraction": cfg.data.crop_fraction},
         "classes": list(split.classes.ids),
         "classes_hash": split.classes.hash,
-        "data": {"fingerprint": split.fingerprint, "num_records": split.num_records, "split": split.split},
+        "data": {
+            "fingerprint": split.fingerprint,
+            "num_records": split.num_records,
+            "split": split.split,
+        },
         "devices": device_facts(devices),
         "versions": versions(),
     }
@@ -162,14 +200,26 @@ def device_facts(devices: Sequence[jax.Device]) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions of the packages that shape a result, and the commit if this is a checkout."""
     found = {package: importlib.metadata.version(package) for package in PACKAGES}
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--exclude=*",
+    ]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        found["commit"] = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        found["commit"] = subprocess.run(
+            git, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     return found
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        found |= (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return found

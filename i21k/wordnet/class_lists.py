@@ -6,6 +6,7 @@ import lzma
 import numpy as np
 from jaxtyping import Float, Int
 
+from i21k.errors import UserError
 from i21k.labels import ClassList
 from i21k.wordnet.taxonomy import TABLES, wordnet
 
@@ -19,13 +20,23 @@ NAMES = {
     "in12k": "timm's ImageNet-12k: 11,821 classes, sorted",
     "released2015": "the model MXNet released in 2015: fall11 by falling number of pictures",
 }
-_LETTERS = {"fall11": "f", "ilsvrc2012": "i", "goog21k": "g", "miil11k": "m", "miil10k": "w", "in12k": "t"}  # in the table
+_LETTERS = {
+    "fall11": "f",
+    "ilsvrc2012": "i",
+    "goog21k": "g",
+    "miil11k": "m",
+    "miil10k": "w",
+    "in12k": "t",
+}  # in the table
 
 
 @functools.cache
 def _table() -> tuple[tuple[str, str, str], ...]:
     text = lzma.decompress((TABLES / "class_lists.tsv.xz").read_bytes()).decode()
-    return tuple((class_id, rank, letters) for class_id, rank, letters in (line.split("\t") for line in text.splitlines()))
+    return tuple(
+        (class_id, rank, letters)
+        for class_id, rank, letters in (line.split("\t") for line in text.splitlines())
+    )
 
 
 @functools.cache
@@ -36,13 +47,27 @@ def named(name: str) -> ClassList:
         ValueError: if there is none of that name.
     """
     if name not in NAMES:
-        raise ValueError(f"no class list is named {name!r}; expected one of {', '.join(NAMES)}, or the path of a file with one id a line")
+        raise UserError(
+            f"no class list is named {name!r}; expected one of {', '.join(NAMES)}, or the path of a file with one id a line"
+        )
     if name == "released2015":
-        return ClassList(tuple(class_id for _, class_id in sorted((int(rank), class_id) for class_id, rank, _ in _table() if rank)))
+        return ClassList(
+            tuple(
+                class_id
+                for _, class_id in sorted(
+                    (int(rank), class_id) for class_id, rank, _ in _table() if rank
+                )
+            )
+        )
     if name == "ms22k":
         first = named("ilsvrc2012")
-        return ClassList(first.ids + tuple(class_id for class_id in named("fall11").ids if class_id not in first.label_of))
-    return ClassList(tuple(class_id for class_id, _, letters in _table() if _LETTERS[name] in letters))
+        return ClassList(
+            first.ids
+            + tuple(class_id for class_id in named("fall11").ids if class_id not in first.label_of)
+        )
+    return ClassList(
+        tuple(class_id for class_id, _, letters in _table() if _LETTERS[name] in letters)
+    )
 
 
 def columns(source: ClassList, target: ClassList) -> Int[np.ndarray, " T"]:
@@ -50,7 +75,9 @@ def columns(source: ClassList, target: ClassList) -> Int[np.ndarray, " T"]:
     return np.array([source.label_of.get(class_id, -1) for class_id in target.ids])
 
 
-def convert(logits: Float[np.ndarray, "*B S"], source: ClassList, target: ClassList, lossy: bool = False) -> Float[np.ndarray, "*B T"]:
+def convert(
+    logits: Float[np.ndarray, "*B S"], source: ClassList, target: ClassList, lossy: bool = False
+) -> Float[np.ndarray, "*B T"]:
     """Return logits over `source` as logits over `target`, class by class.
 
     Args:
@@ -64,14 +91,16 @@ def convert(logits: Float[np.ndarray, "*B S"], source: ClassList, target: ClassL
         ValueError: if the logits are not floats over `source`, or classes would be lost and `lossy` does not say so.
     """
     if logits.shape[-1:] != (len(source),) or not np.issubdtype(logits.dtype, np.floating):
-        raise ValueError(f"logits are {logits.dtype}{list(logits.shape)}; expected floats whose last axis has the {len(source):,} classes")
+        raise UserError(
+            f"logits are {logits.dtype}{list(logits.shape)}; expected floats whose last axis has the {len(source):,} classes"
+        )
     of = columns(source, target)
     dropped = [class_id for class_id in source.ids if class_id not in target.label_of]
     lacking = [class_id for class_id in target.ids if class_id not in source.label_of]
     if not lossy and (dropped or lacking):
         losses = [f"drops {wordnet().enumerate(dropped)}"] if dropped else []
         losses += [f"has no logit for {wordnet().enumerate(lacking)}"] if lacking else []
-        raise ValueError(
+        raise UserError(
             f"converting logits of {len(source):,} to {len(target):,} classes {' and '.join(losses)}; allow it with lossy=True"
         )
     return np.where(of >= 0, logits[..., of], np.array(-np.inf, logits.dtype))

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Bool, Float, Int
 
+from i21k.errors import UserError
 from i21k.labels import ClassList
 from i21k.wordnet.taxonomy import Taxonomy, wordnet
 
@@ -28,7 +29,7 @@ class Hierarchy:
     def __post_init__(self) -> None:
         unknown = [class_id for class_id in self.classes.ids if class_id not in self.taxonomy]
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"{len(unknown):,} of {len(self.classes):,} classes are not in WordNet's table, such as {unknown[0]!r}; expected synset ids"
                 " such as n02084071 wherever the hierarchy is asked"
             )
@@ -38,7 +39,14 @@ class Hierarchy:
     @functools.cached_property
     def _numbers(self) -> list[int]:
         """Number in the taxonomy of each node."""
-        return sorted(set[int]().union(*(self.taxonomy.ancestors[self.taxonomy.number_of[class_id]] for class_id in self.classes.ids)))
+        return sorted(
+            set[int]().union(
+                *(
+                    self.taxonomy.ancestors[self.taxonomy.number_of[class_id]]
+                    for class_id in self.classes.ids
+                )
+            )
+        )
 
     @functools.cached_property
     def ids(self) -> tuple[str, ...]:
@@ -58,7 +66,10 @@ class Hierarchy:
     @functools.cached_property
     def parents(self) -> tuple[tuple[int, ...], ...]:
         """Parents of each node."""
-        return tuple(tuple(self.node_of[parent] for parent in self.taxonomy[synset_id].parents) for synset_id in self.ids)
+        return tuple(
+            tuple(self.node_of[parent] for parent in self.taxonomy[synset_id].parents)
+            for synset_id in self.ids
+        )
 
     @functools.cached_property
     def ancestors(self) -> tuple[frozenset[int], ...]:
@@ -72,8 +83,14 @@ class Hierarchy:
     def reach(self) -> scipy.sparse.csr_array:
         """Matrix [N, K] of float32: 1 where the class is at or below the node."""
         above = [np.fromiter(self.ancestors[node], int) for node in self.class_nodes]
-        rows, labels = np.concatenate(above), np.repeat(np.arange(len(above)), [len(a) for a in above])
-        matrix = scipy.sparse.coo_array((np.ones(len(rows), np.float32), (rows, labels)), shape=(len(self.ids), len(self.classes)))
+        rows, labels = (
+            np.concatenate(above),
+            np.repeat(np.arange(len(above)), [len(a) for a in above]),
+        )
+        matrix = scipy.sparse.coo_array(
+            (np.ones(len(rows), np.float32), (rows, labels)),
+            shape=(len(self.ids), len(self.classes)),
+        )
         return matrix.tocsr()
 
     @functools.cached_property
@@ -99,7 +116,9 @@ class Hierarchy:
     def fold(self, probabilities: Float[np.ndarray, "B K"]) -> Float[np.ndarray, "B N"]:
         """Return the probability that the class is at or below each node, in the precision of the input."""
         if probabilities.ndim != 2 or probabilities.shape[1] != len(self.classes):
-            raise ValueError(f"probabilities have shape {list(probabilities.shape)}; expected [pictures, {len(self.classes)} classes]")
+            raise UserError(
+                f"probabilities have shape {list(probabilities.shape)}; expected [pictures, {len(self.classes)} classes]"
+            )
         return (self.reach @ np.ascontiguousarray(probabilities.T)).T
 
     def below(self, synset_ids: Sequence[str]) -> scipy.sparse.csr_array:
@@ -107,12 +126,20 @@ class Hierarchy:
 
         `(hierarchy.below(ilsvrc2012.ids) @ probabilities.T).T` is what each of the 1,000 gets with its descendants.
         """
-        found = [(row, self.node_of[synset_id]) for row, synset_id in enumerate(synset_ids) if synset_id in self.node_of]
+        found = [
+            (row, self.node_of[synset_id])
+            for row, synset_id in enumerate(synset_ids)
+            if synset_id in self.node_of
+        ]
         rows, nodes = np.array(found, int).reshape(-1, 2).T
-        pick = scipy.sparse.coo_array((np.ones(len(found), np.float32), (rows, nodes)), shape=(len(synset_ids), len(self.ids)))
+        pick = scipy.sparse.coo_array(
+            (np.ones(len(found), np.float32), (rows, nodes)), shape=(len(synset_ids), len(self.ids))
+        )
         return pick.tocsr() @ self.reach
 
-    def covers(self, nodes: Int[np.ndarray, " B"], labels: Int[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
+    def covers(
+        self, nodes: Int[np.ndarray, " B"], labels: Int[np.ndarray, " B"]
+    ) -> Bool[np.ndarray, " B"]:
         """Whether each class is at or below the node beside it: whether the answer `nodes` is right for the truth `labels`."""
         below = zip(nodes.tolist(), self.class_nodes[labels].tolist(), strict=True)
         return np.array([node in self.ancestors[class_node] for node, class_node in below], bool)
@@ -140,12 +167,27 @@ class Hierarchy:
             steps.append(dict(up))
         return tuple(steps)
 
-    def lca_heights(self, a: Int[np.ndarray, " B"], b: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+    def lca_heights(
+        self, a: Int[np.ndarray, " B"], b: Int[np.ndarray, " B"]
+    ) -> Int[np.ndarray, " B"]:
         """Return the height of the lowest common ancestor of each pair of labels: how severe a mistake is. 0 for a leaf and itself."""
         pairs = zip(self.class_nodes[a].tolist(), self.class_nodes[b].tolist(), strict=True)
-        return np.array([min(self.heights[node] for node in self.ancestors[m] & self.ancestors[n]) for m, n in pairs], int)
+        return np.array(
+            [
+                min(self.heights[node] for node in self.ancestors[m] & self.ancestors[n])
+                for m, n in pairs
+            ],
+            int,
+        )
 
-    def distances(self, a: Int[np.ndarray, " B"], b: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+    def distances(
+        self, a: Int[np.ndarray, " B"], b: Int[np.ndarray, " B"]
+    ) -> Int[np.ndarray, " B"]:
         """Return the edges between each pair of labels: up to a common ancestor and down again, the shortest way. 0 for equal labels."""
-        pairs = [(self._steps_up[m], self._steps_up[n]) for m, n in zip(self.class_nodes[a], self.class_nodes[b], strict=True)]
-        return np.array([min(m[node] + n[node] for node in m.keys() & n.keys()) for m, n in pairs], int)
+        pairs = [
+            (self._steps_up[m], self._steps_up[n])
+            for m, n in zip(self.class_nodes[a], self.class_nodes[b], strict=True)
+        ]
+        return np.array(
+            [min(m[node] + n[node] for node in m.keys() & n.keys()) for m, n in pairs], int
+        )

@@ -14,16 +14,48 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from i21k.errors import UserError
+
 TABLES = Path(__file__).parent / "tables"
 
 # Name of a class list, the letter that marks its classes in the table, its file in timm's wheel, SHA-256 of that file.
 SORTED_LISTS = (
-    ("fall11", "f", "imagenet22k_synsets.txt", "0ae24538751973797b29d8dec412b2bdc61bc4ec3ecd081eba0735804236bbd2"),
-    ("ilsvrc2012", "i", "imagenet_synsets.txt", "70002b0ff5de60a3a17a82dbfcff291931f96225ddf941ad2e182fc39e183d15"),
-    ("goog21k", "g", "imagenet21k_goog_synsets.txt", "66362bdedf36d933382edca5493fc562dcc17128ce36403c9e730a75f48cb2f2"),
-    ("miil11k", "m", "imagenet21k_miil_synsets.txt", "cd76d977daaa2f13a4a91fca0f53713f2f29675308d4ce0f0ee0e5b07a3164c6"),
-    ("miil10k", "w", "imagenet21k_miil_w21_synsets.txt", "f49dde3d69946b8635586432f34f35985f807d168286ce5fde746aac3a7d94c8"),
-    ("in12k", "t", "imagenet12k_synsets.txt", "f6483e79f18a9b670d43d915ddba40bbcaf82cfc4e92a07bd44057b9d44935f3"),
+    (
+        "fall11",
+        "f",
+        "imagenet22k_synsets.txt",
+        "0ae24538751973797b29d8dec412b2bdc61bc4ec3ecd081eba0735804236bbd2",
+    ),
+    (
+        "ilsvrc2012",
+        "i",
+        "imagenet_synsets.txt",
+        "70002b0ff5de60a3a17a82dbfcff291931f96225ddf941ad2e182fc39e183d15",
+    ),
+    (
+        "goog21k",
+        "g",
+        "imagenet21k_goog_synsets.txt",
+        "66362bdedf36d933382edca5493fc562dcc17128ce36403c9e730a75f48cb2f2",
+    ),
+    (
+        "miil11k",
+        "m",
+        "imagenet21k_miil_synsets.txt",
+        "cd76d977daaa2f13a4a91fca0f53713f2f29675308d4ce0f0ee0e5b07a3164c6",
+    ),
+    (
+        "miil10k",
+        "w",
+        "imagenet21k_miil_w21_synsets.txt",
+        "f49dde3d69946b8635586432f34f35985f807d168286ce5fde746aac3a7d94c8",
+    ),
+    (
+        "in12k",
+        "t",
+        "imagenet12k_synsets.txt",
+        "f6483e79f18a9b670d43d915ddba40bbcaf82cfc4e92a07bd44057b9d44935f3",
+    ),
 )
 SYNSET_TXT = "cb569e20d85f7852695475e4ad1c84279315fd9106408c5cb6da2c0e152a4ef6"
 DATA_NOUN = "fea17d2f9656611334eac790e5d69e47645fa180c4aa481fb4cd9b3520754ca2"
@@ -32,12 +64,16 @@ CNTLIST_REV = "a198580b8f705fa02797bba8b13e5cbe4a9f9f40cb1697e774c7fc6a5865b035"
 
 def _checked(content: bytes, sha256: str, name: str) -> str:
     if (got := hashlib.sha256(content).hexdigest()) != sha256:
-        raise ValueError(f"{name} has SHA-256 {got}; expected {sha256}, that of the release named in this module's header")
+        raise UserError(
+            f"{name} has SHA-256 {got}; expected {sha256}, that of the release named in this module's header"
+        )
     return content.decode()
 
 
 def _write(name: str, rows: Iterable[str]) -> None:
-    content = lzma.compress("".join(f"{row}\n" for row in rows).encode(), preset=9 | lzma.PRESET_EXTREME)
+    content = lzma.compress(
+        "".join(f"{row}\n" for row in rows).encode(), preset=9 | lzma.PRESET_EXTREME
+    )
     (TABLES / name).write_bytes(content)
     print(f"{TABLES / name}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}")
 
@@ -51,9 +87,18 @@ def make_class_lists(timm_wheel: Path, synset_txt: Path) -> list[str]:
             assert ids == sorted(ids)  # so that a letter says all about the list
             for class_id in ids:
                 letters[class_id] = letters.get(class_id, "") + letter
-    released = [line.split()[0] for line in _checked(synset_txt.read_bytes(), SYNSET_TXT, str(synset_txt)).splitlines()]
+    released = [
+        line.split()[0]
+        for line in _checked(synset_txt.read_bytes(), SYNSET_TXT, str(synset_txt)).splitlines()
+    ]
     rank = {class_id: str(k) for k, class_id in enumerate(released)}
-    _write("class_lists.tsv.xz", (f"{class_id}\t{rank.get(class_id, '')}\t{letters[class_id]}" for class_id in sorted(letters)))
+    _write(
+        "class_lists.tsv.xz",
+        (
+            f"{class_id}\t{rank.get(class_id, '')}\t{letters[class_id]}"
+            for class_id in sorted(letters)
+        ),
+    )
     return sorted(letters)
 
 
@@ -65,7 +110,10 @@ def make_wordnet(dictionary: Path, class_ids: list[str]) -> None:
     """
     data = _checked((dictionary / "data.noun").read_bytes(), DATA_NOUN, "data.noun")
     counts = dict(
-        line.split()[::2] for line in _checked((dictionary / "cntlist.rev").read_bytes(), CNTLIST_REV, "cntlist.rev").splitlines()
+        line.split()[::2]
+        for line in _checked(
+            (dictionary / "cntlist.rev").read_bytes(), CNTLIST_REV, "cntlist.rev"
+        ).splitlines()
     )
     rows: dict[str, str] = {}
     parents: dict[str, list[str]] = {}
@@ -79,11 +127,18 @@ def make_wordnet(dictionary: Path, class_ids: list[str]) -> None:
         after = 2 * int(num_lemmas, 16)
         lemmas, lex_ids = rest[:after:2], rest[1:after:2]
         symbols, targets = rest[after + 1 :: 4], rest[after + 2 :: 4]  # of the pointers
-        parents[f"n{offset}"] = [f"n{t}" for s, t in zip(symbols, targets, strict=False) if s in ("@", "@i")]
-        keys = [f"{lemma.lower()}%1:{file}:{int(lex_id, 16):02d}::" for lemma, lex_id in zip(lemmas, lex_ids, strict=True)]
+        parents[f"n{offset}"] = [
+            f"n{t}" for s, t in zip(symbols, targets, strict=False) if s in ("@", "@i")
+        ]
+        keys = [
+            f"{lemma.lower()}%1:{file}:{int(lex_id, 16):02d}::"
+            for lemma, lex_id in zip(lemmas, lex_ids, strict=True)
+        ]
         count = sum(int(counts.get(key, 0)) for key in keys)
         names = ", ".join(lemma.replace("_", " ") for lemma in lemmas)
-        rows[f"n{offset}"] = f"n{offset}\t{int(file)}\t{count}\t{' '.join(parents[f'n{offset}'])}\t{names}\t{gloss.strip()}"
+        rows[f"n{offset}"] = (
+            f"n{offset}\t{int(file)}\t{count}\t{' '.join(parents[f'n{offset}'])}\t{names}\t{gloss.strip()}"
+        )
 
     depth: dict[str, int] = {}
 
@@ -94,7 +149,10 @@ def make_wordnet(dictionary: Path, class_ids: list[str]) -> None:
 
     for class_id in class_ids:
         visit(class_id)
-    _write("wordnet.tsv.xz", (rows[synset] for synset in sorted(depth, key=lambda synset: (depth[synset], synset))))
+    _write(
+        "wordnet.tsv.xz",
+        (rows[synset] for synset in sorted(depth, key=lambda synset: (depth[synset], synset))),
+    )
     (TABLES / "LICENSE.WordNet").write_text("\n".join(licence).strip() + "\n")
 
 

@@ -34,7 +34,11 @@ def outline(answers: Iterable[Answer], taxonomy: Taxonomy | None = None) -> str:
         lines.append((lead + taxonomy.name(node), probability.get(node)))
         below = sorted(map(skip, children[node]), key=lambda n: (-weight(n), n))
         for n in below:
-            draw(n, rest + ("└─ " if n == below[-1] else "├─ "), rest + ("   " if n == below[-1] else "│  "))
+            draw(
+                n,
+                rest + ("└─ " if n == below[-1] else "├─ "),
+                rest + ("   " if n == below[-1] else "│  "),
+            )
 
     def skip(node: str) -> str:
         """Go down from a synset that is no answer and parts no ways."""

@@ -19,18 +19,31 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from i21k.errors import UserError
 from i21k.wordnet import class_lists
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.taxonomy import Synset
 
 Mask = Bool[np.ndarray, " K"]
 
-_TOKEN = re.compile(r'\s*(?:"(?P<quoted>[^"]*)"|(?P<sign>[()&|!]|[<>]=?|=)|(?P<word>[^\s()&|!<>="]+(?:\s+[^\s()&|!<>="]+)*)|(?P<end>$))')
+_TOKEN = re.compile(
+    r'\s*(?:"(?P<quoted>[^"]*)"|(?P<sign>[()&|!]|[<>]=?|=)|(?P<word>[^\s()&|!<>="]+(?:\s+[^\s()&|!<>="]+)*)|(?P<end>$))'
+)
 _COMPARE: dict[str, Callable[..., np.ndarray]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq,
 }  # fmt: skip
 _QUANTITIES = ("ic", "size", "rank")
-_KEYWORDS = ("all", "leaf", "internal", "basic", "under", "above", "cut", *_QUANTITIES, *class_lists.NAMES)
+_KEYWORDS = (
+    "all",
+    "leaf",
+    "internal",
+    "basic",
+    "under",
+    "above",
+    "cut",
+    *_QUANTITIES,
+    *class_lists.NAMES,
+)
 
 
 class _Token(NamedTuple):
@@ -47,7 +60,9 @@ def select(expression: str, hierarchy: Hierarchy) -> Mask:
     """
     chosen = _Parser(expression, hierarchy).parse()
     if not chosen.any():
-        raise ValueError(f"subset {expression!r} has none of the {len(hierarchy.classes):,} classes; choose a wider one")
+        raise UserError(
+            f"subset {expression!r} has none of the {len(hierarchy.classes):,} classes; choose a wider one"
+        )
     return chosen
 
 
@@ -69,7 +84,10 @@ class _Parser:
         if match is None:
             raise self._error('this " is never closed', self.expression.index('"', self._end))
         kind = str(match.lastgroup)
-        self.token, self._end = _Token(kind, match[kind], match.start(kind) - (kind == "quoted")), match.end()
+        self.token, self._end = (
+            _Token(kind, match[kind], match.start(kind) - (kind == "quoted")),
+            match.end(),
+        )
         return token
 
     def _expect(self, text: str) -> None:
@@ -110,7 +128,10 @@ class _Parser:
             return chosen
         token = self._next()
         if token.kind not in ("word", "quoted"):
-            raise self._error(f"expected one of {', '.join(_KEYWORDS[:7])}, the name of a class or of a list, or '(' here", token.position)
+            raise self._error(
+                f"expected one of {', '.join(_KEYWORDS[:7])}, the name of a class or of a list, or '(' here",
+                token.position,
+            )
         return self._named(token) if token.kind == "word" else self._single(token)
 
     def _named(self, token: _Token) -> Mask:
@@ -123,7 +144,10 @@ class _Parser:
             return ~hierarchy.leaf
         if word == "basic":
             taxonomy = hierarchy.taxonomy
-            names = {taxonomy.synsets[taxonomy.basic[taxonomy.number_of[class_id]]].id for class_id in hierarchy.classes.ids}
+            names = {
+                taxonomy.synsets[taxonomy.basic[taxonomy.number_of[class_id]]].id
+                for class_id in hierarchy.classes.ids
+            }
             return self._among(names)
         if word in class_lists.NAMES:
             return self._among(set(class_lists.named(word).ids))
@@ -142,14 +166,23 @@ class _Parser:
         try:
             return self.hierarchy.taxonomy.find(token.text)
         except ValueError as error:
-            near = difflib.get_close_matches(token.text, _KEYWORDS, 1, 0.75) if token.kind == "word" else []
-            raise self._error(f"{error}" + "".join(f" or the keyword {word}?" for word in near), token.position) from None
+            near = (
+                difflib.get_close_matches(token.text, _KEYWORDS, 1, 0.75)
+                if token.kind == "word"
+                else []
+            )
+            raise self._error(
+                f"{error}" + "".join(f" or the keyword {word}?" for word in near), token.position
+            ) from None
 
     def _single(self, token: _Token) -> Mask:
         synset = self._synset(token)
         if synset.id not in self.hierarchy.classes.label_of:
             name, num_classes = self.hierarchy.taxonomy.name(synset.id), len(self.hierarchy.classes)
-            raise self._error(f"{name} is none of the {num_classes:,} classes; those below it are under({synset.id})", token.position)
+            raise self._error(
+                f"{name} is none of the {num_classes:,} classes; those below it are under({synset.id})",
+                token.position,
+            )
         return self._among({synset.id})
 
     def _related(self, relation: str) -> Mask:
@@ -162,11 +195,16 @@ class _Parser:
         if relation == "under":
             return self.hierarchy.below([synset.id]).toarray()[0] > 0
         taxonomy = self.hierarchy.taxonomy
-        return self._among({taxonomy.synsets[a].id for a in taxonomy.ancestors[taxonomy.number_of[synset.id]]})
+        return self._among(
+            {taxonomy.synsets[a].id for a in taxonomy.ancestors[taxonomy.number_of[synset.id]]}
+        )
 
     def _compared(self, quantity: _Token) -> Mask:
         if self.token.text not in _COMPARE:
-            raise self._error(f"expected one of {' '.join(_COMPARE)} here, as in {quantity.text}>=3", self.token.position)
+            raise self._error(
+                f"expected one of {' '.join(_COMPARE)} here, as in {quantity.text}>=3",
+                self.token.position,
+            )
         compare, number = _COMPARE[self._next().text], self._next()
         try:
             bound = float(number.text)
@@ -175,16 +213,22 @@ class _Parser:
         hierarchy = self.hierarchy
         if quantity.text == "rank":
             rank_of = class_lists.named("released2015").label_of
-            values = np.array([rank_of.get(class_id, np.nan) for class_id in hierarchy.classes.ids])  # nan compares as False
+            values = np.array(
+                [rank_of.get(class_id, np.nan) for class_id in hierarchy.classes.ids]
+            )  # nan compares as False
         else:
-            values = (hierarchy.ic if quantity.text == "ic" else hierarchy.sizes)[hierarchy.class_nodes]
+            values = (hierarchy.ic if quantity.text == "ic" else hierarchy.sizes)[
+                hierarchy.class_nodes
+            ]
         return compare(values, bound)
 
     def _cut(self) -> Mask:
         self._expect("(")
         quantity = self._next()
         if quantity.text not in ("ic", "size"):
-            raise self._error("expected ic or size here, as in cut(ic=3) or cut(size=500)", quantity.position)
+            raise self._error(
+                "expected ic or size here, as in cut(ic=3) or cut(size=500)", quantity.position
+            )
         if self.token.text == "=":  # the bound that is meant
             self.token = self.token._replace(text=">=" if quantity.text == "ic" else "<=")
         chosen = self._compared(quantity)
@@ -195,4 +239,9 @@ class _Parser:
 def highest(chosen: Mask, hierarchy: Hierarchy) -> Mask:
     """Return those of the chosen classes that have no other chosen class above them."""
     nodes = set(hierarchy.class_nodes[chosen].tolist())
-    return np.array([node in nodes and nodes.isdisjoint(hierarchy.ancestors[node] - {node}) for node in hierarchy.class_nodes.tolist()])
+    return np.array(
+        [
+            node in nodes and nodes.isdisjoint(hierarchy.ancestors[node] - {node})
+            for node in hierarchy.class_nodes.tolist()
+        ]
+    )

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from i21k.errors import UserError
+
 TABLES = Path(__file__).parent / "tables"
 
 # Lexicographer files of nouns, from number 3 on: lexnames(5WN).
@@ -48,10 +50,14 @@ class Taxonomy:
         seen: set[str] = set()
         for synset in self.synsets:
             if not seen.issuperset(synset.parents) or bool(seen) != bool(synset.parents):
-                raise ValueError(f"synset {synset.id} has parents {synset.parents}; expected some before it, or none for the first alone")
+                raise UserError(
+                    f"synset {synset.id} has parents {synset.parents}; expected some before it, or none for the first alone"
+                )
             seen.add(synset.id)
         if len(seen) != len(self.synsets) or not seen:
-            raise ValueError(f"a taxonomy has {len(self.synsets)} synsets with {len(seen)} ids; expected at least one, and distinct ids")
+            raise UserError(
+                f"a taxonomy has {len(self.synsets)} synsets with {len(seen)} ids; expected at least one, and distinct ids"
+            )
 
     def __len__(self) -> int:
         return len(self.synsets)
@@ -72,7 +78,9 @@ class Taxonomy:
         """Numbers of each synset's ancestors, itself among them."""
         above: list[frozenset[int]] = []
         for n, synset in enumerate(self.synsets):
-            above.append(frozenset((n,)).union(*(above[self.number_of[parent]] for parent in synset.parents)))
+            above.append(
+                frozenset((n,)).union(*(above[self.number_of[parent]] for parent in synset.parents))
+            )
         return tuple(above)
 
     @functools.cached_property
@@ -91,12 +99,22 @@ class Taxonomy:
         Asked are those of the synset's own lexicographer file, and the one that file is named for (animal, plant, food ...), from a
         specificity of 0.15 on: a leek is a vegetable, not a solid. Ties go to the most specific: to the synset, where SemCor has none.
         """
-        value = [math.log1p(synset.count) * s**2 for synset, s in zip(self.synsets, self.specificity, strict=True)]
+        value = [
+            math.log1p(synset.count) * s**2
+            for synset, s in zip(self.synsets, self.specificity, strict=True)
+        ]
 
         def best(n: int) -> int:
             file = self.synsets[n].file
-            asked = (a for a in self.ancestors[n] if file in (self.synsets[a].file, _lemmas(self.synsets[a])[0]))
-            return max((n, *(a for a in asked if self.specificity[a] >= _BASIC_SPECIFICITY)), key=lambda a: (value[a], a))
+            asked = (
+                a
+                for a in self.ancestors[n]
+                if file in (self.synsets[a].file, _lemmas(self.synsets[a])[0])
+            )
+            return max(
+                (n, *(a for a in asked if self.specificity[a] >= _BASIC_SPECIFICITY)),
+                key=lambda a: (value[a], a),
+            )
 
         return tuple(best(n) for n in range(len(self)))
 
@@ -121,7 +139,11 @@ class Taxonomy:
             while left:
                 tried = {n: qualifiers[n].pop(0) for n in left}
                 often = collections.Counter(word.casefold() for word in tried.values())
-                told_apart = {n for n, word in tried.items() if often[word.casefold()] == 1 and word.casefold() not in taken}
+                told_apart = {
+                    n
+                    for n, word in tried.items()
+                    if often[word.casefold()] == 1 and word.casefold() not in taken
+                }
                 for n in told_apart:
                     names[n] += f" ({tried[n]})"
                 taken.update(word.casefold() for word in tried.values())
@@ -134,7 +156,9 @@ class Taxonomy:
         further = sorted(self.ancestors[n] - parents - {n}, reverse=True)
         words = [_lemmas(self.synsets[a])[0] for a in sorted(parents)] + list(synset.lemmas[1:])
         words += [_lemmas(self.synsets[a])[0] for a in further]
-        return [word for word in words if word.casefold() != _lemmas(synset)[0].casefold()] + [synset.id]
+        return [word for word in words if word.casefold() != _lemmas(synset)[0].casefold()] + [
+            synset.id
+        ]
 
     def name(self, synset_id: str) -> str:
         """Return the display name of a synset, or the id itself if it is not in WordNet: a class of your own."""
@@ -143,7 +167,9 @@ class Taxonomy:
     def enumerate(self, synset_ids: Iterable[str], most: int = 3) -> str:
         """Count and name synsets for a message: `1 class: n04399382 (teddy)`, at most `most` of them by name."""
         ids = list(synset_ids)
-        named = [f"{i} ({self.name(i)})" if i in self else i for i in ids[:most]] + ["..."] * (len(ids) > most)
+        named = [f"{i} ({self.name(i)})" if i in self else i for i in ids[:most]] + ["..."] * (
+            len(ids) > most
+        )
         return f"{len(ids):,} class{'es' * (len(ids) != 1)}: {', '.join(named)}"
 
     @functools.cached_property
@@ -174,12 +200,14 @@ class Taxonomy:
             return self.synsets[meant[0]]
         if meant:
             senses = ", ".join(f"{self.synsets[n].id} ({self.names[n]})" for n in meant)
-            raise ValueError(f"{text!r} is the name of {len(meant)} synsets; write one of {senses}")
+            raise UserError(f"{text!r} is the name of {len(meant)} synsets; write one of {senses}")
         near = difflib.get_close_matches(word, {*self._by_word, *self._by_name, *self.number_of}, 3)
         offer = (
-            f"; did you mean {', '.join(repr(n) for n in near)}?" if near else "; expected an id such as n02084071 or a name such as dog"
+            f"; did you mean {', '.join(repr(n) for n in near)}?"
+            if near
+            else "; expected an id such as n02084071 or a name such as dog"
         )
-        raise ValueError(f"no synset is called {text!r}{offer}")
+        raise UserError(f"no synset is called {text!r}{offer}")
 
 
 def _lemmas(synset: Synset) -> tuple[str, ...]:
@@ -194,6 +222,13 @@ def wordnet() -> Taxonomy:
 
     def parse(line: str) -> Synset:
         synset_id, file, count, parents, lemmas, gloss = line.split("\t")
-        return Synset(synset_id, tuple(parents.split()), tuple(lemmas.split(", ")), gloss, int(count), files[int(file) - 3])
+        return Synset(
+            synset_id,
+            tuple(parents.split()),
+            tuple(lemmas.split(", ")),
+            gloss,
+            int(count),
+            files[int(file) - 3],
+        )
 
     return Taxonomy(tuple(parse(line) for line in text.splitlines()))

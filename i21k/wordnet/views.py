@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from i21k.errors import UserError
 from i21k.labels import ClassList
 from i21k.wordnet.hierarchy import Hierarchy
 
@@ -33,12 +34,16 @@ Answers = list[list[Answer]]  # for each picture, the most probable first
 def _checked(probabilities: Probabilities, classes: ClassList) -> Probabilities:
     """Return the probabilities in float64, each picture's adding up to 1."""
     if probabilities.ndim != 2 or probabilities.shape[1] != len(classes):
-        raise ValueError(f"probabilities have shape {list(probabilities.shape)}; expected [pictures, {len(classes)} classes]")
+        raise UserError(
+            f"probabilities have shape {list(probabilities.shape)}; expected [pictures, {len(classes)} classes]"
+        )
     probabilities = probabilities.astype(np.float64)
     total = probabilities.sum(axis=1, keepdims=True)
-    if not ((probabilities >= 0).all() and np.allclose(total, 1, atol=0.02)):  # a softmax in bfloat16 may be off by 0.01
+    if not (
+        (probabilities >= 0).all() and np.allclose(total, 1, atol=0.02)
+    ):  # a softmax in bfloat16 may be off by 0.01
         least, most = probabilities.min(), probabilities.max()
-        raise ValueError(
+        raise UserError(
             f"probabilities lie in {least:.3g}..{most:.3g} and add up to {total.min():.3g}..{total.max():.3g} a picture; expected a softmax"
             " over the classes, not logits"
         )
@@ -48,8 +53,12 @@ def _checked(probabilities: Probabilities, classes: ClassList) -> Probabilities:
 def _largest(values: Float[np.ndarray, " M"], k: int) -> Int[np.ndarray, " k"]:
     """Return the places of the `k` largest values, largest first; of equal ones the first."""
     if k < 1:
-        raise ValueError(f"{k} answers were asked for; expected at least 1")
-    places = np.arange(len(values)) if k >= len(values) else np.flatnonzero(values >= np.partition(values, -k)[-k])
+        raise UserError(f"{k} answers were asked for; expected at least 1")
+    places = (
+        np.arange(len(values))
+        if k >= len(values)
+        else np.flatnonzero(values >= np.partition(values, -k)[-k])
+    )
     return places[np.argsort(-values[places], kind="stable")[:k]]
 
 
@@ -68,20 +77,26 @@ def top(probabilities: Probabilities, classes: ClassList, k: int = 5) -> Answers
     return _rank(_checked(probabilities, classes), classes.ids, k)
 
 
-def subset(probabilities: Probabilities, classes: ClassList, chosen: Bool[np.ndarray, " K"], k: int = 5) -> Answers:
+def subset(
+    probabilities: Probabilities, classes: ClassList, chosen: Bool[np.ndarray, " K"], k: int = 5
+) -> Answers:
     """Answer with the `k` most probable of the `chosen` classes, given that it is one of them: their probabilities add up to 1.
 
     Where all chosen have probability 0, they keep it.
     """
     if chosen.shape != (len(classes),) or not chosen.any():
-        raise ValueError(f"{int(chosen.sum())} of {chosen.size} classes are chosen; expected at least 1 of {len(classes)}")
+        raise UserError(
+            f"{int(chosen.sum())} of {chosen.size} classes are chosen; expected at least 1 of {len(classes)}"
+        )
     some = _checked(probabilities, classes)[:, chosen]
     total = some.sum(axis=1, keepdims=True)
     some = np.divide(some, total, out=np.zeros_like(some), where=total > 0)
     return _rank(some, [class_id for class_id, c in zip(classes.ids, chosen, strict=True) if c], k)
 
 
-def fold(probabilities: Probabilities, hierarchy: Hierarchy, onto: Sequence[str], k: int = 5) -> Answers:
+def fold(
+    probabilities: Probabilities, hierarchy: Hierarchy, onto: Sequence[str], k: int = 5
+) -> Answers:
     """Answer with the `k` most probable of the synsets `onto`, each standing for all classes at or below it.
 
     These are probabilities of events that may overlap. They add up to at most 1 if no class is below two of `onto`, as below none but
@@ -96,7 +111,10 @@ def basic(probabilities: Probabilities, hierarchy: Hierarchy, k: int = 5) -> Ans
     A name may stand above another: animal is what remains of the animals that have no everyday name of their own.
     """
     taxonomy = hierarchy.taxonomy
-    ids = [taxonomy.synsets[taxonomy.basic[taxonomy.number_of[class_id]]].id for class_id in hierarchy.classes.ids]
+    ids = [
+        taxonomy.synsets[taxonomy.basic[taxonomy.number_of[class_id]]].id
+        for class_id in hierarchy.classes.ids
+    ]
     names, of = np.unique(ids, return_inverse=True)
     mass = np.zeros((len(probabilities), len(names)))
     np.add.at(mass.T, of, _checked(probabilities, hierarchy.classes).T)
@@ -112,17 +130,25 @@ class _Branches:
     def __init__(self, hierarchy: Hierarchy, alike: float) -> None:
         enough = hierarchy.specificity > alike
         self.nodes = np.flatnonzero(enough)[::-1]  # the most specific first
-        self.above = {int(n): frozenset(a for a in hierarchy.ancestors[n] if enough[a]) for n in self.nodes}
-        self.branch = {n: min(above) for n, above in self.above.items()}  # nodes of one branch all repeat each other
+        self.above = {
+            int(n): frozenset(a for a in hierarchy.ancestors[n] if enough[a]) for n in self.nodes
+        }
+        self.branch = {
+            n: min(above) for n, above in self.above.items()
+        }  # nodes of one branch all repeat each other
         self._reach = hierarchy.reach
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019, lives as long as the cache below
     def _labels(self, node: int) -> frozenset[int]:
-        return frozenset(self._reach.indices[self._reach.indptr[node] : self._reach.indptr[node + 1]].tolist())
+        return frozenset(
+            self._reach.indices[self._reach.indptr[node] : self._reach.indptr[node + 1]].tolist()
+        )
 
     def repeat(self, a: int, b: int) -> bool:
         """Whether two answers share an ancestor that says enough (one of them, perhaps) or a class."""
-        return not self.above[a].isdisjoint(self.above[b]) or not self._labels(a).isdisjoint(self._labels(b))
+        return not self.above[a].isdisjoint(self.above[b]) or not self._labels(a).isdisjoint(
+            self._labels(b)
+        )
 
 
 @functools.lru_cache(maxsize=4)
@@ -158,7 +184,9 @@ def diverse(
         least: probability that an answer has at least (0.01, chosen here).
     """
     if k < 1 or not 0 <= alike < 1 or generality < 0:
-        raise ValueError(f"k, alike, generality are {k}, {alike}, {generality}; expected at least 1, 0 to below 1, at least 0")
+        raise UserError(
+            f"k, alike, generality are {k}, {alike}, {generality}; expected at least 1, 0 to below 1, at least 0"
+        )
     branches = _branches(hierarchy, alike)
     worth = (hierarchy.specificity + generality)[branches.nodes]
     mass = hierarchy.fold(_checked(probabilities, hierarchy.classes))[:, branches.nodes]
@@ -167,7 +195,10 @@ def diverse(
         values = worth * row * ((row >= least) & (row > 0))
         order = np.argsort(-values, kind="stable")[: np.count_nonzero(values)]
         nodes = branches.nodes[order].tolist()
-        chosen = sorted(_best_set(nodes, values[order].tolist(), branches, k), key=lambda i: (-row[order[i]], -nodes[i]))
+        chosen = sorted(
+            _best_set(nodes, values[order].tolist(), branches, k),
+            key=lambda i: (-row[order[i]], -nodes[i]),
+        )
         answers.append([Answer(hierarchy.ids[nodes[i]], float(row[order[i]])) for i in chosen])
     return answers
 
@@ -177,7 +208,12 @@ def num_branches(synset_ids: Sequence[str], hierarchy: Hierarchy, alike: float =
     branches = _branches(hierarchy, alike)
     groups: list[set[int]] = []
     for node in (hierarchy.node_of[synset_id] for synset_id in synset_ids):
-        same = [g for g in groups if node in branches.above and any(n in branches.above and branches.repeat(node, n) for n in g)]
+        same = [
+            g
+            for g in groups
+            if node in branches.above
+            and any(n in branches.above and branches.repeat(node, n) for n in g)
+        ]
         groups = [g for g in groups if g not in same] + [{node}.union(*same)]
     return len(groups)
 
@@ -188,7 +224,11 @@ def _best_set(nodes: list[int], values: list[float], branches: _Branches, k: int
     best_total = 0.0
 
     def allowed(start: int, chosen: list[int]) -> Iterable[int]:
-        return (i for i in range(start, len(nodes)) if not any(branches.repeat(nodes[i], nodes[c]) for c in chosen))
+        return (
+            i
+            for i in range(start, len(nodes))
+            if not any(branches.repeat(nodes[i], nodes[c]) for c in chosen)
+        )
 
     def bound(start: int, chosen: list[int]) -> float:
         """At most this can be added from `start` on: the best of each branch, as if branches never overlapped."""
@@ -237,14 +277,20 @@ def hedge(probabilities: Probabilities, hierarchy: Hierarchy, generality: float)
     become more general and more often right, up to the root. `calibrate` finds the one for an accuracy.
     """
     if not generality >= 0:
-        raise ValueError(f"generality is {generality}; expected at least 0, as `calibrate` gives")
+        raise UserError(f"generality is {generality}; expected at least 0, as `calibrate` gives")
     mass = hierarchy.fold(_checked(probabilities, hierarchy.classes))
     value = np.where(mass > 0, (hierarchy.specificity + generality) * mass, -np.inf)
     best = len(hierarchy.ids) - 1 - np.argmax(value[:, ::-1], axis=1)
-    return [Answer(hierarchy.ids[node], float(row[node])) for node, row in zip(best, mass, strict=True)]
+    return [
+        Answer(hierarchy.ids[node], float(row[node])) for node, row in zip(best, mass, strict=True)
+    ]
 
 
-def calibrate(held_out: Iterable[tuple[Probabilities, Int[np.ndarray, " B"]]], hierarchy: Hierarchy, accuracy: float) -> Calibration:
+def calibrate(
+    held_out: Iterable[tuple[Probabilities, Int[np.ndarray, " B"]]],
+    hierarchy: Hierarchy,
+    accuracy: float,
+) -> Calibration:
     """Find the least generality, 0 or more, from which on `hedge` is right for at least a fraction `accuracy` of held-out pictures.
 
     An answer is right if the class is at or below it. Every change of every picture's answer is found, so no generality is missed. Where
@@ -259,13 +305,17 @@ def calibrate(held_out: Iterable[tuple[Probabilities, Int[np.ndarray, " B"]]], h
         ValueError: if there are no pictures, a label or `accuracy` is out of range, or so many are not to be had.
     """
     if not 0 < accuracy <= 1:
-        raise ValueError(f"accuracy is {accuracy}; expected a fraction above 0 and at most 1")
+        raise UserError(f"accuracy is {accuracy}; expected a fraction above 0 and at most 1")
     by_specificity = np.lexsort((-np.arange(len(hierarchy.ids)), -hierarchy.specificity))
     count, right, told = 0, 0, 0.0
-    changes: list[tuple[float, int, float]] = []  # generality from which on so many more are right, and so much more is told
+    changes: list[
+        tuple[float, int, float]
+    ] = []  # generality from which on so many more are right, and so much more is told
     for probabilities, labels in held_out:
-        if labels.shape != (len(probabilities),) or (labels.size and not 0 <= labels.min() <= labels.max() < len(hierarchy.classes)):
-            raise ValueError(
+        if labels.shape != (len(probabilities),) or (
+            labels.size and not 0 <= labels.min() <= labels.max() < len(hierarchy.classes)
+        ):
+            raise UserError(
                 f"{len(probabilities)} pictures have labels of shape {list(labels.shape)} up to {labels.max(initial=0)}; expected one each,"
                 f" from 0 to {len(hierarchy.classes) - 1}"
             )
@@ -281,39 +331,54 @@ def calibrate(held_out: Iterable[tuple[Probabilities, Int[np.ndarray, " B"]]], h
                     changes.append((start, now[0] - before[0], now[1] - before[1]))
                 before = now
     if not count:
-        raise ValueError("there are no held-out pictures; expected some to calibrate on")
+        raise UserError("there are no held-out pictures; expected some to calibrate on")
     changes.sort()
     starts = np.array([0.0, *(start for start, _, _ in changes)])
     num_right = np.cumsum([right, *(more for _, more, _ in changes)])
     sum_told = np.cumsum([told, *(more for _, _, more in changes)])
     last_of_equal = np.append(starts[1:] > starts[:-1], True)
-    starts, num_right, sum_told = starts[last_of_equal], num_right[last_of_equal], sum_told[last_of_equal]
+    starts, num_right, sum_told = (
+        starts[last_of_equal],
+        num_right[last_of_equal],
+        sum_told[last_of_equal],
+    )
     enough = num_right >= np.ceil(accuracy * count - 1e-9)
     if not enough[-1]:
-        raise ValueError(
+        raise UserError(
             f"accuracy {accuracy} is out of reach: {count - num_right[-1]:,} of {count:,} held-out pictures are of a class to which all"
             f" answers give probability 0; ask for at most {num_right[-1] / count}"
         )
     least = int(np.flatnonzero(~enough)[-1]) + 1 if not enough.all() else 0
     until = starts[least + 1] if least + 1 < len(starts) else 2 * starts[least] + 1
-    return Calibration(float(starts[least] + until) / 2, float(num_right[least] / count), float(sum_told[least] / count), count)
+    return Calibration(
+        float(starts[least] + until) / 2,
+        float(num_right[least] / count),
+        float(sum_told[least] / count),
+        count,
+    )
 
 
 def _answers_by_generality(
-    mass: Float[np.ndarray, " N"], by_specificity: Int[np.ndarray, " N"], specificity: Float[np.ndarray, " N"]
+    mass: Float[np.ndarray, " N"],
+    by_specificity: Int[np.ndarray, " N"],
+    specificity: Float[np.ndarray, " N"],
 ) -> list[tuple[float, int]]:
     """Return the answers of `hedge` as generality grows from 0, each with where it starts; `mass` is in order of falling specificity.
 
     Values are straight lines over generality, with slope M(v): the answers are their upper envelope.
     """
     best_so_far = np.maximum.accumulate(mass)
-    better = np.flatnonzero(mass > np.concatenate(([0.0], best_so_far[:-1])))  # no node that says as much is as probable
+    better = np.flatnonzero(
+        mass > np.concatenate(([0.0], best_so_far[:-1]))
+    )  # no node that says as much is as probable
     envelope: list[tuple[float, int]] = []
     slopes: list[float] = []
     for m, node in zip(mass[better].tolist(), by_specificity[better].tolist(), strict=True):
         start = 0.0
         while envelope:
-            start = (slopes[-1] * specificity[envelope[-1][1]] - m * specificity[node]) / (m - slopes[-1])
+            start = (slopes[-1] * specificity[envelope[-1][1]] - m * specificity[node]) / (
+                m - slopes[-1]
+            )
             if start > envelope[-1][0]:
                 break
             envelope.pop()

@@ -86,7 +86,11 @@ def network(variant, revision, num_classes):
         reduction_padding = 1
 
     def unit(x, filters, name, kernel=1, stride=1):
-        window = {"kernel": (kernel, kernel), "stride": (stride, stride), "pad": (kernel // 2, kernel // 2)}
+        window = {
+            "kernel": (kernel, kernel),
+            "stride": (stride, stride),
+            "pad": (kernel // 2, kernel // 2),
+        }
         x = mx.sym.Convolution(x, num_filter=filters, name=f"conv_{name}", **window)
         x = mx.sym.BatchNorm(x, name=f"bn_{name}", **normalisation)
         return mx.sym.Activation(x, act_type="relu", name=f"relu_{name}")
@@ -99,17 +103,24 @@ def network(variant, revision, num_classes):
     x = unit(mx.sym.Variable("data"), stem[0], "conv1", 7, 2)
     x = unit(pool(x, "max", "pool1", 2, 0), stem[1], "conv2red")
     x = pool(unit(x, stem[2], "conv2", 3), "max", "pool2", 2, 0)
-    for name, (one, reduce, three, double_reduce, double, kind, projection) in {**BOTTOM[variant], **TOP}.items():
+    for name, (one, reduce, three, double_reduce, double, kind, projection) in {
+        **BOTTOM[variant],
+        **TOP,
+    }.items():
         double = DOUBLE_4D[variant] if name == "4d" else double
         stride = 1 if one else 2
         branches = [unit(x, one, f"{name}_1x1")] if one else []
         branches += [unit(unit(x, reduce, f"{name}_3x3_reduce"), three, f"{name}_3x3", 3, stride)]
-        y = unit(unit(x, double_reduce, f"{name}_double_3x3_reduce"), double, f"{name}_double_3x3_0", 3)
+        y = unit(
+            unit(x, double_reduce, f"{name}_double_3x3_reduce"), double, f"{name}_double_3x3_0", 3
+        )
         branches += [unit(y, double, f"{name}_double_3x3_1", 3, stride)]
         y = pool(x, kind, f"{kind}_pool_{name}_pool", stride, 1 if one else reduction_padding)
         branches += [unit(y, projection, f"{name}_proj")] if one else [y]
         x = mx.sym.Concat(*branches, name=f"ch_concat_{name}_chconcat")
-    x = mx.sym.Flatten(mx.sym.Pooling(x, pool_type="avg", kernel=(7, 7), name="global_pool"), name="flatten")
+    x = mx.sym.Flatten(
+        mx.sym.Pooling(x, pool_type="avg", kernel=(7, 7), name="global_pool"), name="flatten"
+    )
     x = mx.sym.FullyConnected(x, num_hidden=num_classes, name="fc1")
     return mx.sym.SoftmaxOutput(x, name="softmax", normalization="batch")
 
@@ -122,35 +133,58 @@ def golden(variant, revision, seed):
     data = np.ascontiguousarray(images(4, seed).transpose(0, 3, 1, 2).astype(np.float32) - 117.0)
     label = labels(CLASSES[variant])
     shapes, _, auxiliary_shapes = net.infer_shape(data=data.shape)
-    named = [(n, s) for n, s in zip(net.list_arguments(), shapes) if n not in ("data", "softmax_label")]  # noqa: B905
+    named = [
+        (n, s) for n, s in zip(net.list_arguments(), shapes) if n not in ("data", "softmax_label")
+    ]
     arguments = {n: parameter(n, s, seed) for n, s in named}
-    auxiliary = {n: parameter(n, s, seed) for n, s in zip(net.list_auxiliary_states(), auxiliary_shapes)}  # noqa: B905
+    auxiliary = {
+        n: parameter(n, s, seed) for n, s in zip(net.list_auxiliary_states(), auxiliary_shapes)
+    }
     if revision == "symbol2016":  # MXNet computes with 1 whatever is stored
         arguments.update({n: np.ones_like(v) for n, v in arguments.items() if n.endswith("gamma")})
 
     def bind(symbol, gradients):
-        bound = symbol.simple_bind(mx.cpu(), data=data.shape, grad_req="write" if gradients else "null")
+        bound = symbol.simple_bind(
+            mx.cpu(), data=data.shape, grad_req="write" if gradients else "null"
+        )
         arrays = ({n: mx.nd.array(v) for n, v in group.items()} for group in (arguments, auxiliary))
         bound.copy_params_from(*arrays, allow_extra_params=True)
         return bound
 
     stored = {"seed": np.array(seed), "num_classes": np.array(CLASSES[variant]), "label": label}
-    taps = ["relu_conv1", "pool1", "pool2", *(f"ch_concat_{name}_chconcat" for name in {**BOTTOM[variant], **TOP}), "flatten", "fc1"]
+    taps = [
+        "relu_conv1",
+        "pool1",
+        "pool2",
+        *(f"ch_concat_{name}_chconcat" for name in {**BOTTOM[variant], **TOP}),
+        "flatten",
+        "fc1",
+    ]
     internals = net.get_internals()
     bound = bind(mx.sym.Group([internals[f"{tap}_output"] for tap in taps]), gradients=False)
-    *blocks, features, logits = (out.asnumpy() for out in bound.forward(is_train=False, data=mx.nd.array(data)))
-    for tap, out in zip(taps[:-2], blocks):  # noqa: B905
+    *blocks, features, logits = (
+        out.asnumpy() for out in bound.forward(is_train=False, data=mx.nd.array(data))
+    )
+    for tap, out in zip(taps[:-2], blocks):
         stored[f"eval/{tap}/shape_nchw"] = np.array(out.shape)
-        stored[f"eval/{tap}/mean_std"] = np.array([out.mean(dtype=np.float64), out.std(dtype=np.float64)])
+        stored[f"eval/{tap}/mean_std"] = np.array(
+            [out.mean(dtype=np.float64), out.std(dtype=np.float64)]
+        )
         stored[f"eval/{tap}/corner_chw"] = out[0, :8, :4, :4]
     stored["eval/features"], stored["eval/logits"] = features, logits
 
     bound = bind(net, gradients=True)
-    probabilities = bound.forward(is_train=True, data=mx.nd.array(data), softmax_label=mx.nd.array(label))[0].asnumpy()
+    probabilities = bound.forward(
+        is_train=True, data=mx.nd.array(data), softmax_label=mx.nd.array(label)
+    )[0].asnumpy()
     bound.backward()
-    stored["train/loss"] = np.array(-np.log(probabilities[np.arange(4), label].astype(np.float64)).mean())
+    stored["train/loss"] = np.array(
+        -np.log(probabilities[np.arange(4), label].astype(np.float64)).mean()
+    )
     for name in arguments:
-        stored[f"train/grad_norm/{name}"] = np.array(np.linalg.norm(bound.grad_dict[name].asnumpy().astype(np.float64)))
+        stored[f"train/grad_norm/{name}"] = np.array(
+            np.linalg.norm(bound.grad_dict[name].asnumpy().astype(np.float64))
+        )
     return stored
 
 

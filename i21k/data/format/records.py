@@ -1,0 +1,49 @@
+"""One record on disk: a serialized `tf.train.Example` with `image`, `label` and `file_name`."""
+
+from google.protobuf.message import DecodeError
+from tensorflow_datasets.proto import tf_example_generated_pb2, tf_feature_generated_pb2
+
+from i21k.errors import UserError
+
+_Example = tf_example_generated_pb2.Example
+_Features = tf_feature_generated_pb2.Features
+_Feature = tf_feature_generated_pb2.Feature
+_BytesList = tf_feature_generated_pb2.BytesList
+_Int64List = tf_feature_generated_pb2.Int64List
+
+
+def encode_example(jpeg: bytes, label: int, file_name: str) -> bytes:
+    """Serialize one picture as `tf.train.Example`. Equal arguments give equal bytes."""
+    feature = {
+        "image": _Feature(bytes_list=_BytesList(value=[jpeg])),
+        "label": _Feature(int64_list=_Int64List(value=[label])),
+        "file_name": _Feature(
+            bytes_list=_BytesList(value=[file_name.encode("utf-8", "surrogateescape")])
+        ),
+    }
+    return _Example(features=_Features(feature=feature)).SerializeToString(deterministic=True)
+
+
+def decode_example(record: bytes) -> tuple[bytes, int]:
+    """Return the bytes of the image file and the label of a serialized `tf.train.Example`; other features are passed over.
+
+    Raises:
+        ValueError: if the record is no Example, or has not one `image` and one `label`.
+    """
+    try:
+        feature = _Example.FromString(record).features.feature
+        (image,), (label,) = feature["image"].bytes_list.value, feature["label"].int64_list.value
+    except (DecodeError, ValueError) as error:
+        raise UserError(
+            f"a record of {len(record)} bytes is not a tf.train.Example with one image and one label ({error})"
+        ) from error
+    return image, label
+
+
+def file_name_of(record: bytes) -> str:
+    """Return the `file_name` a record carries, or an empty string: to name the record in an error message, whatever it holds."""
+    try:
+        names = _Example.FromString(record).features.feature["file_name"].bytes_list.value
+    except DecodeError:
+        return ""
+    return names[0].decode("utf-8", "replace") if names else ""

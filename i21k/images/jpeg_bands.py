@@ -1,0 +1,131 @@
+"""Rows of pixels cut out of a JPEG without decoding it, along its restart markers."""
+
+import itertools
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_RESTARTS = [
+    bytes((0xFF, 0xD0 + k)) for k in range(8)
+]  # in the order in which they follow each other in a JPEG
+_END_OF_IMAGE = b"\xff\xd9"
+_INDEX, _INDEX_AT = (
+    b"i21k rows ",
+    20,
+)  # what begins the comment with the index, which follows the JFIF header
+
+
+def band(encoded: bytes, height: int, top: int, bottom: int) -> tuple[bytes, int, int]:
+    """Cut rows of pixels out of a JPEG without decoding it, as far as restart markers allow; the packer writes one for every row of blocks.
+
+    Four fifths of the time to decode a photograph are Huffman codes, to be read from the first to the last; after a marker they start
+    afresh. What the band decodes to is bit for bit those rows of the whole picture: smoothed colour needs a row more on each side.
+
+    Args:
+        encoded: a picture of any kind.
+        height: in pixels.
+        top: first row that is needed.
+        bottom: row after the last that is needed.
+
+    Returns:
+        A JPEG, the place of its first row in the picture and its number of rows; the picture itself if it cannot be cut.
+    """
+    rows = _rows(encoded) if top > 1 or bottom < height - 1 else None
+    if rows is None or len(rows.starts) - 1 != -(-height // rows.height_px):
+        return encoded, 0, height
+    first, last = (
+        max(top - 1, 0) // rows.height_px,
+        min(bottom // rows.height_px + 1, len(rows.starts) - 1),
+    )
+    num_rows = min(last * rows.height_px, height) - first * rows.height_px
+    header = (
+        encoded[: rows.frame + 5]
+        + num_rows.to_bytes(2, "big")
+        + encoded[rows.frame + 7 : rows.starts[0]]
+    )
+    parts = [
+        encoded[start : end - 2] for start, end in itertools.pairwise(rows.starts[first : last + 1])
+    ]
+    body = itertools.chain.from_iterable(
+        zip(parts, itertools.cycle(_RESTARTS))
+    )  # their numbers begin with 0
+    return b"".join([header, *body][:-1]) + _END_OF_IMAGE, first * rows.height_px, num_rows
+
+
+def with_index(jpeg: bytes) -> bytes:
+    """Note in a comment of a JPEG where its rows of blocks begin, so that `band` need not search: 1 us instead of 18, for 60 bytes.
+
+    A JPEG without restart markers after whole rows, or with none of Pillow's headers, stays as it is.
+    """
+    rows = _searched_rows(jpeg)
+    if rows is None or jpeg[2:6] != b"\xff\xe0\x00\x10":
+        return jpeg
+    lengths = np.diff(rows.starts)
+    comment_bytes = 4 + len(_INDEX) + 2 * (3 + len(lengths))
+    if max(lengths.max(), comment_bytes + rows.starts[0]) >= 1 << 16:
+        return jpeg
+    numbers = np.array(
+        [rows.frame + comment_bytes, rows.starts[0] + comment_bytes, rows.height_px, *lengths],
+        "<u2",
+    )
+    comment = b"\xff\xfe" + (comment_bytes - 2).to_bytes(2, "big") + _INDEX + numbers.tobytes()
+    return jpeg[:_INDEX_AT] + comment + jpeg[_INDEX_AT:]
+
+
+class _Rows(NamedTuple):
+    """How a JPEG is cut by its restart markers."""
+
+    frame: int  # where its frame header begins
+    height_px: int
+    starts: list[int]  # of each row's codes, after its marker; and of one more behind the last
+
+
+def _rows(encoded: bytes) -> _Rows | None:
+    if encoded[_INDEX_AT + 4 : _INDEX_AT + 4 + len(_INDEX)] != _INDEX:
+        return _searched_rows(encoded)
+    count = (int.from_bytes(encoded[_INDEX_AT + 2 : _INDEX_AT + 4], "big") - 2 - len(_INDEX)) // 2
+    frame, scan, height_px, *lengths = np.frombuffer(
+        encoded, "<u2", count, _INDEX_AT + 4 + len(_INDEX)
+    ).tolist()
+    starts = [*itertools.accumulate(lengths, initial=scan)]
+    if starts[-1] != len(encoded) + 2 or any(encoded[start - 2] != 0xFF for start in starts[1:-1]):
+        return _searched_rows(
+            encoded
+        )  # another program has written the picture anew, and kept the comment
+    return _Rows(frame, height_px, starts)
+
+
+def _searched_rows(encoded: bytes) -> _Rows | None:
+    """Find the rows of a baseline JPEG by their markers; None if it has none, or not after whole rows."""
+    frame = interval = 0
+    at = 2
+    while encoded[at : at + 1] == b"\xff" and encoded[:2] == b"\xff\xd8":
+        marker, end = encoded[at + 1], at + 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
+        if end > len(encoded):
+            return None
+        if marker == 0xC0:
+            frame = at
+        elif marker == 0xDD:
+            interval = int.from_bytes(encoded[at + 4 : at + 6], "big")
+        elif marker == 0xDA:
+            num_components = encoded[at + 4]
+            if not frame or not interval or num_components != encoded[frame + 9]:
+                return None
+            sampling = [
+                (encoded[k] >> 4, encoded[k] & 15)
+                for k in range(frame + 11, frame + 11 + 3 * num_components, 3)
+            ]
+            across, down = map(max, zip(*sampling, strict=True)) if num_components > 1 else (1, 1)
+            width = int.from_bytes(encoded[frame + 7 : frame + 9], "big")
+            if across == 0 or interval % -(-width // (8 * across)):
+                return None
+            height_px = interval // -(-width // (8 * across)) * 8 * down
+            return _Rows(
+                frame,
+                height_px,
+                [end, *(m.end() for m in _RESTART.finditer(encoded, end)), len(encoded) + 2],
+            )
+        at = end
+    return None

@@ -1,0 +1,250 @@
+"""Worker processes that apply a function to a stream, results in order. A room of its own for the rules of processes and signals.
+
+An item goes to the worker that has the fewest before it, and its result waits for those of earlier items, so the stream is the same for
+any number of workers. They are spawned, never forked, and import what `function` needs but not the script. They are deaf to SIGINT and
+SIGTERM (which reach the whole process group) and end when their pipe closes, also if the parent dies.
+"""
+
+import collections
+import contextlib
+import fcntl
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import types
+from collections.abc import Callable, Generator, Iterable, Iterator
+from multiprocessing import connection, resource_tracker
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+IN_FLIGHT = 3  # items a worker: one in work, one waiting, one on its way
+_PIPE_BYTES = 1 << 20  # the most that Linux allows without privileges
+_END_S = 5.0
+_FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
+
+
+def ordered_map(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    num_workers: int,
+    *,
+    always_spawn: bool = False,
+    in_flight: int = IN_FLIGHT,
+) -> Generator[R]:
+    """Yield `function(item)` for each item, in order; with one worker in this process, else in `num_workers` others.
+
+    Close the generator to end the workers early. `function` has to be importable by name.
+
+    Args:
+        function: to apply.
+        items: taken as the workers have room for more.
+        num_workers: processes.
+        always_spawn: a single worker is another process too.
+        in_flight: items a worker that may be under way; more keep it busy while the caller is.
+
+    Raises:
+        ValueError: if a worker dies; what `function` raises is raised here.
+    """
+    if num_workers == 1 and not always_spawn:
+        yield from map(function, items)
+        return
+    with _started(function, num_workers) as workers:
+        yield from _in_order(workers, items, in_flight)
+
+
+class Pool:
+    """Workers that stay for one function after another, so that only the first waits for their start.
+
+    Args:
+        num_workers: processes; 1 means this one.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self._num_workers = num_workers
+        self._stack = contextlib.ExitStack()
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        if self._num_workers > 1:
+            self._workers = self._stack.enter_context(_started(_call, self._num_workers))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        num_workers: int,
+        *,
+        in_flight: int = IN_FLIGHT,
+    ) -> Iterator[R]:
+        """Return an iterator over `function(item)` for each item, in order, by at most `num_workers` of the workers.
+
+        Take it to its end before the next one begins. Arguments and errors are those of `ordered_map`.
+        """
+        if not self._workers:
+            return map(function, items)
+        return _in_order(
+            self._workers[:num_workers], ((function, item) for item in items), in_flight
+        )
+
+
+def _call(task: tuple[Callable[[T], R], T]) -> R:
+    function, item = task
+    return function(item)
+
+
+@contextlib.contextmanager
+def _started(function: Callable[[Any], Any], num_workers: int) -> Iterator["list[_Worker]"]:
+    with contextlib.ExitStack() as stack:
+        with _signals_deferred(), _script_hidden():
+            workers = [stack.enter_context(_Worker(function)) for _ in range(num_workers)]
+        yield workers
+
+
+def _in_order(workers: "list[_Worker]", items: Iterable[Any], in_flight: int) -> Generator[Any]:
+    pending: collections.deque[_Worker] = collections.deque()
+    for item in items:
+        if len(pending) == in_flight * len(workers):
+            yield _result(pending.popleft(), workers)
+        worker = min(workers, key=lambda worker: worker.num_waiting)
+        worker.send(item)
+        pending.append(worker)
+    while pending:
+        yield _result(pending.popleft(), workers)
+
+
+def _result(worker: "_Worker", workers: "list[_Worker]") -> Any:
+    """Wait for the next result of one worker, and take the others' meanwhile: one with a full pipe stands still."""
+    while True:
+        at_work = {other.answers: other for other in workers if other.num_waiting}
+        for pipe in connection.wait(list(at_work), timeout=0 if worker.answered else None):
+            at_work[pipe].receive()  # type: ignore[index]
+        if worker.answered:
+            is_result, value = worker.answered.popleft()
+            if not is_result:
+                raise value
+            return value
+
+
+@contextlib.contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Start processes in here: they inherit a mask that blocks the signals, and one that comes meanwhile does not leave half of them.
+
+    The mask alone would not do, as another thread may take the signal and Python then runs its handler in the main thread at once.
+    """
+    resource_tracker.ensure_running()  # or the first start does it, which unblocks the signals
+    came: list[int] = []
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    numbers = [n for n in _FOR_THE_PARENT if is_main_thread and signal.getsignal(n) is not None]
+    handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in numbers}
+    wakeup = (
+        signal.set_wakeup_fd(-1) if is_main_thread else -1
+    )  # or who reads it counts the signal that is raised again twice
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if is_main_thread:
+            signal.set_wakeup_fd(wakeup)
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextlib.contextmanager
+def _script_hidden() -> Iterator[None]:
+    """Start processes in here: they do not import the script again, which may import JAX, or lack `if __name__ == "__main__":`."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        items, self._items = context.Pipe(duplex=False)
+        self.answers, answers = context.Pipe(duplex=False)
+        self.num_waiting = 0  # items without an answer
+        self.answered: collections.deque[tuple[bool, Any]] = collections.deque()
+        for pipe in (self._items, answers):
+            with contextlib.suppress(
+                AttributeError, OSError
+            ):  # not on Linux; of an administrator who allows less
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._process = context.Process(target=_work, args=(function, items, answers), daemon=True)
+        self._process.start()
+        items.close()
+        answers.close()
+
+    def __enter__(self) -> "_Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._items.close()
+        self.answers.close()
+        self._process.join(_END_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def send(self, item: object) -> None:
+        try:
+            self._items.send(item)
+        except OSError as error:
+            raise self._death() from error
+        self.num_waiting += 1
+
+    def receive(self) -> None:
+        try:
+            self.answered.append(self.answers.recv())
+        except (OSError, EOFError) as error:
+            raise self._death() from error
+        self.num_waiting -= 1
+
+    def _death(self) -> ValueError:
+        self._process.join(_END_S)
+        return ValueError(
+            f"a worker process ended with exit code {self._process.exitcode}; -9 usually means out of memory: use fewer workers"
+        )
+
+
+def _work(
+    function: Callable[[Any], Any], pipe: connection.Connection, answers: connection.Connection
+) -> None:
+    """Run in a worker. A thread takes items from the pipe, so that the parent never waits to send while this waits to answer.
+
+    It leaves them pickled: what one that cannot be loaded raises would end the thread, and parent and worker would wait for ever.
+    """
+    items: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def take() -> None:
+        while True:
+            try:
+                items.put(pipe.recv_bytes())
+            except (EOFError, OSError):
+                os._exit(0)  # the parent has closed the pipe, or is gone: nobody wants the rest
+
+    threading.Thread(target=take, daemon=True).start()
+    while True:
+        item = items.get()
+        try:
+            answer = (True, function(pickle.loads(item)))
+        except Exception as error:  # carried over and raised in the parent
+            answer = (False, error)
+        with contextlib.suppress(OSError):
+            answers.send(answer)

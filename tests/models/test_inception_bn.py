@@ -1,0 +1,394 @@
+import functools
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from i21k.interop.mxnet.convert import variables_from_mxnet
+from i21k.interop.mxnet.symbol import parameter_shapes
+from i21k.models import winograd
+from i21k.models.batch_norm import BatchNorm
+from i21k.models.folding import fold, folded
+from i21k.models.inception_bn import MEAN, REVISIONS, InceptionBN, check_size
+from i21k.models.pools import max_pool
+from i21k.models.summary import parameter_table
+from tests.golden.make_golden import images, labels, parameter
+from tests.helpers.paths import GOLDEN as GOLDEN_DIR
+
+# Computed by MXNet 1.9.1 with golden/make_golden.py, seed 0; the environment variable names a directory of the same files of another seed.
+GOLDEN = Path(os.environ.get("I21K_GOLDEN", GOLDEN_DIR))
+NETWORKS = [(variant, revision) for variant in ("full", "standard") for revision in REVISIONS]
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
+def relative(got, want) -> float:
+    return float(
+        np.linalg.norm(np.asarray(got, np.float64) - want)
+        / np.linalg.norm(np.asarray(want, np.float64))
+    )
+
+
+@functools.cache
+def golden(variant: str, revision: str):
+    """The stored numbers, and the network and pictures they were computed for."""
+    stored = np.load(GOLDEN / f"{variant}_{revision}.npz")
+    seed = int(stored["seed"])
+    model = InceptionBN(num_classes=int(stored["num_classes"]), variant=variant, revision=revision)
+    variables = variables_from_mxnet(
+        {name: parameter(name, shape, seed) for name, shape in parameter_shapes(model).items()}
+    )
+    return stored, model, variables, images(4, seed).astype(np.float32) - np.float32(MEAN)
+
+
+@functools.cache
+def evaluated(variant: str, revision: str):
+    _, model, variables, pictures = golden(variant, revision)
+    logits, sown = jax.jit(functools.partial(model.apply, mutable=["intermediates"]))(
+        variables, pictures
+    )
+    return np.asarray(logits), {
+        name: np.asarray(value[0]) for name, value in sown["intermediates"].items()
+    }
+
+
+@pytest.mark.parametrize(("variant", "revision"), NETWORKS)
+def test_golden_blocks_features_and_logits(variant, revision):
+    stored = golden(variant, revision)[0]
+    logits, sown = evaluated(variant, revision)
+    blocks = [key.split("/")[1] for key in stored.files if key.endswith("/shape_nchw")]
+    assert len(blocks) == 13
+    for block in blocks:
+        got = sown[block].transpose(0, 3, 1, 2)
+        assert got.shape == tuple(stored[f"eval/{block}/shape_nchw"]), block
+        np.testing.assert_allclose(
+            [got.mean(dtype=np.float64), got.std(dtype=np.float64)],
+            stored[f"eval/{block}/mean_std"],
+            rtol=1e-5,
+        )
+        assert relative(got[0, :8, :4, :4], stored[f"eval/{block}/corner_chw"]) < 1e-5, block
+    assert relative(sown["flatten"], stored["eval/features"]) < 1e-5
+    assert relative(logits, stored["eval/logits"]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("variant", "revision"),
+    [NETWORKS[0], *(pytest.param(*network, marks=pytest.mark.slow) for network in NETWORKS[1:])],
+)
+def test_golden_loss_and_gradients(variant, revision):
+    stored, model, variables, pictures = golden(variant, revision)
+    label = labels(model.num_classes)
+    assert (label == stored["label"]).all()
+
+    def loss_of(params, batch_stats, pictures):
+        logits, _ = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            pictures,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(4), label])
+
+    loss, gradients = jax.jit(jax.value_and_grad(loss_of))(
+        variables["params"], variables["batch_stats"], pictures
+    )
+    assert abs(float(loss) - stored["train/loss"]) < 1e-5 * stored["train/loss"]
+    errors = {}
+    for layer, leaves in gradients.items():
+        for kind, gradient in leaves.items():
+            got = np.linalg.norm(np.asarray(gradient, np.float64))
+            want = float(
+                stored[f"train/grad_norm/{layer}_{'weight' if kind == 'kernel' else kind}"]
+            )
+            if layer.startswith("conv_") and kind == "bias":
+                # BatchNorm takes the mean away: the true gradient is 0 and both programs leave rounding (at most 2e-5 seen); the
+                # smallest norm of any other gradient is 3e-2.
+                assert got < 1e-4 and want < 1e-4, layer
+            elif kind == "gamma" and revision == "symbol2016":
+                assert got == want == 0, layer
+            else:
+                errors[f"{layer}/{kind}"] = abs(got - want) / want
+    assert len(errors) == 69 * 2 + 2 + (69 if revision == "released" else 0)
+    assert np.median(list(errors.values())) < 1e-3
+    assert max(errors.values()) < 2e-2, max(errors, key=errors.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("variant", "num_classes", "total"),
+    [("full", 21841, 33_619_969), ("standard", 1000, 11_295_240)],
+)
+def test_parameter_table(variant, num_classes, total):
+    variables = jax.eval_shape(
+        InceptionBN(num_classes=num_classes, variant=variant).init,
+        jax.random.key(0),
+        jnp.zeros((1, 224, 224, 3)),
+    )
+    table = parameter_table(variables["params"])
+    lines = [f"{p.name} {'x'.join(map(str, p.shape))} {p.size}" for p in table]
+    assert lines == (GOLDEN_DIR / f"parameters_{variant}.txt").read_text().splitlines()
+    assert len(table) == len(jax.tree.leaves(variables["params"])) == 278
+    assert (
+        sum(p.size for p in table)
+        == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        == total
+    )
+
+
+@pytest.mark.parametrize(
+    ("revision", "old", "new"), [("released", 0.1, 0.9), ("symbol2016", 0.9, 0.1)]
+)
+def test_batch_norm_moves_its_averages_by_the_revision(revision, old, new):
+    settings = REVISIONS[revision]
+    x = np.random.default_rng(0).normal(3, 2, (4, 5, 5, 2)).astype(np.float32)
+    layer = BatchNorm(settings.epsilon, settings.momentum, settings.fixed_gamma)
+    bias = np.array([5, -7], np.float32)
+    variables = layer.init(jax.random.key(0), x, bias, True)
+    variables["params"]["gamma"] = jnp.array([2.0, 3.0])
+    y, updated = layer.apply(variables, x, bias, True, mutable=["batch_stats"])
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    np.testing.assert_allclose(
+        updated["batch_stats"]["moving_mean"], new * (mean + bias), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        updated["batch_stats"]["moving_var"], old + new * variance, rtol=1e-5
+    )
+    gamma = 1 if settings.fixed_gamma else np.array([2, 3])
+    np.testing.assert_allclose(
+        y, (x - mean) / np.sqrt(variance + settings.epsilon) * gamma, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_the_gradient_of_batch_norm_is_the_derived_one(revision):
+    settings = REVISIONS[revision]
+    rng = np.random.default_rng(0)
+    x, weights = (
+        rng.normal(3, 2, (4, 5, 5, 2)).astype(np.float32),
+        rng.normal(0, 1, (4, 5, 5, 2)).astype(np.float32),
+    )
+    layer = BatchNorm(settings.epsilon, settings.momentum, settings.fixed_gamma)
+    params = {"gamma": jnp.array([2.0, 3.0]), "beta": jnp.array([0.5, -1.0])}
+    stats = layer.init(jax.random.key(0), x, jnp.zeros(2), True)["batch_stats"]
+
+    def ours(params, x, bias):
+        y, _ = layer.apply(
+            {"params": params, "batch_stats": stats}, x, bias, True, mutable=["batch_stats"]
+        )
+        return jnp.sum(weights * jnp.sin(y))
+
+    def plain(params, x, bias):
+        x = x + bias
+        mean = jnp.mean(x, (0, 1, 2))
+        scale = jax.lax.rsqrt(jnp.mean((x - mean) ** 2, (0, 1, 2)) + settings.epsilon)
+        y = (x - mean) * scale * (1 if settings.fixed_gamma else params["gamma"]) + params["beta"]
+        return jnp.sum(weights * jnp.sin(y))
+
+    arguments = params, jnp.asarray(x), jnp.array([5.0, -7.0])
+    got, want = (jax.grad(f, argnums=(0, 1, 2))(*arguments) for f in (ours, plain))
+    for ours_one, plain_one in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(ours_one, plain_one, rtol=1e-3, atol=1e-4)
+    assert not got[2].any()
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.parametrize(
+    ("kind", "stride", "padding"), [("max", 2, 0), ("max", 2, 1), ("max", 1, 1), ("avg", 1, 1)]
+)
+@pytest.mark.parametrize("size", [6, 7])
+def test_pools_follow_the_definition(revision, kind, stride, padding, size):
+    settings = REVISIONS[revision]
+    x = np.random.default_rng(size).random((1, size, size, 1)).astype(np.float32)
+    span = size + 2 * padding
+    num = (min(span - 3 + stride - 1, span - 1) if settings.ceil_pools else span - 3) // stride + 1
+    want = np.zeros((num, num))
+    for i in range(num):
+        for j in range(num):
+            top, left = i * stride - padding, j * stride - padding
+            window = x[0, max(top, 0) : top + 3, max(left, 0) : left + 3, 0]
+            want[i, j] = (
+                window.max()
+                if kind == "max"
+                else window.sum() / (9 if settings.count_padding else window.size)
+            )
+    got = InceptionBN(revision=revision).apply({}, x, kind, "pool", stride, padding, method="_pool")
+    np.testing.assert_allclose(got[0, :, :, 0], want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("stride", "low", "high"), [(2, 0, 0), (2, 0, 1), (2, 1, 1), (1, 1, 1)])
+@pytest.mark.parametrize("size", [7, 8])
+def test_the_gradient_of_a_max_pool_is_that_of_xla_where_values_are_equal(size, stride, low, high):
+    rng = np.random.default_rng(size)
+    x = jnp.asarray(
+        rng.integers(-1, 2, (2, size, size + 2, 3)), jnp.float32
+    )  # three values: nearly every window has its largest twice
+    padding = ((low, high), (low, high))
+
+    def xla(x):
+        return lax.reduce_window(
+            x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, stride, stride, 1), [(0, 0), *padding, (0, 0)]
+        )
+
+    want, pull = jax.vjp(xla, x)
+    got, pull_ours = jax.vjp(lambda x: max_pool(x, stride, padding), x)
+    assert np.array_equal(got, want) and np.array_equal(max_pool(x, stride, padding), want)
+    gradient = jnp.asarray(
+        rng.integers(1, 99, want.shape), jnp.float32
+    )  # whole numbers: sums are exact in any order
+    assert np.array_equal(pull_ours(gradient)[0], pull(gradient)[0])
+
+
+@functools.cache
+def trained_once(remat: str):
+    """Loss, gradients and moving statistics of one small batch."""
+    model, variables = small("full", "symbol2016")
+    pictures = images(4, 5)[:, :64, :64].astype(np.float32) - np.float32(MEAN)
+
+    def loss_of(params, batch_stats):
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, updated = model.clone(remat=remat).apply(
+            variables, pictures, train=True, mutable=["batch_stats"]
+        )
+        return jnp.sum(jnp.square(logits)), updated["batch_stats"]
+
+    return jax.jit(jax.value_and_grad(loss_of, has_aux=True))(
+        variables["params"], variables["batch_stats"]
+    )
+
+
+@pytest.mark.parametrize("remat", ["conv", "block"])
+def test_recomputing_changes_no_gradient_and_updates_statistics_once(remat):
+    (want_loss, want_stats), want = trained_once("none")
+    (loss, stats), gradients = trained_once(remat)
+    assert float(loss) == pytest.approx(float(want_loss), rel=1e-6)
+    for (
+        layer,
+        leaves,
+    ) in want.items():  # a layer at a time: BatchNorm makes a convolution's bias vanish, and what is left is rounding
+        got, wanted = (
+            np.concatenate([np.ravel(leaf) for leaf in tree.values()])
+            for tree in (gradients[layer], leaves)
+        )
+        assert relative(got, wanted) < 1e-4, layer
+    for got, wanted in zip(jax.tree.leaves(stats), jax.tree.leaves(want_stats), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("revision", "size", "message"),
+    [
+        ("released", 30, "nearest is 31 px"),
+        ("released", 232, "nearest is 230 px"),
+        ("released", 250, "nearest is 255 px"),
+        ("symbol2016", 31, "takes sizes from 32 px"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(revision, size, message):
+    with pytest.raises(ValueError, match=message):
+        check_size(revision, size, size)
+
+
+@functools.cache
+def small(variant: str, revision: str):
+    """A narrow network with the statistics of a trained one: nothing at its initial value, a few channels dead."""
+    model = InceptionBN(num_classes=13, variant=variant, revision=revision, width=0.25)
+    arrays = {name: parameter(name, shape, 3) for name, shape in parameter_shapes(model).items()}
+    for name in arrays:
+        if name.endswith(
+            "moving_var"
+        ):  # dead: the convolution gives its bias, which is the mean, and the variance is 0
+            convolution = name.removesuffix("_moving_var").replace("bn_", "conv_", 1)
+            arrays[name][:2] = 0
+            arrays[f"{convolution}_weight"][:2] = 0
+            arrays[name.replace("_var", "_mean")][:2] = arrays[f"{convolution}_bias"][:2]
+    return model, variables_from_mxnet(arrays, variant, 0.25)
+
+
+# Batches that a CPU takes whole, in equal pieces, and with the last piece filled up; sizes that leave pools and tiles incomplete.
+@pytest.mark.parametrize(
+    ("variant", "revision", "size", "batch"),
+    [
+        ("full", "released", 36, 9),
+        ("standard", "released", 70, 3),
+        ("full", "symbol2016", 33, 4),
+        ("standard", "symbol2016", 97, 1),
+    ],
+)
+def test_folded_equals_unfolded_where_channels_are_dead(variant, revision, size, batch):
+    model, variables = small(variant, revision)
+    pictures = images(batch, 5)[:, :size, :size].astype(np.float32) - np.float32(MEAN)
+    want = jax.jit(model.apply)(variables, pictures)
+    params = fold(variables, revision)
+    assert set(params["params"]) == {
+        layer for layer in variables["params"] if not layer.startswith("bn_")
+    }
+    assert np.isfinite(want).all()
+    for platform in ("cpu", "gpu"):
+        got = jax.jit(folded(model, platform).apply)(params, pictures)
+        assert got.shape == want.shape
+        assert max(relative(*rows) for rows in zip(got, want, strict=True)) < 1e-5, (
+            platform
+        )  # each picture has its own logits
+
+
+@pytest.mark.parametrize(
+    ("variant", "revision", "platform"),
+    [*((*network, "cpu") for network in NETWORKS), ("full", "released", "gpu")],
+)
+def test_folded_equals_unfolded_at_full_size(variant, revision, platform):
+    _, model, variables, pictures = golden(variant, revision)
+    got = jax.jit(folded(model, platform).apply)(fold(variables, revision), pictures)
+    assert relative(got, evaluated(variant, revision)[0]) < 1e-5
+
+
+def test_only_a_cpu_gets_what_is_arranged_for_one():
+    model, variables = small("standard", "symbol2016")
+    pictures = np.zeros((3, 32, 32, 3), np.float32)
+    graphs = {
+        platform: str(
+            jax.make_jaxpr(folded(model, platform).apply)(fold(variables, "symbol2016"), pictures)
+        )
+        for platform in ("cpu", "gpu")
+    }
+    assert "scan" in graphs["cpu"] and "reduce_window" not in graphs["cpu"]
+    assert (
+        "scan" not in graphs["gpu"]
+        and graphs["gpu"].count("conv_general_dilated")
+        == graphs["cpu"].count("conv_general_dilated") + 1
+    )
+
+
+def test_only_a_folded_network_is_arranged_for_a_cpu():
+    model, variables = small("standard", "symbol2016")
+    with pytest.raises(ValueError, match="only a folded network is arranged for a CPU"):
+        model.clone(for_cpu=True).apply(variables, np.zeros((1, 32, 32, 3), np.float32))
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 6), (7, 4), (1, 5)])
+def test_winograd_convolves(height, width):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, height, width, 40), np.float32)
+    kernel = rng.standard_normal((3, 3, 40, 24), np.float32)
+    want = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    got = winograd.convolve(x, kernel)
+    assert got.shape == want.shape
+    assert relative(got, want) < 1e-6
+
+
+def test_fold_refuses_what_float32_cannot_hold():
+    _, variables = small("standard", "released")
+    params = {
+        **variables["params"],
+        "bn_conv1": {**variables["params"]["bn_conv1"], "gamma": np.full(16, 1e300)},
+    }
+    with pytest.raises(ValueError, match="bn_conv1 cannot be folded into conv_conv1"):
+        fold({**variables, "params": params}, "released")

@@ -1,0 +1,375 @@
+"""Pictures in, names out: as an evaluation sees them, in every view, and what is said when something is wrong."""
+
+import io
+import json
+import shutil
+import textwrap
+
+import jax
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+from i21k import cli
+from i21k.checkpoints import Checkpoints
+from i21k.data.format import shards
+from i21k.data.format.records import decode_example
+from i21k.data.format.splits import open_split
+from i21k.evaluation.evaluate import evaluate_checkpoint
+from i21k.labels import ClassList
+from i21k.models.inception_bn import InceptionBN
+from i21k.prediction import predictor
+from i21k.prediction.predictor import Predictor
+from i21k.train import steps
+from i21k.wordnet import views
+from tests.helpers.datasets import CLASSES, NUM_VAL, picture, write_dataset
+
+
+def save_model(workdir, seed=0, step=0, classes=CLASSES, **meta):
+    """A narrow network with random parameters, as a checkpoint."""
+    model = InceptionBN(
+        num_classes=len(classes), variant="standard", revision="symbol2016", width=0.125
+    )
+    state = steps.init_state(model, optax.sgd(0.1), 32, "he_normal", seed)
+    variables = {
+        "params": jax.tree.map(lambda x: x * 0.7, state.params),
+        "batch_stats": state.batch_stats,
+    }  # probabilities of 0.01 to 0.9
+    meta = {
+        "model": model.describe(),
+        "input": {"image_size": 32, "crop_fraction": 0.875},
+        "classes": list(classes.ids),
+        **meta,
+    }
+    Checkpoints(workdir / "checkpoints").save(step, variables, {"epoch_done": True, **meta})
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def workdir(few_blocks, dataset, tmp_path_factory):
+    return save_model(
+        tmp_path_factory.mktemp("run"),
+        data={"fingerprint": open_split(dataset, "train").fingerprint},
+    )
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+    return Predictor(workdir)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three pictures, one of them in a folder below."""
+    for label, name in enumerate(("a.png", "b.jpg", "below/c.webp")):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(label, label, 48, 80)).save(tmp_path / "pictures" / name)
+    return tmp_path / "pictures"
+
+
+def run(*arguments) -> int:
+    return cli.main(["predict", *map(str, arguments)])
+
+
+def test_files_are_seen_as_an_evaluation_sees_them(model, workdir, dataset, tmp_path):
+    files, labels = [], []
+    opened = open_split(dataset, "val")
+    for path, count in zip(opened.shard_paths, opened.shard_counts, strict=True):
+        for _, record in shards.read_records(path, tuple(range(count))):
+            jpeg, label = decode_example(record)
+            files.append(tmp_path / f"{len(files)}.jpg")
+            files[-1].write_bytes(jpeg)
+            labels.append(label)
+    probabilities = model.predict(files)
+    held_out = [np.concatenate(x) for x in zip(*model.held_out(dataset), strict=True)]
+    np.testing.assert_allclose(probabilities, held_out[0], rtol=1e-5)
+    np.testing.assert_array_equal(labels, held_out[1])
+    assert (
+        np.ptp(probabilities, axis=0).max() > 0.05
+    )  # the pictures differ, so that a mistaken order would show
+    right = np.mean(probabilities.argmax(axis=1) == labels)
+    result = evaluate_checkpoint(workdir, dataset, batch_size=8)
+    summary = result.summary()
+    assert summary["count"] == len(files) == NUM_VAL and summary["table"]["all"][
+        "top1"
+    ] == pytest.approx(right)
+
+
+def test_large_and_rotated_pictures_are_prepared_as_the_packer_does(model, tmp_path):
+    upright = Image.fromarray(picture(1, 1, 520, 640))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn right to see it upright
+    upright.save(tmp_path / "upright.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(
+        tmp_path / "turned.jpg", quality=95, exif=exif
+    )
+    with Image.open(tmp_path / "upright.png") as opened:
+        assert opened.size == (640, 520)
+    a, b = (
+        model.image(tmp_path / "upright.png").astype(int),
+        model.image(tmp_path / "turned.jpg").astype(int),
+    )
+    assert np.abs(a - b).mean() < 3 < np.abs(a - b[::-1, ::-1]).mean()
+    assert min(Image.open(io.BytesIO(predictor.prepared(tmp_path / "turned.jpg"))).size) == 256
+
+
+def test_batches_change_nothing_and_compile_once(workdir):
+    model = Predictor(workdir)
+    images = np.random.default_rng(0).integers(0, 255, (19, 32, 32, 3), np.uint8)
+    together = model.probabilities(images)
+    one_by_one = np.concatenate([model.probabilities(images[i : i + 1]) for i in range(19)])
+    np.testing.assert_allclose(together, one_by_one, rtol=1e-6)
+    np.testing.assert_allclose(
+        Predictor(workdir, batch_size=3).probabilities(images), together, rtol=1e-5
+    )
+    np.testing.assert_allclose(together.sum(axis=1), 1, rtol=1e-6)
+    assert model._softmax._cache_size() == 1
+    assert model.probabilities(images[:0]).shape == (0, 4)
+
+
+def test_the_lines_of_the_module_docstring(workdir, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quickstart").symlink_to(workdir)
+    shutil.copy(folder / "b.jpg", "fruit.jpg")
+    lines = [line for line in predictor.__doc__.splitlines() if line.startswith("    ")]
+    assert len(lines) == 4
+    exec(textwrap.dedent("\n".join(lines)), {})
+    model = Predictor(workdir)
+    expected = [
+        model.name(answer.id)
+        for answer in views.diverse(model.predict([folder / "b.jpg"]), model.hierarchy)[0]
+    ]
+    assert expected and capsys.readouterr().out == f"{expected}\n"
+
+
+def test_every_view_through_the_command(workdir, model, dataset, folder, tmp_path, capsys):
+    mine = tmp_path / "run"
+    shutil.copytree(workdir, mine)
+    assert (
+        run("--checkpoint", mine, "--view", "hedge", "--accuracy", 0.8, "--calibrate", dataset) == 0
+    )
+    assert "21 pictures of split 'val'" in capsys.readouterr().err
+    files = [folder / "a.png", folder / "b.jpg", folder / "below" / "c.webp"]
+    probabilities = model.predict(files)
+    hierarchy = model.hierarchy
+    generality = json.loads((mine / predictor.CALIBRATION).read_text())["accuracies"]["0.8"][
+        "generality"
+    ]
+    shark = np.array([False, False, True, True])
+    expected = {
+        ("--view", "top", "-k", 2): views.top(probabilities, CLASSES, 2),
+        ("--view", "subset", "--among", "under(shark)"): views.subset(
+            probabilities, CLASSES, shark
+        ),
+        ("--view", "fold", "--among", "n01482330"): views.fold(
+            probabilities, hierarchy, ["n01482330"]
+        ),  # shark, none of the model's classes
+        ("--view", "fold"): views.fold(probabilities, hierarchy, CLASSES.ids),
+        ("--view", "diverse"): views.diverse(probabilities, hierarchy),
+        ("--view", "hedge", "--accuracy", 0.8): [
+            [answer] for answer in views.hedge(probabilities, hierarchy, generality)
+        ],
+        ("--view", "basic"): views.basic(probabilities, hierarchy),
+    }
+    assert {options[1] for options in expected} == set(predictor.VIEWS)
+    for options, answers in expected.items():
+        assert run("--checkpoint", mine, folder, "--json", *options) == 0
+        printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [entry["file"] for entry in printed] == [str(file) for file in files]
+        for entry, of_picture in zip(printed, answers, strict=True):
+            assert [a["id"] for a in entry["answers"]] == [a.id for a in of_picture]
+            np.testing.assert_allclose(
+                [a["probability"] for a in entry["answers"]],
+                [a.probability for a in of_picture],
+                rtol=1e-5,
+            )
+    assert printed[0]["answers"][0]["name"] == "fish"
+
+
+def test_text_and_picture(workdir, folder, tmp_path, capsys):
+    (folder / "notes.txt").write_text("no picture")
+    (folder / ".hidden").write_text("not looked at")
+    png = tmp_path / "seen.png"
+    assert (
+        run(
+            "--checkpoint",
+            workdir,
+            folder,
+            tmp_path / "absent.jpg",
+            "--png",
+            png,
+            "--batch-size",
+            2,
+        )
+        == 1
+    )
+    out, err = capsys.readouterr()
+    assert (
+        out.count("  entity\n")
+        == out.count(".png\n") + out.count(".jpg\n") + out.count(".webp\n")
+        == 3
+    )
+    assert "└─ " in out and "goldfish" in out and "%" in out
+    assert f"error: {folder / 'notes.txt'}: not a picture; expected a whole JPEG, PNG" in err
+    assert (
+        f"error: {tmp_path / 'absent.jpg'}: No such file or directory" in err
+        and ".hidden" not in err
+    )
+    with Image.open(png) as drawn:
+        pixels = np.asarray(drawn.convert("RGB")).astype(int)
+    assert drawn.size == (800, 720)
+    assert (np.abs(pixels - [31, 119, 180]).sum(axis=2) == 0).sum() > 5_000  # the bars' blue
+    with pytest.raises(ValueError, match="there are 0 pictures to draw; expected 1 to 20"):
+        predictor.draw([predictor.Seen(png, [], "fault")], png)
+
+
+def test_classes_that_are_no_synsets(few_blocks, folder, tmp_path, capsys):
+    mine = save_model(tmp_path / "own", classes=ClassList(("apples", "pears", "quinces")))
+    assert run("--checkpoint", mine, folder / "a.png") == 0
+    out = capsys.readouterr().out
+    assert "entity" not in out and all(
+        f"  {name}" in out for name in ("apples", "pears ", "quinces")
+    )
+    assert run("--checkpoint", mine, folder / "a.png", "--view", "diverse") == 2
+    assert "error: view 'diverse' asks WordNet" in capsys.readouterr().err
+    for view in set(predictor.VIEWS) - {"top"}:
+        with pytest.raises(
+            ValueError,
+            match=rf"view '{view}' asks WordNet, but 3 of 3 classes are not .*'apples'.*; the view top takes any",
+        ):
+            Predictor(mine).view(view)
+
+
+def test_calibration_belongs_to_one_checkpoint(workdir, dataset, folder, tmp_path):
+    mine = tmp_path / "run"
+    shutil.copytree(workdir, mine)
+    with pytest.raises(
+        ValueError, match=r"view 'hedge' is not calibrated .*--accuracy 0.9 --calibrate DATA"
+    ):
+        Predictor(mine).view("hedge")
+    with pytest.raises(
+        ValueError,
+        match=r"split 'train' .* is what the checkpoint in .* was trained on; calibrate on another split",
+    ):
+        Predictor(mine).calibrate(dataset, "train")
+    found = Predictor(mine).calibrate(dataset)
+    assert found.accuracy >= 0.9 and found.num_pictures == NUM_VAL
+    Predictor(mine).calibrate(dataset, accuracy=0.5)
+    for accuracy in (0.9, 0.5):
+        Predictor(mine).view("hedge", accuracy=accuracy)
+    with pytest.raises(
+        ValueError, match=r"calibrated for accuracy 0.9, 0.5, not for 0.7; calibrate with"
+    ):
+        Predictor(mine).view("hedge", accuracy=0.7)
+
+    (mine / predictor.CALIBRATION).rename(tmp_path / "kept.json")
+    other = save_model(tmp_path / "other", seed=1)  # of the same step
+    shutil.copy(tmp_path / "kept.json", other / predictor.CALIBRATION)
+    with pytest.raises(
+        ValueError,
+        match=r"hedge.json belongs to another checkpoint \(step 0; the newest is step 0\); calibrate with",
+    ):
+        Predictor(other).view("hedge")
+    save_model(mine, seed=2, step=7)
+    shutil.copy(tmp_path / "kept.json", mine / predictor.CALIBRATION)
+    with pytest.raises(ValueError, match=r"step 0; the newest is step 7"):
+        Predictor(mine).view("hedge")
+    Predictor(mine).calibrate(dataset)
+    assert list(json.loads((mine / predictor.CALIBRATION).read_text())["accuracies"]) == [
+        "0.9"
+    ]  # what belonged to another is gone
+    (mine / predictor.CALIBRATION).write_text('{"checkpoint": {}, "accuracies": {"0.9": 1}}')
+    with pytest.raises(
+        ValueError, match=r"hedge.json is damaged .*; remove it and calibrate again"
+    ):
+        Predictor(mine).view("hedge")
+
+
+def test_held_out_data_may_have_fewer_classes_in_another_order(
+    few_blocks, model, dataset, tmp_path
+):
+    more = ClassList(("n02084071", *reversed(CLASSES.ids)))
+    wide = Predictor(save_model(tmp_path / "wide", classes=more))
+    labels = np.concatenate([labels for _, labels in wide.held_out(dataset)])
+    original = np.concatenate([labels for _, labels in model.held_out(dataset)])
+    np.testing.assert_array_equal(labels, 4 - original)
+    foreign = write_dataset(
+        tmp_path / "foreign", {"val": 4}, classes=ClassList((*CLASSES.ids[:2], "n02084071", "own"))
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"lacks 2 classes: n02084071 \(dog\), own, which .*foreign has; use data of its classes",
+    ):
+        next(model.held_out(foreign))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "no PICTURE was given; expected files or folders"),
+        (("empty",), "folder empty has no files; expected pictures"),
+        (
+            ("a.png", "--view", "best"),
+            "no view is called 'best'; expected one of top, subset, fold",
+        ),
+        (("a.png", "-k", "0"), "0 answers were asked for; expected at least 1"),
+        (("a.png", "--batch-size", "0"), "batch_size is 0; expected at least 1"),
+        (
+            ("a.png", "--among", "leaf"),
+            "view 'top' takes no expression, and 'leaf' was given; use the view subset or fold",
+        ),
+        (
+            ("a.png", "--view", "subset"),
+            "view 'subset' needs to know of which classes; give an expression such as",
+        ),
+        (("a.png", "--view", "subset", "--among", "leaf & under(sharkk)"), "did you mean 'shark'"),
+        (
+            ("a.png", "--view", "subset", "--among", "leaf & under(sharkk)"),
+            "\n  leaf & under(sharkk)\n               ^",
+        ),
+        (
+            ("a.png", "--view", "fold", "--among", "dog"),
+            "none of the model's 4 classes lies at or below 'dog'; choose other synsets",
+        ),
+        (
+            ("a.png",) * 21 + ("--png", "x.png"),
+            "--png draws at most 20 pictures, and 21 were given; give fewer, or leave it out",
+        ),
+    ],
+)
+def test_what_users_get_wrong(arguments, message, workdir, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    Image.fromarray(picture(0, 0)).save("a.png")
+    assert run("--checkpoint", workdir, *arguments) == 2
+    out, err = capsys.readouterr()
+    assert message in err and out == ""
+
+
+def test_files_too_large_are_not_read(tmp_path):
+    with (tmp_path / "large.jpg").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(
+        ValueError, match=r"large.jpg: file larger than 128 MiB; expected a whole JPEG"
+    ):
+        predictor.prepared(tmp_path / "large.jpg")
+
+
+def test_a_checkpoint_without_class_list_is_refused(few_blocks, tmp_path):
+    model = InceptionBN(num_classes=4, variant="standard", width=0.125)
+    state = steps.init_state(model, optax.sgd(0.1), 32, "he_normal", 0)
+    meta = {
+        "epoch_done": True,
+        "model": model.describe(),
+        "input": {"image_size": 32, "crop_fraction": 0.875},
+    }
+    Checkpoints(tmp_path / "checkpoints").save(
+        3, {"params": state.params, "batch_stats": state.batch_stats}, meta
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"checkpoint 3 of .* has no class list, so nobody knows .*; import the model again with its --synset",
+    ):
+        Predictor(tmp_path)

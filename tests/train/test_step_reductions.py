@@ -1,0 +1,300 @@
+"""The one update that devices and micro-batches add up to, and that nothing is left out of the sum."""
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from i21k.data.load.loader import Batch
+from i21k.models.inception_bn import WIDTHS, InceptionBN
+from i21k.train import steps
+from i21k.train.metrics import Sums, Totals
+from tests.helpers.stepping import (
+    KEEP_GRADIENT,
+    Frozen,
+    compiled,
+    distance,
+    do_step,
+    initial,
+    make_batch,
+    make_network,
+)
+
+ROUNDING = 1e-5  # of float32, added up in another order; seen: 1e-7 to 2e-6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_block() -> Iterator[None]:
+    """Leave the stem and one block of the standard network: what is added up does not depend on how many there are."""
+    standard = WIDTHS["standard"]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(
+            WIDTHS, "standard", standard._replace(blocks={"3c": standard.blocks["3c"]})
+        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    return make_batch(8)
+
+
+@pytest.fixture(scope="module")
+def trained(one_block, batch) -> steps.TrainState:
+    """A state whose moving statistics fit the pictures."""
+    model = make_network()
+    return initial(model).replace(batch_stats=do_step(model, batch, 1).batch_stats)
+
+
+@pytest.fixture(scope="module")
+def whole(trained, batch) -> tuple[Any, Totals]:
+    """Gradient and sums of a batch with BatchNorm frozen, by no step at all."""
+
+    def loss_of(params):
+        variables = {"params": params, "batch_stats": trained.batch_stats}
+        logits = make_network().apply(
+            variables, steps.prepare(batch.images, batch.mirror), train=False
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        return jnp.mean(losses), Sums.of(losses, logits, batch.labels, batch.weights)
+
+    gradient, sums = jax.jit(jax.grad(loss_of, has_aux=True))(trained.params)
+    return gradient, Totals.fetch(sums)
+
+
+def part(batch: Batch, pictures: slice | list[int]) -> Batch:
+    return Batch(*(x[pictures] for x in batch))
+
+
+def assert_same_sums(got: Sums, wanted: Totals) -> None:
+    totals = Totals.fetch(got)
+    assert (totals.hits, totals.count) == (wanted.hits, wanted.count)
+    assert totals.loss == pytest.approx(wanted.loss, rel=1e-6)
+
+
+def assert_same_update(got: steps.TrainState, wanted: steps.TrainState) -> None:
+    assert distance(got.opt_state, wanted.opt_state) < ROUNDING  # the gradient
+    assert distance(got.params, wanted.params) < ROUNDING
+    assert_same_sums(got.sums, Totals.fetch(wanted.sums))
+    assert got.step == wanted.step
+
+
+@pytest.mark.parametrize(("num_devices", "accumulate_steps"), [(4, 1), (1, 4), (2, 2)])
+def test_the_gradient_is_that_of_the_whole_batch_if_batchnorm_is_frozen(
+    trained, batch, whole, num_devices, accumulate_steps
+):
+    state = do_step(make_network(Frozen), batch, num_devices, trained, accumulate_steps)
+    gradient, totals = whole
+    assert distance(state.opt_state, gradient) < ROUNDING
+    assert_same_sums(state.sums, totals)
+    assert distance(state.batch_stats, trained.batch_stats) == 0
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"dtype": jnp.bfloat16, "remat": "block"}], ids=["float32", "bfloat16, block"]
+)
+def test_micro_batches_on_one_device_do_the_update_of_as_many_devices(batch, fields):
+    model = make_network(**fields)
+    state = do_step(model, batch, 1, accumulate_steps=4)
+    assert_same_update(state, do_step(model, batch, 4))
+    assert state.step == 1  # updates, not micro-batches
+
+
+def test_micro_batches_move_the_statistics_one_after_the_other(batch):
+    model = make_network()
+    start = one_by_one = initial(model)
+    for k in range(4):
+        one_by_one = do_step(
+            model, part(batch, slice(2 * k, 2 * k + 2)), 1, one_by_one.replace(params=start.params)
+        )
+    at_once = do_step(model, batch, 1, accumulate_steps=4)
+    assert distance(at_once.batch_stats, one_by_one.batch_stats) < ROUNDING
+
+
+def test_accumulating_takes_the_memory_of_a_micro_batch():
+    def temporary_bytes(accumulate_steps: int) -> int:
+        devices, model = jax.local_devices()[:1], make_network()
+        state, batch = (
+            steps.put_state(initial(model), devices),
+            steps.put_batch(make_batch(32), devices),
+        )
+        return (
+            compiled(model, 1, accumulate_steps, "float32")
+            .lower(state, batch)
+            .compile()
+            .memory_analysis()
+            .temp_size_in_bytes
+        )
+
+    assert temporary_bytes(8) < 0.25 * temporary_bytes(1)
+
+
+def test_statistics_are_what_mxnet_averages_at_the_end_of_an_epoch():
+    """There every device kept moving averages of its own, beside parameters that were the same on all."""
+    model, batches = make_network(), [make_batch(8, seed) for seed in range(3)]
+    together, alone = initial(model), [initial(model) for _ in range(4)]
+    for batch in batches:
+        alone = [
+            do_step(
+                model, part(batch, slice(2 * d, 2 * d + 2)), 1, a.replace(params=together.params)
+            )
+            for d, a in enumerate(alone)
+        ]
+        together = do_step(model, batch, 4, together)
+    averaged = jax.tree.map(
+        lambda *parts: sum(np.asarray(x, np.float64) for x in parts) / 4,
+        *(a.batch_stats for a in alone),
+    )
+    assert distance(together.batch_stats, averaged) < ROUNDING
+    assert distance(alone[0].batch_stats, averaged) > 0.01
+
+
+@pytest.mark.parametrize("accumulate_steps", [1, 2])
+def test_synchronised_batchnorm_is_that_of_the_large_batch(batch, accumulate_steps):
+    synchronised = do_step(make_network(bn_axis_name=steps.AXIS), batch, 2, None, accumulate_steps)
+    # A micro-batch is normalised over the devices: pictures 0 and 1 together with 4 and 5, the first two of the other device.
+    order = [0, 1, 4, 5, 2, 3, 6, 7] if accumulate_steps == 2 else list(range(8))
+    one = do_step(make_network(), part(batch, order), 1, None, accumulate_steps)
+    assert_same_update(synchronised, one)
+    assert distance(synchronised.batch_stats, one.batch_stats) < ROUNDING
+    apart = do_step(make_network(), batch, 2, None, accumulate_steps)
+    assert distance(apart.batch_stats, one.batch_stats) > 0.01
+    assert distance(apart.opt_state, one.opt_state) > 0.01
+
+
+# -------------------------------------------------------------------- a twin under shard_map, which checks what devices share
+
+
+def checked(
+    function: Callable[[Any, steps.DeviceBatch], Any],
+) -> Callable[[Any, steps.DeviceBatch], Any]:
+    """What `pmap` does, under `shard_map`: it refuses to call replicated what may differ from device to device."""
+    mesh = Mesh(np.array(jax.local_devices()), (steps.AXIS,))
+    specs = (PartitionSpec(), PartitionSpec(steps.AXIS))
+
+    def of_one_device(replicated: Any, batch: steps.DeviceBatch) -> Any:
+        return function(replicated, jax.tree.map(lambda x: x[0], batch))
+
+    return jax.jit(
+        jax.shard_map(
+            of_one_device, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=True
+        )
+    )
+
+
+def twin(model: InceptionBN, **how: Any) -> Callable[[Any, steps.DeviceBatch], Any]:
+    return checked(functools.partial(steps.train_step, model=model, optimizer=KEEP_GRADIENT, **how))
+
+
+TWINS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "sync_bn, conv": ({"bn_axis_name": steps.AXIS, "remat": "conv"}, {}),
+    "bfloat16, block, accumulated, reduced in bfloat16": (
+        {"dtype": jnp.bfloat16, "remat": "block"},
+        {"accumulate_steps": 2, "reduce_dtype": "bfloat16"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_the_step_passes_the_checks_of_shard_map_and_does_the_same(batch, name):
+    fields, how = TWINS[name]
+    model = make_network(**fields)
+    got = jax.device_get(
+        twin(model, **how)(initial(model), steps.put_batch(batch, jax.local_devices()))
+    )
+    wanted = do_step(model, batch, 4, **how)
+    assert_same_update(got, wanted)
+    assert distance(got.batch_stats, wanted.batch_stats) < ROUNDING
+
+
+@pytest.mark.parametrize("accumulate_steps", [1, 2])
+@pytest.mark.parametrize("forgotten", ["gradients", "sums", "statistics"])
+def test_a_forgotten_reduction_is_refused(batch, monkeypatch, forgotten, accumulate_steps):
+    psum, left_out = lax.psum, []
+
+    def forgetting(tree, axis):
+        def one(path, before, after):
+            name = jax.tree_util.keystr(path)
+            kind = (
+                "statistics"
+                if "moving_" in name
+                else "sums"
+                if re.search(r"\.(loss|hits|count)", name)
+                else "gradients"
+            )
+            if kind != forgotten:
+                return after
+            left_out.append(name)
+            return before
+
+        return jax.tree_util.tree_map_with_path(one, tree, psum(tree, axis))
+
+    monkeypatch.setattr(lax, "psum", forgetting)
+    model = make_network()
+    step = twin(model, accumulate_steps=accumulate_steps)
+    with pytest.raises(
+        ValueError,
+        match=r"out_specs .*which implies that the corresponding output value is replicated",
+    ):
+        jax.eval_shape(step, initial(model), steps.put_batch(batch, jax.local_devices()))
+    assert left_out
+
+
+def test_a_forgotten_reduction_of_an_evaluation_is_refused(batch, monkeypatch):
+    model = make_network()
+    state = initial(model)
+    arguments = (
+        {"params": state.params, "batch_stats": state.batch_stats},
+        steps.put_batch(batch, jax.local_devices()),
+    )
+    jax.eval_shape(checked(functools.partial(steps.eval_step, model=model)), *arguments)
+    monkeypatch.setattr(lax, "psum", lambda tree, axis: tree)
+    with pytest.raises(
+        ValueError,
+        match=r"out_specs .*which implies that the corresponding output value is replicated",
+    ):
+        jax.eval_shape(checked(functools.partial(steps.eval_step, model=model)), *arguments)
+
+
+# ------------------------------------------------------------------------------------------------- what travels, and in what
+
+
+@pytest.mark.parametrize("accumulate_steps", [1, 2])
+@pytest.mark.parametrize("reduce_dtype", ["float32", "bfloat16"])
+def test_gradients_travel_once_an_update_and_in_the_type_asked_for(
+    batch, reduce_dtype, accumulate_steps
+):
+    """Read off what XLA is asked for; on a CPU it then reduces in float32 what has come as bfloat16."""
+    devices, model = jax.local_devices(), make_network()
+    state = initial(model)
+    num_gradients, num_statistics = (
+        len(jax.tree.leaves(tree)) for tree in (state.params, state.batch_stats)
+    )
+    step = compiled(model, 4, accumulate_steps, reduce_dtype)
+    text = step.lower(steps.put_state(state, devices), steps.put_batch(batch, devices)).as_text()
+    types = re.findall(r'"stablehlo.all_reduce".*?\}\) : \(tensor<(?:\d+x)*(\w+)>', text, re.DOTALL)
+    short = {"float32": "f32", "bfloat16": "bf16"}[reduce_dtype]
+    assert sorted(types) == sorted(
+        [short] * num_gradients + ["f32"] * (num_statistics + 1) + ["i32"] * 2
+    )  # loss; hits and count
+
+
+def test_reducing_in_bfloat16_costs_its_rounding_and_no_more(batch):
+    exact, rounded = (
+        do_step(make_network(), batch, 4, reduce_dtype=dtype) for dtype in ("float32", "bfloat16")
+    )
+    assert (
+        1e-4 < distance(rounded.opt_state, exact.opt_state) < 2**-7
+    )  # each part is rounded, and each of up to three sums: 2^-9 a time
+    assert distance(rounded.batch_stats, exact.batch_stats) == 0
+    assert_same_sums(rounded.sums, Totals.fetch(exact.sums))
+    assert {x.dtype for x in jax.tree.leaves(rounded.opt_state)} == {np.dtype(np.float32)}

@@ -1,0 +1,463 @@
+"""Every view by its definition, spelled out over all possibilities on small random hierarchies; and what they say of Mount Rainier."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from i21k.labels import ClassList
+from i21k.wordnet import views
+from i21k.wordnet.class_lists import named
+from i21k.wordnet.hierarchy import Hierarchy
+from i21k.wordnet.outline import outline
+from i21k.wordnet.subsets import select
+from i21k.wordnet.taxonomy import Synset, Taxonomy
+from i21k.wordnet.views import Answer
+from tests.helpers import dags
+
+
+@pytest.fixture(scope="module")
+def fall11() -> Hierarchy:
+    return Hierarchy(named("fall11"))
+
+
+@st.composite
+def problems(draw, max_synsets: int = 9, num_pictures: int = 3) -> tuple[Hierarchy, np.ndarray]:
+    """Draw a hierarchy and probabilities over its classes, some of them 0."""
+    hierarchy = draw(dags.hierarchies(max_synsets))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    weights = rng.random((num_pictures, len(hierarchy.classes))) ** draw(
+        st.sampled_from([0.2, 1, 5])
+    ) * (rng.random() < rng.random())
+    weights += rng.random(weights.shape) * (rng.random(weights.shape) < 0.7)
+    weights[:, rng.integers(weights.shape[1])] += 0.1
+    return hierarchy, weights / weights.sum(axis=1, keepdims=True)
+
+
+class Facts:
+    """Mass and specificity of every node, by walking."""
+
+    def __init__(self, hierarchy: Hierarchy, row: np.ndarray) -> None:
+        self.labels = {i: dags.labels_below(hierarchy, i) for i in dags.nodes(hierarchy)}
+        self.mass = {i: sum(row[k] for k in below) for i, below in self.labels.items()}
+        num_classes = len(hierarchy.classes)
+        self.specificity = {
+            i: -math.log(len(below) / num_classes) / math.log(max(2, num_classes))
+            for i, below in self.labels.items()
+        }
+        self.above = {
+            i: {a for a in self.labels if dags.is_above(hierarchy.taxonomy, a, i)}
+            for i in self.labels
+        }
+
+
+def close(answers: list[Answer], expected: list[tuple[str, float]]) -> bool:
+    return [a.id for a in answers] == [i for i, _ in expected] and np.allclose(
+        [a.probability for a in answers], [p for _, p in expected]
+    )
+
+
+# -------------------------------------------------------------------------------------------------- definitions, one by one
+
+
+@given(problems(), st.integers(1, 4))
+def test_ranking_views(problem, k):
+    h, probabilities = problem
+    ids = h.classes.ids
+    chosen = np.arange(len(ids)) % 2 == 0
+    everyday = {i: h.taxonomy.synsets[h.taxonomy.basic[h.taxonomy.number_of[i]]].id for i in ids}
+    onto = sorted(s.id for s in h.taxonomy.synsets)[::2]
+    for n, row in enumerate(probabilities):
+        p = dict(zip(ids, row, strict=True))
+        falling = lambda mass: sorted(mass.items(), key=lambda item: (-item[1], item[0]))
+        assert close(views.top(probabilities, h.classes, k)[n], falling(p)[:k])
+
+        some = {i: p[i] for i in ids[::2]}
+        total = sum(some.values()) or 1
+        answers = views.subset(probabilities, h.classes, chosen, len(ids))[n]
+        assert close(answers, falling({i: q / total for i, q in some.items()}))
+        assert math.isclose(sum(a.probability for a in answers), 1) or not any(some.values())
+
+        names = {
+            name: sum(p[i] for i in ids if everyday[i] == name) for name in set(everyday.values())
+        }
+        answers = views.basic(probabilities, h, len(ids))[n]
+        assert math.isclose(sum(a.probability for a in answers), 1)
+        assert {a.id: pytest.approx(a.probability) for a in answers} == names
+
+        answers = views.fold(probabilities, h, onto, len(onto))[n]
+        assert {a.id: pytest.approx(a.probability) for a in answers} == {
+            i: sum(row[k] for k in dags.labels_below(h, i)) for i in onto
+        }
+
+
+@settings(max_examples=200)
+@given(
+    problems(10),
+    st.integers(1, 4),
+    st.sampled_from([0, 0.5]),
+    st.sampled_from([0, 0.2, 0.5, 0.9]),
+    st.sampled_from([0, 0.1]),
+)
+def test_diverse_is_the_best_of_all_sets(problem, k, generality, alike, least):
+    h, probabilities = problem
+    for row, answers in zip(
+        probabilities, views.diverse(probabilities, h, k, generality, alike, least), strict=True
+    ):
+        f = Facts(h, row)
+        worth = {i: (f.specificity[i] + generality) * f.mass[i] for i in f.labels}
+        enough = {i for i in f.labels if f.specificity[i] > alike + 1e-12}
+
+        def repeat(a: str, b: str, f: Facts = f, enough: set = enough) -> bool:
+            return bool(f.above[a] & f.above[b] & enough or f.labels[a] & f.labels[b])
+
+        candidates = [i for i in f.labels if i in enough and f.mass[i] > 0 and f.mass[i] >= least]
+        sets = itertools.chain.from_iterable(
+            itertools.combinations(candidates, size) for size in range(k + 1)
+        )
+        best = max(
+            sum(worth[i] for i in s)
+            for s in sets
+            if not any(repeat(a, b) for a, b in itertools.combinations(s, 2))
+        )
+        assert math.isclose(sum(worth[a.id] for a in answers), best, rel_tol=1e-8, abs_tol=1e-12)
+        assert len(answers) <= k and {a.id for a in answers} <= set(candidates)
+        assert not any(repeat(a.id, b.id) for a, b in itertools.combinations(answers, 2))
+        assert not any(a.id in f.above[b.id] for a, b in itertools.permutations(answers, 2))
+        assert [a.probability for a in answers] == sorted(
+            (pytest.approx(f.mass[a.id]) for a in answers), key=lambda m: -m.expected
+        )
+        assert sum(a.probability for a in answers) < 1 + 1e-9
+        assert views.num_branches([a.id for a in answers], h, alike) == len(answers)
+
+
+@given(problems(), st.sampled_from([0, 0.05, 0.3, 1, 20]))
+def test_hedge_is_the_best_node(problem, generality):
+    h, probabilities = problem
+    for row, answer in zip(probabilities, views.hedge(probabilities, h, generality), strict=True):
+        f = Facts(h, row)
+        value = {i: (f.specificity[i] + generality) * f.mass[i] for i in f.labels if f.mass[i] > 0}
+        assert math.isclose(value[answer.id], max(value.values()), abs_tol=1e-9)
+        assert math.isclose(answer.probability, f.mass[answer.id])
+        assert not any(
+            f.labels[i] == f.labels[answer.id] and answer.id in f.above[i] and i != answer.id
+            for i in f.labels
+        )
+
+
+@given(problems(8, 4), st.data())
+def test_calibration_finds_the_least_generality(problem, data):
+    h, probabilities = problem
+    possible = [np.flatnonzero(row).tolist() for row in probabilities]
+    labels = np.array([data.draw(st.sampled_from(p)) for p in possible])
+    wanted = data.draw(st.sampled_from([0.2, 0.5, 0.75, 1.0]))
+    found = views.calibrate(
+        [(probabilities[:1], labels[:1]), (probabilities[1:], labels[1:])], h, wanted
+    )
+
+    def quality(generality: float) -> tuple[float, float]:
+        nodes = np.array([h.node_of[a.id] for a in views.hedge(probabilities, h, generality)])
+        return h.covers(nodes, labels).mean(), h.specificity[nodes].mean()
+
+    np.testing.assert_allclose(
+        (found.accuracy, found.specificity), quality(found.generality), atol=1e-12
+    )
+    assert found.num_pictures == 4 and found.accuracy >= wanted
+    mass, s = h.fold(probabilities), h.specificity
+    crossings = {0.0}  # where the values of two nodes are equal
+    for row in mass:
+        for m, n in itertools.combinations(range(len(s)), 2):
+            if abs(row[m] - row[n]) > 1e-9:
+                crossings.add((s[n] * row[n] - s[m] * row[m]) / (row[m] - row[n]))
+    grid = sorted(c for c in crossings if c >= 0)
+    between = [(a + b) / 2 for a, b in itertools.pairwise([*grid, grid[-1] + 2]) if b - a > 1e-6]
+    too_few = [g for g in between if quality(g)[0] < wanted]
+    assert not any(g >= found.generality for g in too_few)
+    for g in between:  # it lies in the first stretch after those
+        if max(too_few, default=-1) < g < found.generality:
+            np.testing.assert_allclose(quality(g), quality(found.generality))
+
+
+def test_best_answer_is_not_always_among_the_best():
+    #       root
+    #    a   m   b      m has the most, but a and b, which repeat it and not each other, have more together
+    #   p x-' '-y q
+    synsets = [Synset("root"), *(Synset(i, ("root",)) for i in "amb")]
+    synsets += [
+        Synset("p", ("a",)),
+        Synset("q", ("b",)),
+        Synset("x", ("a", "m")),
+        Synset("y", ("m", "b")),
+    ]
+    h = Hierarchy(ClassList(("p", "q", "x", "y")), Taxonomy(tuple(synsets)))
+    probabilities = np.array([[0.2, 0.2, 0.31, 0.29]])
+    assert [a.id for a in views.diverse(probabilities, h, 1, generality=1, alike=0)[0]] == ["m"]
+    assert [a.id for a in views.diverse(probabilities, h, 2, generality=1, alike=0)[0]] == [
+        "a",
+        "b",
+    ]
+
+
+def test_calibration_passes_over_accuracy_that_does_not_last():
+    # 20 classes, of which y and z are the children of v: the best leaf is x, then comes v, then the root.
+    synsets = [
+        Synset("root"),
+        Synset("v", ("root",)),
+        Synset("y", ("v",)),
+        Synset("z", ("v",)),
+        Synset("x", ("root",)),
+    ]
+    synsets += [Synset(f"o{n}", ("root",)) for n in range(17)]
+    h = Hierarchy(ClassList(tuple(s.id for s in synsets[2:])), Taxonomy(tuple(synsets)))
+    probabilities = np.zeros((1, 20))
+    probabilities[0] = [0.25, 0.25, 0.4] + [0.1 / 17] * 17
+    assert [views.hedge(probabilities, h, g)[0].id for g in (0.1, 0.5, 2)] == ["x", "v", "root"]
+    found = views.calibrate([(probabilities, np.array([2]))], h, 1)
+    assert views.hedge(probabilities, h, found.generality)[0].id == "root"
+    assert found.accuracy == 1 and found.specificity == 0
+
+
+def test_hedge_never_answers_what_is_impossible():
+    h = Hierarchy(
+        ClassList(("root", "leaf")), Taxonomy((Synset("root"), Synset("leaf", ("root",))))
+    )
+    assert views.hedge(np.array([[1.0, 0.0]]), h, 0) == [Answer("root", 1.0)]
+
+
+def test_sums_that_are_off_by_rounding_are_mended():
+    h = Hierarchy(
+        ClassList(("root", "leaf")), Taxonomy((Synset("root"), Synset("leaf", ("root",))))
+    )
+    low = np.array([[0.495, 0.495]], np.float32)
+    assert [a.probability for a in views.top(low, h.classes)[0]] == [0.5, 0.5]
+    assert views.hedge(low, h, 10) == [Answer("root", 1.0)]
+
+
+@given(problems(), st.randoms(use_true_random=False))
+def test_order_of_classes_changes_nothing(problem, random):
+    h, probabilities = problem
+    order = random.sample(range(len(h.classes)), len(h.classes))
+    g, shuffled = (
+        Hierarchy(ClassList(tuple(h.classes.ids[k] for k in order)), h.taxonomy),
+        probabilities[:, order],
+    )
+    chosen = np.arange(len(order)) % 3 > 0
+    chosen[0] = True
+    labels = np.array([row.argmax() for row in probabilities])
+
+    def everything(h: Hierarchy, p: np.ndarray, chosen: np.ndarray, labels: np.ndarray) -> list:
+        calibrated = views.calibrate([(p, labels)], h, 0.6)
+        rankings = [
+            views.top(p, h.classes),
+            views.subset(p, h.classes, chosen),
+            views.fold(p, h, ["s0", "s1", "s2"]),
+            views.basic(p, h),
+        ]
+        return [
+            *rankings,
+            views.diverse(p, h),
+            [[a] for a in views.hedge(p, h, 0.2)],
+            [[Answer("", x) for x in calibrated]],
+        ]
+
+    one = everything(h, probabilities, chosen, labels)
+    other = everything(g, shuffled, chosen[order], np.array([order.index(k) for k in labels]))
+    for a, b in zip(one, other, strict=True):
+        assert all(close(x, y) for x, y in zip(a, b, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------------------- accuracy
+
+
+def test_hedge_is_right_as_often_as_asked():
+    rng = np.random.default_rng(7)
+    h = Hierarchy(ClassList(tuple(rng.permutation(named("fall11").ids)[:300].tolist())))
+
+    def draw(size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw posteriors that confuse near classes, and labels from them: by construction they are calibrated."""
+        towards = (
+            rng.normal(size=(size, len(h.ids))) @ h.reach.toarray() * rng.uniform(0.2, 3, (size, 1))
+        )
+        probabilities = np.exp(towards - towards.max(axis=1, keepdims=True))
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        return probabilities, (probabilities.cumsum(axis=1) < rng.random((size, 1))).sum(axis=1)
+
+    held_out, fresh, specificity = draw(8000), draw(4000), []
+    for wanted in (0.7, 0.8, 0.9, 0.95):
+        found = views.calibrate([held_out], h, wanted)
+        answers = views.hedge(fresh[0], h, found.generality)
+        nodes = np.array([h.node_of[a.id] for a in answers])
+        right = h.covers(nodes, fresh[1]).mean()
+        # Four standard deviations of a binomial, of 4,000 fresh pictures and of the 8,000 that it was calibrated on.
+        assert abs(right - wanted) < 4 * math.sqrt(wanted * (1 - wanted) * (1 / 4000 + 1 / 8000)), (
+            wanted
+        )
+        assert abs(right - np.mean([a.probability for a in answers])) < 0.03
+        specificity.append(h.specificity[nodes].mean())
+    assert (
+        specificity == sorted(specificity, reverse=True) and specificity[0] > specificity[-1] + 0.1
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------------- Rainier
+
+CONIFERS = (
+    "n11620673",
+    "n11624531",
+    "n11621281",
+    "n11628456",
+    "n11627908",
+)  # the note's five best of 21,841
+LANDSCAPE = (
+    "n09468604",
+    "n09332890",
+    "n04366367",
+    "n09193705",
+    "n09428293",
+)  # of 1,000: valley, lakeside, bridge, alp, seashore
+
+
+@pytest.fixture(scope="module")
+def rainier(fall11) -> np.ndarray:
+    logits = np.zeros(21841)
+    logits[[fall11.classes.label_of[i] for i in CONIFERS + LANDSCAPE]] = [
+        11.6,
+        11.5,
+        11.4,
+        11.2,
+        11.1,
+        11,
+        10.8,
+        10.6,
+        10.4,
+        9.5,
+    ]
+    return (np.exp(logits) / np.exp(logits).sum())[None]
+
+
+def test_rainier(fall11, rainier):
+    names = lambda answers: [fall11.taxonomy.name(a.id) for a in answers]
+    assert [a.id for a in views.top(rainier, fall11.classes)[0]] == list(CONIFERS)
+    thousand = select("ilsvrc2012", fall11)
+    assert [a.id for a in views.subset(rainier, fall11.classes, thousand)[0]] == list(LANDSCAPE)
+    assert [a.id for a in views.fold(rainier, fall11, named("ilsvrc2012").ids)[0]] == list(
+        LANDSCAPE
+    )
+    assert names(views.diverse(rainier, fall11)[0]) == [
+        "conifer",
+        "geological formation",
+        "suspension bridge",
+    ]
+    assert names(views.diverse(rainier, fall11, k=2)[0]) == ["conifer", "geological formation"]
+    assert names(views.basic(rainier, fall11)[0]) == [
+        "tree",
+        "valley",
+        "shore",
+        "bridge",
+        "mountain",
+    ]
+    assert views.num_branches(CONIFERS, fall11) == 1 and views.num_branches(LANDSCAPE, fall11) == 2
+
+    # Held-out pictures like this one: 65 of 100 are conifers, as the model says, 20 landscapes, 15 something else.
+    labels = [*CONIFERS] * 13 + ["n09468604"] * 20 + ["n02084071"] * 15
+    held_out = (
+        np.repeat(rainier, 100, axis=0),
+        np.array([fall11.classes.label_of[i] for i in labels]),
+    )
+    assert names(
+        views.hedge(rainier, fall11, views.calibrate([held_out], fall11, 0.6).generality)
+    ) == ["conifer"]
+    assert names(
+        views.hedge(rainier, fall11, views.calibrate([held_out], fall11, 0.8).generality)
+    ) == ["object"]
+
+
+def test_outline_of_rainier(fall11, rainier):
+    text = outline([*views.diverse(rainier, fall11)[0], *views.top(rainier, fall11.classes, 2)[0]])
+    assert text.splitlines() == [
+        "entity",
+        "└─ object",
+        "   ├─ whole",
+        "   │  ├─ conifer             66.8%",
+        "   │  │  ├─ fir              16.7%",
+        "   │  │  └─ spruce           15.1%",
+        "   │  └─ suspension bridge    6.1%",
+        "   └─ geological formation   23.8%",
+    ]
+
+
+def test_outline_shows_each_answer_once():
+    #     a
+    #    b  c      of b and c, c is the more specific (b has e too), and so the way up from d
+    #   e d d
+    taxonomy = Taxonomy(
+        (
+            Synset("a"),
+            Synset("b", ("a",)),
+            Synset("c", ("a",)),
+            Synset("d", ("b", "c")),
+            Synset("e", ("b",)),
+        )
+    )
+    assert outline([Answer("d", 0.5)], taxonomy) == "a\n└─ d   50.0%"
+    assert (
+        outline([Answer("b", 0.25), Answer("d", 0.5)], taxonomy) == "a\n├─ d   50.0%\n└─ b   25.0%"
+    )
+    assert (
+        outline([Answer("e", 0.25), Answer("d", 0.5), Answer("b", 0.3)], taxonomy)
+        == "a\n├─ d      50.0%\n└─ b      30.0%\n   └─ e   25.0%"
+    )
+    assert (
+        outline([Answer("a", 1.0), Answer("mine", 0.5)], taxonomy)
+        == "a        100.0%\n└─ mine   50.0%"
+    )
+    assert outline([], taxonomy) == "a"
+
+
+# --------------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_refuses_bad_input():
+    h = Hierarchy(ClassList(("n02084071", "n02123045")))
+    good = np.array([[0.5, 0.5]])
+    with pytest.raises(
+        ValueError, match=r"probabilities have shape \[1, 3\]; expected \[pictures, 2 classes\]"
+    ):
+        views.top(np.ones((1, 3)) / 3, h.classes)
+    with pytest.raises(
+        ValueError,
+        match=r"lie in -1\.\.2 and add up to 1\.\.1 a picture; expected a softmax over the classes, not logits",
+    ):
+        views.diverse(np.array([[-1.0, 2.0]]), h)
+    with pytest.raises(ValueError, match=r"add up to nan\.\.nan"):
+        views.hedge(np.array([[np.nan, 1.0]]), h, 0)
+    with pytest.raises(ValueError, match="0 answers were asked for; expected at least 1"):
+        views.basic(good, h, 0)
+    with pytest.raises(ValueError, match="0 of 2 classes are chosen; expected at least 1 of 2"):
+        views.subset(good, h.classes, np.zeros(2, bool))
+    with pytest.raises(
+        ValueError,
+        match=r"k, alike, generality are 5, 1.0, 0.0; expected at least 1, 0 to below 1, at least 0",
+    ):
+        views.diverse(good, h, alike=1.0)
+    with pytest.raises(
+        ValueError, match="generality is -1; expected at least 0, as `calibrate` gives"
+    ):
+        views.hedge(good, h, -1)
+    with pytest.raises(ValueError, match="accuracy is 90; expected a fraction"):
+        views.calibrate([], h, 90)
+    with pytest.raises(ValueError, match="there are no held-out pictures"):
+        views.calibrate([], h, 0.9)
+    with pytest.raises(
+        ValueError,
+        match=r"1 pictures have labels of shape \[1\] up to 2; expected one each, from 0 to 1",
+    ):
+        views.calibrate([(good, np.array([2]))], h, 0.9)
+    with pytest.raises(
+        ValueError,
+        match=r"accuracy 0\.9 is out of reach: 1 of 2 held-out pictures .* ask for at most 0.5",
+    ):
+        views.calibrate([(np.array([[1.0, 0.0]] * 2), np.array([0, 1]))], h, 0.9)
