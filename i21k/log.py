@@ -36,7 +36,7 @@ def info(text: str = "") -> None:
 
 
 def warning(text: str) -> None:
-    """Print `warning: text` to the standard error output; other processes than 0 add their number."""
+    """Print `warning: text` to the standard error output, with the number of a process but 0."""
     _print(f"warning: {text}" if _rank == 0 else f"warning: process {_rank}: {text}", sys.stderr)
 
 
@@ -177,7 +177,7 @@ def progress(what: str, total: int | None, unit: str = "images") -> Iterator[Pro
 
 @contextlib.contextmanager
 def _bars_shown() -> "Iterator[Bars]":
-    """Give the bars on the screen: those of the caller's progress if there are any, else new ones."""
+    """Give the bars on the screen, or new ones where there are none."""
     global _bars
     if _bars is not None:
         yield _bars
@@ -193,8 +193,13 @@ def _bars_shown() -> "Iterator[Bars]":
         TextColumn("{task.fields[numbers]}", markup=False, table_column=Column(no_wrap=True)),
     )
     # Output to a pipe must not end on the terminal, so `_print` decides what goes above the bar.
-    redirect = {"redirect_stdout": False, "redirect_stderr": False}
-    with Bars(*columns, console=Console(stderr=True), expand=True, **redirect) as bars:
+    with Bars(
+        *columns,
+        console=Console(stderr=True),
+        expand=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as bars:
         _bars = bars
         try:
             yield bars
