@@ -162,8 +162,14 @@ class InceptionBN(nn.Module):
     folded: bool = False  # without BatchNorm, for variables of `inference.fold`; for inference only
     for_cpu: bool = False  # a folded network: the same function, arranged for the caches and vector units of a CPU
 
-    @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"], train: bool = False) -> Float[Array, "b K"]:
+        return self.outputs(images, train)[0]
+
+    @nn.compact
+    def outputs(
+        self, images: Float[Array, "b h w 3"], train: bool = False
+    ) -> tuple[Float[Array, "b K"], Float[Array, "b f"]]:
+        """Return the logits, and the features that the last layer takes; both float32."""
         check_size(self.revision, *images.shape[1:3])
         if self.for_cpu and not self.folded:
             raise UserError(
@@ -210,7 +216,15 @@ class InceptionBN(nn.Module):
         logits = nn.Dense(
             self.num_classes, name="fc1", dtype=self.dtype, kernel_init=self.kernel_init
         )(features)
-        return logits.astype(jnp.float32)
+        return logits.astype(jnp.float32), features
+
+    @property
+    def num_features(self) -> int:
+        """The number of features that the last layer takes: 1,024 at width 1."""
+        top = WIDTHS[self.variant].blocks["5b"]
+        assert isinstance(top, Mixed)
+        branches = (top.one, top.three, top.double, top.projection)
+        return sum(scaled(filters, self.width) for filters in branches)
 
     def describe(self) -> dict[str, Any]:
         """Return what makes this network this function, as JSON: `InceptionBN(num_classes=..., **described)` is it again."""

@@ -1,0 +1,124 @@
+"""Inception-BN as a `Network`: the trainable one. `inception_bn.py` says what it computes."""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import flax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from i21k.errors import UserError
+from i21k.models import inception_bn, initial
+from i21k.models.inception_bn import MEAN, REVISIONS, InceptionBN
+from i21k.models.network import Init, Network, Output, Path, Remat, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class InceptionNetwork(Network):
+    """Inception-BN in training and in evaluation."""
+
+    kind: ClassVar[str] = "inception_bn"  # in a description
+    module: InceptionBN
+
+    @classmethod
+    def from_description(cls, own: dict[str, Any], num_classes: int) -> "InceptionNetwork":
+        """Make it from what `describe` returned, without `network`."""
+        types = typing.get_type_hints(InceptionBN)
+        known = {key: typing.get_args(types[key]) for key in _DESCRIBED}
+        for key, value in own.items():
+            if key not in (*known, "dtype"):
+                raise UserError(
+                    f"{key!r} describes no network of kind {cls.kind!r}. "
+                    f"Use {', '.join((*known, 'dtype'))}."
+                )
+            if key in ("variant", "revision") and value not in known[key]:
+                raise UserError(
+                    f"{key} is {value!r}. Use one of {', '.join(map(repr, known[key]))}."
+                )
+        own = own | {"dtype": jnp.dtype(own.get("dtype", "float32"))}
+        return cls(InceptionBN(num_classes=num_classes, **own))
+
+    def describe(self) -> dict[str, Any]:
+        described = {key: getattr(self.module, key) for key in _DESCRIBED}
+        return {"network": self.kind} | described | {"dtype": self.dtype}
+
+    @property
+    def title(self) -> str:
+        module = self.module
+        return f"Inception-BN {module.variant}, {module.revision}, width {module.width:g}"
+
+    @property
+    def num_classes(self) -> int:
+        return self.module.num_classes
+
+    @property
+    def num_features(self) -> int:
+        return self.module.num_features
+
+    @property
+    def dtype(self) -> str:
+        return jnp.dtype(self.module.dtype).name
+
+    def check_size(self, height: int, width: int) -> None:
+        inception_bn.check_size(self.module.revision, height, width)
+
+    def prepare(
+        self, images: UInt8[Array, "B H W 3"] | Float[Array, "B H W 3"]
+    ) -> Float[Array, "B H W 3"]:
+        return images.astype(jnp.float32) - MEAN
+
+    def apply(self, variables: Variables, images: Float[Array, "B H W 3"]) -> Output:
+        outputs: Any = self.module.apply(variables, images, method="outputs")
+        return Output(*outputs)
+
+    def apply_train(
+        self, variables: Variables, images: Float[Array, "B H W 3"]
+    ) -> tuple[Output, dict[str, Any]]:
+        outputs, updated = self.module.apply(
+            variables, images, train=True, method="outputs", mutable=["batch_stats"]
+        )
+        return Output(*outputs), updated["batch_stats"]
+
+    def initial(self, image_size: int, init: Init, seed: int) -> dict[str, Any]:
+        images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+        shapes = jax.eval_shape(lambda x: self.module.init(jax.random.key(0), x), images)
+        return initial.draw(shapes, init, seed)
+
+    @property
+    def head(self) -> Path:
+        return ("fc1",)
+
+    def is_kernel(self, path: Path) -> bool:
+        return path[-1] == "kernel"
+
+    def is_trained(self, path: Path) -> bool:
+        return not (path[-1] == "gamma" and REVISIONS[self.module.revision].fixed_gamma)
+
+    def moments(self, batch_stats: Mapping[str, Any]) -> list[tuple[Path, Path]]:
+        paths = flax.traverse_util.flatten_dict(batch_stats)
+        layers = [path[:-1] for path in paths if path[-1] == "moving_mean"]
+        return [((*layer, "moving_mean"), (*layer, "moving_var")) for layer in layers]
+
+    def with_remat(self, remat: Remat) -> "InceptionNetwork":
+        return self._with(remat=remat)
+
+    def with_momentum(self, momentum: float) -> "InceptionNetwork":
+        return self._with(bn_momentum=momentum)
+
+    def with_statistics_over(self, axis_name: str | None) -> "InceptionNetwork":
+        return self._with(bn_axis_name=axis_name)
+
+    def _with(self, **fields: Any) -> "InceptionNetwork":
+        return dataclasses.replace(self, module=self.module.clone(**fields))
+
+    def for_inference(self, platform: str) -> tuple[Network, Callable[[Variables], Variables]]:
+        from i21k.models import folding
+
+        folded = dataclasses.replace(self, module=folding.folded(self.module, platform))
+        return folded, lambda variables: folding.fold(variables, self.module.revision)
+
+
+_DESCRIBED = ("variant", "revision", "width", "bn_momentum", "count_padding")

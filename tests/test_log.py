@@ -1,0 +1,137 @@
+"""What the program prints: where it goes, and that other loggers keep their levels."""
+
+import fcntl
+import io
+import logging
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from i21k import log
+
+WIDTH = 80
+
+
+def run_on_a_terminal(code: str) -> str:
+    """Return what a program prints to a terminal of 80 columns on its standard error output."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, WIDTH, 0, 0))
+    environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR")}
+    running = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=slave,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environ | {"TERM": "xterm"},
+    )
+    os.close(slave)
+    out, _ = running.communicate(timeout=60)
+    shown = b""
+    try:
+        while part := os.read(master, 65536):
+            shown += part
+    except OSError:  # the end, on Linux
+        pass
+    os.close(master)
+    assert running.returncode == 0
+    return out + "\n--\n" + shown.decode()
+
+
+def test_a_bar_fits_a_terminal_of_80_columns():
+    code = """
+import time
+from i21k import log
+with log.progress("read and recode", 14_197_122) as bar:
+    for done in range(0, 14_197_123, 1_419_712):
+        bar.update(done, "1,234,567,890 MB")
+        time.sleep(0.03)
+    log.info("a result")
+    log.warning("a [bold]warning[/bold]")
+"""
+    out, shown = run_on_a_terminal(code).split("\n--\n")
+    assert out == "a result\n"  # a pipe gets what is printed, also while a bar is drawn
+    assert "warning: a [bold]warning[/bold]" in shown
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    lines = [line for line in re.split(r"[\r\n]+", plain) if "read" in line]
+    assert lines and all(len(line) <= WIDTH for line in lines)
+    assert re.search(r"/14,197,122 images [\d,]+/s eta 0:00:\d\d", lines[-1])
+
+
+def test_lines_elsewhere_have_rate_and_remaining_time(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    with log.progress("read", 1000) as progress:
+        for done in range(0, 1000, 100):
+            now += 4.0
+            progress.update(done, "12 classes")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3  # of 40 s
+    assert lines[-1].startswith("read ") and "/1,000 images | " in lines[-1]
+    assert re.search(r"\d/s \| eta 0:0\d:\d\d \| 12 classes$", lines[-1])
+    assert all(len(line) < WIDTH for line in lines)
+
+
+def test_the_rate_counts_from_the_first_update(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    with log.progress("read", 2_000_000, "bytes") as progress:
+        now = 5.0
+        progress.update(1_000_000)
+        now = 15.0
+        progress.update(1_500_000)
+    assert capsys.readouterr().err == "read 75.0% | 2/2 MB | 0.1 MB/s | eta 0:00:10\n"
+
+
+def test_only_process_0_prints_information_and_progress(capsys, monkeypatch):
+    monkeypatch.setattr(log, "_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(log, "_rank", 0)
+    for rank in (0, 1):
+        log.set_rank(rank)
+        log.info("started")
+        log.warning("low disk")
+        with log.progress("read", 2) as progress:
+            progress.advance()
+        out, err = capsys.readouterr()
+        if rank == 0:
+            assert out == "started\n" and err.startswith(
+                "warning: low disk\nread 50.0% | 1/2 images"
+            )
+        else:
+            assert out == "" and err == "warning: process 1: low disk\n"
+
+
+def test_tee_writes_everything_with_its_time(tmp_path, capsys):
+    log.info("before")
+    with log.tee(tmp_path / "log.txt"):
+        log.info("one\ntwo")
+        log.warning("three")
+    log.info("after")
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line[20:] for line in lines] == ["one", "two", "warning: three"]
+    assert all(line[:2] == "20" and line[10] == " " for line in lines)
+
+
+def test_libraries_are_silenced_by_name_and_the_root_logger_keeps_its_level(monkeypatch):
+    root = logging.getLogger()
+    before = root.level
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    root.addHandler(handler)
+    try:
+        with pytest.MonkeyPatch.context():
+            levels = {name: logging.getLogger(name).level for name in ("absl", "orbax")}
+            log.quiet_libraries()
+            logging.getLogger("absl").warning("forty lines")
+            logging.getLogger("of.a.caller").warning("their own")
+    finally:
+        root.removeHandler(handler)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+    assert root.level == before
+    assert stream.getvalue() == "their own\n"
