@@ -141,7 +141,7 @@ def test_a_disk_that_does_not_answer_is_not_taken_for_damage(tmp_path, monkeypat
     def fail(_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(checkpoints, "_digest", fail)
+    monkeypatch.setattr("i21k.checkpoints._digest", fail)
     with pytest.raises(OSError, match="Input/output error"):
         checkpoints.newest()
 
@@ -149,16 +149,16 @@ def test_a_disk_that_does_not_answer_is_not_taken_for_damage(tmp_path, monkeypat
 def test_another_format_is_refused_and_not_passed_over(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "c")
     checkpoints.save(1, tree(), META)
-    monkeypatch.setattr(checkpoints, "FORMAT", 2)
+    monkeypatch.setattr("i21k.checkpoints.FORMAT", 2)
     checkpoints.save(2, tree(), META)
-    monkeypatch.setattr(checkpoints, "FORMAT", 1)
+    monkeypatch.setattr("i21k.checkpoints.FORMAT", 1)
     with pytest.raises(ValueError, match="2 has format 2; this version of i21k reads 1"):
         checkpoints.newest()
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
     usage = checkpoints.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage._replace(free=10))
+    monkeypatch.setattr("i21k.checkpoints.shutil.disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(OSError, match=r"0 MiB free, a checkpoint needs .*; make room"):
         Checkpoints(tmp_path / "c").save(1, tree(), META)
     assert Checkpoints(tmp_path / "c").steps() == []

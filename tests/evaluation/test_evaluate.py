@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from i21k import cli
-from i21k.data.format import shards
+from i21k.data.format import shards, splits
 from i21k.data.format.records import decode_example, encode_example
 from i21k.data.format.splits import open_split
 from i21k.data.format.tfds import write_metadata
 from i21k.evaluation import evaluate
 from i21k.evaluation.evaluate import evaluate_checkpoint, read_real
 from i21k.evaluation.scores import RANKS, Scores
+from i21k.images.decode import crop_into
 from i21k.labels import ClassList
 from i21k.train import loop
 from i21k.train.report import read_metrics
@@ -438,7 +439,7 @@ def test_data_of_other_classes_is_matched_by_id(trained, dataset, tmp_path, caps
     old = open_split(dataset, "val")
     names = {CLASSES.ids[2]: "n04399382"}
     records = []
-    for record in shards._all_records(old):
+    for record in splits._all_records(old):
         jpeg, label = decode_example(record)
         label = other.label_of[names.get(CLASSES.ids[label], CLASSES.ids[label])]
         records.append(encode_example(jpeg, label, f"ILSVRC2012_val_{len(records) + 1:08d}.JPEG"))
@@ -562,19 +563,16 @@ def test_batch_size_and_devices_change_nothing(
 
 def test_a_mirrored_dataset_has_the_same_answers_with_flip(trained, dataset, monkeypatch):
     """Averaging over picture and mirror image makes no difference between the two; without it there is one."""
-    from i21k.images.decode import crop_into
-
     plain, flipped = (
         evaluate_checkpoint(trained, dataset, flip=flip).summary()["table"]["all"]["loss"]
         for flip in (False, True)
     )
-    crop_into = crop_into
 
     def crop_and_mirror(image, *args):
         crop_into(image, *args)
         image[:] = image[:, ::-1].copy()
 
-    monkeypatch.setattr(pictures, "crop_into", crop_and_mirror)
+    monkeypatch.setattr("i21k.images.decode.crop_into", crop_and_mirror)
     plain_of_mirrored, flipped_of_mirrored = (
         evaluate_checkpoint(trained, dataset, flip=flip).summary()["table"]["all"]["loss"]
         for flip in (False, True)

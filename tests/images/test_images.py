@@ -54,7 +54,7 @@ def test_bad_pictures_are_refused(monkeypatch):
     data = encoded(smooth(30, 50), "JPEG")
     with pytest.raises(ValueError, match=r"(?i)truncated|premature|end of"):
         decode(data[:-40], 30, 50)
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
+    monkeypatch.setattr("i21k.images.decode.MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match="50 x 30 px; expected at most 1000 pixels"):
         read_size(data)
 

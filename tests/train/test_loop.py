@@ -253,7 +253,7 @@ def test_the_wait_for_data_is_what_the_devices_were_idle(
         return call
 
     if slow == "decode":
-        monkeypatch.setattr(pictures, "decode", delayed(decode, delay_s / 8))
+        monkeypatch.setattr("i21k.images.decode.decode", delayed(decode, delay_s / 8))
     else:
         monkeypatch.setattr(
             RecordReader, "__getitem__", delayed(RecordReader.__getitem__, delay_s / 8)

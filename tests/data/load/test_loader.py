@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from i21k.data.format import shards
+from i21k.data.format import splits
 from i21k.data.format.records import decode_example, file_name_of
 from i21k.data.format.splits import (
     SPARE_FILES,
@@ -82,7 +82,8 @@ def test_worker_processes_change_nothing(split, options, expected, workers):
 # What users type where no `if __name__ == "__main__":` stands before it, after JAX has started.
 CELL = """
 import sys, jax
-from i21k.data import loader, shards
+from i21k.data.format.splits import open_split
+from i21k.data.load import loader
 jax.block_until_ready(jax.jit(lambda x: x + 1)(1))
 split = open_split({directory!r}, "train")
 with loader.batches(split, loader.LoaderOptions(8, 32, seed=3, workers=2), 0, 4) as batches:
@@ -149,7 +150,7 @@ def test_worker_processes_hold_no_jax(split):
 
 def test_hosts_share_the_stream_and_read_their_part(split, options, expected, monkeypatch):
     decode, decoded = decode_example, []
-    monkeypatch.setattr(shards, "decode_example", lambda raw: decoded.append(raw) or decode(raw))
+    monkeypatch.setattr(loader, "decode_example", lambda raw: decoded.append(raw) or decode(raw))
     parts = [
         stream(split, dataclasses.replace(options, host=h, num_hosts=4), 0, 7) for h in range(4)
     ]
@@ -311,8 +312,8 @@ def test_a_damaged_record_is_named(tmp_path, options):
 
 def test_more_shards_than_files_may_be_open(monkeypatch):
     limits = [(1024, 4096)]
-    monkeypatch.setattr(shards.resource, "getrlimit", lambda _: limits[-1])
-    monkeypatch.setattr(shards.resource, "setrlimit", lambda _, new: limits.append(new))
+    monkeypatch.setattr(splits.resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(splits.resource, "setrlimit", lambda _, new: limits.append(new))
     allow_open_files(1024)
     assert limits == [(1024, 4096), (1024 + SPARE_FILES, 4096)]
     allow_open_files(1000)

@@ -238,7 +238,8 @@ def test_a_slot_is_not_written_again_while_an_array_shows_it(dataset):
 
 SCRIPT = """
 import multiprocessing, sys, time
-from i21k.data import loader, shards
+from i21k.data.format.splits import open_split
+from i21k.data.load import loader
 split = open_split(sys.argv[1], "train")
 with loader.batches(split, loader.LoaderOptions(8, 32, workers=2), 0, int(sys.argv[2])) as batches:
     next(batches)
