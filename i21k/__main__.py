@@ -1,4 +1,4 @@
-"""`python -m i21k`: the command line without the installed script."""
+"""`python -m i21k` is the command `i21k`."""
 
 import sys
 

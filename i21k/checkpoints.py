@@ -1,16 +1,15 @@
-"""Checkpoints that are whole or absent: the only use of Orbax, which is good at writing trees and silent about what goes wrong.
+"""Checkpoints that are whole or absent: the only use of Orbax.
 
-A wrapper repairs what was seen to go wrong: saves are synchronous (an asynchronous one hides a full disk and loses the next save too), a
-digest of every array is verified on restore (Orbax restores flipped bits without a word), the newest intact checkpoint is
-taken when a newer one is not, and a save that Orbax skips is an error. Of several processes, which hold the same state, each reads and the
-first writes for itself: none waits for another in here.
+Saves are synchronous, because an asynchronous save hides a full disk and loses the next one too.
+Every array has a digest that is verified on restore, because Orbax restores flipped bits silently.
+The newest intact checkpoint is used, and the user is warned of each damaged one. Several processes
+hold the same state: each reads, only the first one writes, and none waits for another in here.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,20 +18,23 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import serialization
+from flax import serialization, traverse_util
 
+from i21k import files, log
 from i21k.errors import UserError
 from i21k.labels import ClassList
 
 FORMAT = 1
-_DAMAGE = (
+_INVENTORY = "files.json"  # SHA-256 by name of a checkpoint's other files
+# What Orbax raises when files are damaged; a bug raises the same, so the files are checked then.
+_SUSPICIOUS = (
     ValueError,
     KeyError,
     TypeError,
     AttributeError,
     FileNotFoundError,
     NotADirectoryError,
-)  # what damaged files become when read
+)
 Flat = dict[str, np.ndarray]  # arrays by path, such as params/conv_conv1/kernel
 
 
@@ -40,19 +42,23 @@ class FormatError(UserError):
     """A checkpoint that another version of i21k has written."""
 
 
+class _DamagedError(Exception):
+    """The bytes of a checkpoint on disk are not those that were saved."""
+
+
 class NotFiniteError(UserError):
     """A state with infinities or NaN; `path` is the first array that has any."""
 
     def __init__(self, path: str, step: int) -> None:
         super().__init__(
-            f"{path} is not finite at step {step}; it is not saved, and earlier checkpoints stay"
+            f"{path} is not finite at step {step}. It is not saved; earlier checkpoints stay."
         )
         self.path = path
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a restore gives: the arrays as a nested dict of NumPy arrays, and what stands beside them."""
+    """A restored checkpoint: the arrays as a nested dict of NumPy arrays, and the metadata."""
 
     step: int
     tree: dict[str, Any]
@@ -60,14 +66,14 @@ class Checkpoint:
 
     @property
     def classes(self) -> ClassList:
-        """The class list the network's outputs stand for."""
+        """The class list of the network's outputs."""
         return ClassList(tuple(self.meta["classes"]))
 
     def into(self, state: Any) -> Any:
         """Return `state` with its arrays replaced by the checkpoint's.
 
         Raises:
-            ValueError: naming the first array that is missing or has another shape or type.
+            UserError: naming the first array that is missing or has another shape or type.
         """
         got = _flatten(self.tree)
 
@@ -81,7 +87,8 @@ class Checkpoint:
             if array is None or array.shape != wanted.shape or array.dtype != wanted.dtype:
                 there = "none" if array is None else f"{array.dtype}{list(array.shape)}"
                 raise UserError(
-                    f"the checkpoint of step {self.step} has {there} at {path}; expected {wanted.dtype}{list(wanted.shape)}"
+                    f"the checkpoint of step {self.step} has {there} at {path}; expected"
+                    f" {wanted.dtype}{list(wanted.shape)}. Use the recipe that it was trained by."
                 )
             return array
 
@@ -117,16 +124,17 @@ class Checkpoints:
         return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdigit())
 
     def save(self, step: int, tree: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-        """Write a checkpoint and wait until it is there; then remove the ones that are not kept.
+        """Write a checkpoint and wait until it is complete; then remove those that are not kept.
 
         Args:
-            step: those from it on are put aside first (they were damaged, or belong to a run that was rolled back).
+            step: number of the step; checkpoints of it and of later steps are renamed first. They
+                were damaged, or belong to a run that was rolled back.
             tree: nested dict of arrays.
-            meta: JSON; `epoch_done` (bool) says whether this is a finished epoch's.
+            meta: JSON; `epoch_done` (bool) is true for the checkpoint of a finished epoch.
 
         Raises:
-            NotFiniteError: if an array is not finite: such a state is never saved.
-            OSError: if the disk is full, or the save did not happen.
+            NotFiniteError: if an array is not finite; such a state is never saved.
+            OSError: if the disk is full, or Orbax has skipped the save.
         """
         arrays = _flatten(jax.device_get(tree))
         for path, array in arrays.items():
@@ -145,15 +153,19 @@ class Checkpoints:
             enable_async_checkpointing=False, cleanup_tmp_directories=True
         ) as manager:
             args = ocp.args.Composite(
-                state=ocp.args.PyTreeSave(_nest(arrays)), meta=ocp.args.JsonSave(meta)
+                state=ocp.args.PyTreeSave(traverse_util.unflatten_dict(arrays, sep="/")),
+                meta=ocp.args.JsonSave(meta),
             )
             if not manager.save(step, args=args, force=True) or step not in self.steps():
                 raise OSError(f"the checkpoint of step {step} was not written to {self._directory}")
+            directory = self._directory / str(step)
+            with files.replaced(directory / _INVENTORY) as path:
+                path.write_text(json.dumps(_digests_of_files(directory)))
             for old in self._superfluous(step, bool(meta["epoch_done"])):
                 manager.delete(old)
 
     def _superfluous(self, newest: int, epoch_done: bool) -> list[int]:
-        """Return the steps not to keep: those saved in mid-epoch, and epochs beyond the number to keep."""
+        """Return the steps to delete: those saved inside an epoch, and the oldest epochs."""
         epochs: list[int] = []
         superfluous: list[int] = []
         for step in self.steps():
@@ -164,46 +176,43 @@ class Checkpoints:
         return [step for step in superfluous if step != newest]
 
     def check_room(self, num_bytes: int) -> None:
-        """Raise an `OSError` if the disk has no room for a checkpoint of so many bytes; makes the directory."""
+        """Make the directory; raise an `OSError` if the disk has no room for a checkpoint."""
         self._directory.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self._directory).free
         if free < 1.1 * num_bytes:
-            there = f"{free / 2**20:.0f} MiB free, a checkpoint needs {num_bytes / 2**20:.0f} MiB"
             raise OSError(
-                f"{self._directory} has {there}; make room, or keep fewer with --config.log.keep_checkpoints=2"
+                f"{self._directory} has {free / 2**20:.0f} MiB free, a checkpoint needs"
+                f" {num_bytes / 2**20:.0f} MiB. Make room, or keep fewer checkpoints with"
+                " --config.log.keep_checkpoints=2."
             )
 
     def _put_aside(self, step: int) -> None:
-        """Rename checkpoints from `step` on: they were passed over as damaged, or belong to a run that was rolled back."""
+        """Rename the checkpoints from `step` on, so that they are not restored again."""
         for newer in (s for s in self.steps() if s >= step):
             aside = self._directory / f"{newer}.aside"
             shutil.rmtree(aside, ignore_errors=True)
             (self._directory / str(newer)).rename(aside)
 
     def newest(self) -> Checkpoint | None:
-        """Restore the newest intact checkpoint, saying which ones are damaged; None if there is none at all.
+        """Restore the newest intact checkpoint and warn of damaged ones; None if there is none.
 
         Raises:
-            ValueError: if there are checkpoints and all are damaged.
+            UserError: if there are checkpoints and all are damaged.
             FormatError: if the newest was written by a version of i21k with another format.
         """
-        steps = self.steps()
         faults = []
-        for step in reversed(steps):
+        for step in reversed(self.steps()):
             try:
                 return self._restore(step)
-            except FormatError:
-                raise
-            except _DAMAGE as error:  # others (a disk that does not answer, memory) say nothing about the checkpoint
-                faults.append(f"step {step}: {error}".splitlines()[0])
-                logging.getLogger("i21k").warning(
-                    "checkpoint %s is damaged (%s); trying the one before",
-                    self._directory / str(step),
-                    error,
+            except _DamagedError as error:
+                faults.append(f"step {step}: {error}")
+                log.warning(
+                    f"checkpoint {self._directory / str(step)} is damaged ({error}). It is skipped."
                 )
-        if steps:
+        if faults:
             raise UserError(
-                f"no intact checkpoint in {self._directory}: {'; '.join(faults)}; move the directory away to start anew"
+                f"no intact checkpoint in {self._directory}: {'; '.join(faults)}."
+                " Move the directory away to start from the beginning."
             )
         return None
 
@@ -211,20 +220,20 @@ class Checkpoints:
         """Restore the checkpoint that another process has chosen as the newest.
 
         Args:
-            step: of it.
+            step: the step of that checkpoint.
             digest: its `meta["meta_digest"]`.
 
         Raises:
-            ValueError: if it is not there, or is damaged or another one as seen from here.
+            UserError: if this process finds no such checkpoint, a damaged one or another one.
         """
         try:
             checkpoint, fault = self._restore(step), "it is another one"
-        except _DAMAGE as error:
-            checkpoint, fault = None, str(error).splitlines()[0]
+        except _DamagedError as error:
+            checkpoint, fault = None, str(error)
         if checkpoint is None or checkpoint.meta["meta_digest"] != digest:
             raise UserError(
-                f"checkpoint {self._directory / str(step)} is not here what it is in process 0 ({fault}); expected a --workdir on a file"
-                " system that all processes share"
+                f"checkpoint {self._directory / str(step)} is not the one that process 0 reads"
+                f" ({fault}). Use a --workdir on a file system that all processes share."
             )
         return checkpoint
 
@@ -235,48 +244,97 @@ class Checkpoints:
             return {}
 
     def _restore(self, step: int) -> Checkpoint:
-        with self._manager(
-            read_only=True, save_interval_steps=0
-        ) as manager:  # a run may be writing here
-            # What was saved as NumPy arrays comes back as NumPy arrays, on any machine.
-            args = ocp.args.Composite(state=ocp.args.PyTreeRestore(), meta=ocp.args.JsonRestore())
-            restored = manager.restore(step, args=args)
-        tree, meta = restored["state"], restored["meta"]
-        if meta["format"] != FORMAT:
-            raise FormatError(
-                f"{self._directory / str(step)} has format {meta['format']!r}; this version of i21k reads {FORMAT}"
-            )
-        if meta["meta_digest"] != _digest_of_meta(meta):
-            raise UserError(
-                "what stands beside the arrays is not what was saved (its SHA-256 differs)"
-            )
+        """Restore a checkpoint and compare it with its digests.
+
+        Raises:
+            _DamagedError: if the bytes on disk are not those that were saved. Other errors keep
+                their type: a disk that does not answer, too little memory, a bug.
+        """
+        directory = self._directory / str(step)
+        meta = _read_meta(directory)
+        try:
+            # A run may write here at the same time, so the manager must not clean up.
+            with self._manager(read_only=True, save_interval_steps=0) as manager:
+                # What was saved as NumPy arrays comes back as NumPy arrays, on any machine.
+                args = ocp.args.Composite(state=ocp.args.PyTreeRestore())
+                tree = manager.restore(step, args=args)["state"]
+        except _SUSPICIOUS as error:
+            if (fault := _find_damage(directory, meta, error)) is None:
+                raise
+            raise _DamagedError(fault) from error
         found = {path: _digest(array) for path, array in _flatten(tree).items()}
         for path in sorted(set(found) | set(meta["digests"])):
             if found.get(path) != meta["digests"].get(path):
-                raise UserError(f"{path} is not what was saved (its SHA-256 differs)")
+                raise _DamagedError(f"the SHA-256 of {path} differs")
         return Checkpoint(step, tree, meta)
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Flat:
-    arrays: Flat = {}
-    for key, value in tree.items():
-        arrays |= (
-            _flatten(value, f"{prefix}{key}/")
-            if isinstance(value, Mapping)
-            else {prefix + key: np.asarray(value)}
+def _read_meta(directory: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads((directory / "meta" / "metadata").read_text())
+    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
+        raise _DamagedError(f"metadata: {error}".splitlines()[0]) from error
+    if not isinstance(meta, dict) or not {"format", "meta_digest"} <= set(meta):
+        raise _DamagedError("metadata: it has no format or no digest")
+    if meta["format"] != FORMAT:
+        raise FormatError(
+            f"checkpoint {directory} has format {meta['format']!r}; this version of i21k reads"
+            f" {FORMAT}. Install the version of i21k that wrote it."
         )
-    return arrays
+    if meta["meta_digest"] != _digest_of_meta(meta):
+        raise _DamagedError("metadata: its SHA-256 differs")
+    return meta
 
 
-def _nest(arrays: Flat) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, array in arrays.items():
-        *parents, name = path.split("/")
-        branch = tree
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
-        branch[name] = array
-    return tree
+def _find_damage(directory: Path, meta: Mapping[str, Any], error: Exception) -> str | None:
+    """Return what is wrong with the files of a checkpoint that Orbax cannot read; None if nothing.
+
+    Older checkpoints have no inventory. There an error that code raises counts as damage only
+    if Orbax's own metadata does not name the arrays that were saved.
+    """
+    first_line = (str(error) or type(error).__name__).splitlines()[0]
+    try:
+        expected = json.loads((directory / _INVENTORY).read_text())
+    except (ValueError, FileNotFoundError, NotADirectoryError):
+        if not isinstance(error, (AttributeError, KeyError, TypeError)):
+            return first_line
+        return None if _names_arrays(directory, set(meta["digests"])) else "Orbax's metadata"
+    found = _digests_of_files(directory)
+    for name in sorted(expected):
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != expected[name]:
+            return f"the SHA-256 of {name} differs"
+    return None
+
+
+def _names_arrays(directory: Path, paths: set[str]) -> bool:
+    """Return whether Orbax's metadata of the tree can be read and names exactly these arrays."""
+    try:
+        entries = json.loads((directory / "state" / "_METADATA").read_text())["tree_metadata"]
+        named = {
+            "/".join(part["key"] for part in entry["key_metadata"])
+            for entry in entries.values()
+            if entry["value_metadata"]["value_type"] == "np.ndarray"
+            and all(part["key_type"] == 2 for part in entry["key_metadata"])  # a dict's
+        }
+        json.loads((directory / "_CHECKPOINT_METADATA").read_text())
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, NotADirectoryError):
+        return False
+    return named == paths
+
+
+def _digests_of_files(directory: Path) -> dict[str, str]:
+    return {
+        path.relative_to(directory).as_posix(): files.hash_file(path)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != _INVENTORY and not files.is_temporary(path)
+    }
+
+
+def _flatten(tree: Mapping[str, Any]) -> Flat:
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    return {path: np.asarray(array) for path, array in flat.items()}
 
 
 def _digest_of_meta(meta: Mapping[str, Any]) -> str:

@@ -1,0 +1,98 @@
+"""`i21k evaluate`: evaluate a checkpoint on a dataset split."""
+
+import argparse
+from pathlib import Path
+
+from i21k import log
+from i21k.cli import arguments
+from i21k.errors import UserError
+
+HELP = "Evaluate a checkpoint on a dataset split."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    arguments.prepare_jax()
+    from i21k.evaluation.evaluate import evaluate_checkpoint
+
+    defaults = arguments.defaults_of(evaluate_checkpoint)
+    add = parser.add_argument
+    arguments.add_checkpoint(parser)
+    add(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="packed directory, or another TFDS dataset; classes are matched by id",
+    )
+    add("--split", default=defaults["split"], help="split to evaluate (%(default)s)")
+    add(
+        "--over",
+        metavar="LIST",
+        help="rank over these classes too: a name (ilsvrc2012), a file or a dataset; by default"
+        " the data's classes where they differ from the model's",
+    )
+    add(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        default=defaults["batch_size"],
+        help="images of all devices; changes only speed and memory (%(default)s)",
+    )
+    add(
+        "--recalibrate-bn",
+        type=int,
+        metavar="N",
+        default=defaults["recalibrate_bn"],
+        help="first compute BatchNorm's statistics from N images of split 'train'",
+    )
+    add(
+        "--tta",
+        choices=("none", "flip"),
+        default="none",
+        help="flip: average the probabilities of image and mirror image (%(default)s)",
+    )
+    add(
+        "--real",
+        metavar="FILE",
+        type=Path,
+        help="score by the ReaL labels of ILSVRC's validation set too (real.json)",
+    )
+    add(
+        "--sizes-of",
+        metavar="SPLIT",
+        help="split whose labels tell large classes from small; by default fall11's order of 2015",
+    )
+    add("--per-class", metavar="TSV", type=Path, help="write one line per class to this file")
+    add("--reliability", metavar="PNG", type=Path, help="plot accuracy over confidence to a file")
+    arguments.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    for path in filter(None, (args.per_class, args.reliability)):
+        if not path.parent.is_dir():  # now, not after the last image
+            raise UserError(
+                f"there is no directory {path.parent} for {path.name}."
+                " Make it, or choose another directory."
+            )
+    from i21k.evaluation import evaluate
+
+    result = evaluate.evaluate_checkpoint(
+        workdir=args.checkpoint,
+        data=args.data,
+        split=args.split,
+        batch_size=args.batch_size,
+        over=arguments.class_list(args.over) if args.over else None,
+        recalibrate_bn=args.recalibrate_bn,
+        flip=args.tta == "flip",
+        real=args.real,
+        sizes_of=args.sizes_of,
+    )
+    if args.per_class:
+        args.per_class.write_text(evaluate.per_class_table(result.scores), "utf-8")
+    if args.reliability:
+        evaluate.draw_reliability(result.scores, args.reliability)
+    if args.json:
+        arguments.print_json(result.summary())
+    else:
+        log.info(evaluate.describe(result.summary()))
+    return 0

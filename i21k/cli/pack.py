@@ -1,0 +1,153 @@
+"""`i21k pack`: pack a source of images into shuffled shards."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from i21k import log
+from i21k.cli import arguments
+from i21k.errors import UserError
+
+if TYPE_CHECKING:
+    from i21k.data.pack.pack import PackReport
+
+HELP = "Pack tars or folders of images into shuffled shards."
+# By the fields of PackOptions, which has the defaults.
+_OPTIONS: dict[str, dict] = {
+    "name": {"help": "name of the dataset"},
+    "split": {"help": "split to make"},
+    "num_shards": {
+        "type": int,
+        "metavar": "N",
+        "help": "files of the split; by default one per 256 MiB of source, at most 1,024",
+    },
+    "short_side": {
+        "type": int,
+        "metavar": "PX",
+        "help": "reduce larger images to this short side; 0 keeps the bytes of JPEGs",
+    },
+    "quality": {
+        "type": int,
+        "metavar": "Q",
+        "help": "quality of JPEGs that are encoded again, 1 to 100",
+    },
+    "min_side": {
+        "type": int,
+        "metavar": "PX",
+        "help": "skip images with a shorter side in the source",
+    },
+    "duplicates": {
+        "choices": ("keep", "first", "drop"),
+        "help": "byte-identical images: keep all, keep the first by name, or drop all",
+    },
+    "val_per_class": {
+        "type": int,
+        "metavar": "K",
+        "help": "put the first K images by name of each large enough class into the split 'val'",
+    },
+    "min_class_size": {
+        "type": int,
+        "metavar": "M",
+        "help": "images that a class needs to give some to 'val'; by default K + 1",
+    },
+    "keep_val_copies": {
+        "action": "store_true",
+        "help": "keep duplicates of validation images in the other split, as in 2015",
+    },
+    "seed": {"type": int, "help": "seed of the order of the records"},
+    "labels": {
+        "metavar": "FILE|ilsvrc2012-val",
+        "help": "labels of a SOURCE without classes: lines of FILE<TAB>CLASS",
+    },
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from i21k.data.pack.pack import PackOptions
+
+    add = parser.add_argument
+    source = "a tar of synset tars, a folder of synset tars, or a folder of class folders"
+    add("source", metavar="SOURCE", type=Path, help=source)
+    add(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="dataset directory; the split is added to those that are there",
+    )
+    defaults = arguments.defaults_of(PackOptions)
+    for name, options in _OPTIONS.items():
+        shown = "" if defaults[name] in (None, False) else " (%(default)s)"
+        options = options | {"default": defaults[name], "help": options["help"] + shown}
+        add(f"--{name.replace('_', '-')}", **options)
+    add(
+        "--classes",
+        metavar="LIST",
+        help="classes to keep: a name (fall11), a file or a dataset; by default those in DIR,"
+        " or all of the source",
+    )
+    add("--workers", type=int, metavar="N", help="worker processes; by default one per CPU")
+    add(
+        "--runner",
+        choices=("local", "beam"),
+        default="local",
+        help="beam: on many machines; write Apache Beam's options after -- (%(default)s)",
+    )
+    arguments.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from i21k.data.pack.pack import PackOptions, pack
+
+    if args.beam_options and args.runner != "beam":
+        raise UserError(
+            f"{' '.join(args.beam_options)} is given after --, which is for --runner beam."
+            " Add --runner beam, or remove these options."
+        )
+    options = PackOptions(
+        **{field.name: getattr(args, field.name) for field in dataclasses.fields(PackOptions)}
+    )
+    try:
+        with arguments.shown_progress(quiet=args.json) as on_progress:
+            report = pack(
+                source=args.source,
+                out=args.out,
+                options=options,
+                classes=arguments.class_list(args.classes) if args.classes else None,
+                num_workers=args.workers,
+                on_progress=on_progress,
+                beam_options=args.beam_options if args.runner == "beam" else None,
+            )
+    except (KeyboardInterrupt, SystemExit):
+        log.note("stopped. The same command resumes from here.")
+        raise
+    if args.json:
+        arguments.print_json(dataclasses.asdict(report))
+    else:
+        log.info(describe(report))
+    return 0
+
+
+def describe(report: "PackReport") -> str:
+    """Return the text about a finished packing."""
+    lines = []
+    if report.already_complete:
+        lines.append(f"{report.directory} is complete with these options. There is nothing to do.")
+    for split, made in report.splits.items():
+        lines.append(
+            f"split {split}: {made.num_pictures:,} images of {report.num_classes:,} classes,"
+            f" {made.num_bytes / 1e6:,.1f} MB in {made.num_shards:,} shards"
+        )
+    lines.append(
+        f"read {report.num_read:,} files, {report.source_bytes / 1e6:,.1f} MB;"
+        f" wrote {report.num_written:,} images"
+    )
+    lines += [f"skipped {count:,}: {reason}" for reason, count in report.left_out.items()]
+    lines += [f"dropped {count:,}: {reason}" for reason, count in report.dropped.items()]
+    if report.resumed_after:
+        lines.append(f"resumed after the first {report.resumed_after:,} files")
+    if not report.already_complete:
+        rate = (report.num_read - report.resumed_after) / report.seconds
+        lines.append(f"{report.seconds:,.1f} s, {rate:,.0f} images/s")
+    return "\n".join(lines)

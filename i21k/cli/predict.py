@@ -1,0 +1,108 @@
+"""`i21k predict`: classify images with a checkpoint."""
+
+import argparse
+import textwrap
+from pathlib import Path
+
+from i21k import log
+from i21k.cli import arguments
+from i21k.errors import UserError
+
+HELP = "Classify images with a checkpoint; choose how the classes are shown."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    arguments.prepare_jax()
+    from i21k.prediction.predictor import Predictor
+
+    view, calibrate = (
+        arguments.defaults_of(function) for function in (Predictor.view, Predictor.calibrate)
+    )
+    add = parser.add_argument
+    add("images", metavar="IMAGE", nargs="*", type=Path, help="files, and folders of files")
+    arguments.add_checkpoint(parser)
+    add(
+        "--view",
+        default=view["name"],
+        help="top, subset (of --among), fold (onto --among), diverse, hedge (right at --accuracy)"
+        " or basic (%(default)s)",
+    )
+    add(
+        "--among",
+        metavar="EXPR",
+        help="classes of subset, such as 'leaf & !under(person)'; synsets of fold, by default"
+        " ilsvrc2012",
+    )
+    add(
+        "-k",
+        type=int,
+        metavar="N",
+        default=view["k"],
+        help="print at most N classes (%(default)s); hedge prints one",
+    )
+    add(
+        "--accuracy",
+        type=float,
+        metavar="A",
+        default=view["accuracy"],
+        help="fraction of images for which hedge has to be right (%(default)s)",
+    )
+    add(
+        "--calibrate",
+        metavar="DIR",
+        type=Path,
+        help="find on this held-out dataset how general hedge has to be; saved in WORKDIR",
+    )
+    add(
+        "--split",
+        default=calibrate["split"],
+        help="split of the dataset to calibrate on (%(default)s)",
+    )
+    add(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        default=arguments.defaults_of(Predictor)["batch_size"],
+        help="images at a time; changes only speed and memory (%(default)s)",
+    )
+    add("--png", metavar="FILE", type=Path, help="plot each image with bars to this file")
+    add("--json", action="store_true", help="print one line of JSON per image")
+
+
+def run(args: argparse.Namespace) -> int:
+    from i21k.prediction import predictor
+
+    if not args.images and not args.calibrate:
+        raise UserError("no IMAGE is given. Give files or folders, or --calibrate DIR.")
+    files = predictor.find_files(args.images)
+    if args.png and len(files) > predictor.MAX_DRAWN:
+        raise UserError(
+            f"--png plots at most {predictor.MAX_DRAWN} images, and {len(files):,} are given."
+            " Give fewer images, or omit --png."
+        )
+    # A single image needs no padding.
+    alone = len(files) == 1 and args.batch_size > 1 and not args.calibrate
+    model = predictor.Predictor(args.checkpoint, batch_size=1 if alone else args.batch_size)
+    if args.calibrate:
+        found = model.calibrate(data=args.calibrate, split=args.split, accuracy=args.accuracy)
+        log.note(
+            f"hedge is right for {found.accuracy:.1%} of {found.num_pictures:,} images of split"
+            f" {args.split!r} of {args.calibrate}, with mean specificity {found.specificity:.2f}"
+            " (0: entity, 1: a class without subclasses)"
+        )
+    if not files:
+        return 0
+    view = model.view(name=args.view, among=args.among, k=args.k, accuracy=args.accuracy)
+    drawn = []
+    for one in model.see(files, view):
+        if one.fault:
+            log.error(str(one.fault))
+        elif args.json:
+            arguments.print_json(predictor.as_json(one))
+        else:
+            log.info(f"{one.path}\n{textwrap.indent(predictor.describe(one.answers), '  ')}\n")
+        if args.png or one.fault:
+            drawn.append(one)
+    if args.png and not all(one.fault for one in drawn):
+        predictor.draw(drawn, args.png)
+    return 1 if any(one.fault for one in drawn) else 0
