@@ -10,18 +10,15 @@ picture, 2 to 5 % more time to decode whole), so that the loader decodes only th
 """
 
 import functools
-import hashlib
 import io
 import math
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageCms, ImageFile
 
-from i21k.data.sources.base import Member
-from i21k.errors import UserError
 from i21k.images.decode import MAX_PIXELS
 from i21k.images.jpeg_bands import with_index
 
@@ -42,41 +39,6 @@ _UPRIGHT = {  # what brings a picture of each EXIF orientation upright
 
 class Unreadable(Exception):
     """A file that is no whole picture. The text is the reason for the report: a kind, and after a colon the detail if there is one."""
-
-
-class Recoded(NamedTuple):
-    """What became of a file: `member` with the stored JPEG in the place of what was read, or with the reason why there is none."""
-
-    member: Member
-    digest: bytes  # SHA-256 of what was read
-
-
-def recode_batch(
-    batch: list[Member], short_side_px: int, quality: int, min_side_px: int
-) -> list[Recoded]:
-    """Judge and recode files that travel together.
-
-    Raises:
-        ValueError: if the tar they lie in has become unreadable, which is no fault of theirs.
-    """
-
-    def recoded(member: Member) -> Recoded:
-        data = digest = b""
-        if not member.left_out:
-            try:
-                content = member.content()
-                digest = hashlib.sha256(content).digest()
-                data = recode(content, short_side_px, quality, min_side_px)
-            except Unreadable as error:
-                member = member._replace(left_out=str(error))
-            except OSError as error:
-                raise UserError(
-                    f"{member.container}, {member.name} cannot be read any more ({error.strerror or error}); give the same command again "
-                    "when the source is there, it goes on where it was"
-                ) from error
-        return Recoded(member._replace(data=data, extent=None), digest)
-
-    return [recoded(member) for member in batch]
 
 
 def recode(data: bytes, short_side_px: int, quality: int, min_side_px: int = 0) -> bytes:

@@ -37,7 +37,7 @@ from i21k.data.format.manifest import Manifest, read_manifest
 from i21k.data.format.records import decode_example, file_name_of
 from i21k.data.format.splits import open_split, split_names
 from i21k.data.format.tfds import write_metadata
-from i21k.data.pack import beam, commit, plan, spill, stages
+from i21k.data.pack import beam, commit, plan, recoding, spill, stages
 from i21k.data.pack import pack as packing
 from i21k.data.pack.pack import PackOptions, PackReport, pack
 from i21k.data.pack.spill import place
@@ -1054,13 +1054,13 @@ def test_run_goes_on_wherever_it_was_stopped(
     run(source, tmp_path / "expected", **options)
     out = tmp_path / "out"
     read_again, num_stops, resumed = collections.Counter[str](), 0, [0]
-    real_recode = recode.recode_batch
+    real_recode = recoding.recode_batch
 
     def recode_batch(batch: list[Any], **keywords: Any) -> list[Any]:
         read_again.update(member.file_name for member in batch)
         return real_recode(batch, **keywords)
 
-    monkeypatch.setattr(recode, "recode_batch", recode_batch)
+    monkeypatch.setattr(recoding, "recode_batch", recode_batch)
     while num_stops < 60:
         left = 4 if num_stops % 2 else 6  # steps that this attempt may take: more than a run needs
 
@@ -1238,7 +1238,7 @@ def test_source_that_goes_away_is_no_fault_of_its_pictures(
 
     with pytest.raises(
         ValueError,
-        match=r"n\d+.tar, .* cannot be read any more \(No such file or directory\); give the same command again",
+        match=r"n\d+.tar, .* can no longer be read \(No such file or directory\). Give the same command again",
     ):
         pack(whole_tar, tmp_path / "out", PackOptions(), num_workers=1, on_progress=take_away)
     (tmp_path / "elsewhere").rename(whole_tar)

@@ -29,7 +29,7 @@ from typing import Any, Literal
 from i21k import workers
 from i21k.data.format import shards
 from i21k.data.format.manifest import Manifest, SplitManifest
-from i21k.data.pack import beam, commit, plan, spill, stages
+from i21k.data.pack import beam, commit, plan, recoding, spill, stages
 from i21k.data.pack.plan import VAL_SPLIT
 from i21k.data.sources import base
 from i21k.data.sources.base import START
@@ -424,9 +424,9 @@ def _plan(work: Path, choices: plan.Choices, on_progress: Callable[[Progress], N
     return plan.make(work, choices, tell)
 
 
-def _recoding(options: PackOptions) -> Callable[[list[base.Member]], list[recode.Recoded]]:
+def _recoding(options: PackOptions) -> Callable[[list[base.Member]], list[recoding.Recoded]]:
     return functools.partial(
-        recode.recode_batch,
+        recoding.recode_batch,
         short_side_px=options.short_side,
         quality=options.quality,
         min_side_px=options.min_side,

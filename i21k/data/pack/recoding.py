@@ -1,0 +1,48 @@
+"""Recode a batch of source files into the JPEGs that are stored; runs in the worker processes."""
+
+import hashlib
+from typing import NamedTuple
+
+from i21k.data.sources.base import Member
+from i21k.errors import UserError
+from i21k.images.recode import Unreadable, recode
+
+
+class Recoded(NamedTuple):
+    """The result for one file.
+
+    `member` carries the stored JPEG instead of the bytes that were read, or the reason why the file is
+    skipped.
+    """
+
+    member: Member
+    digest: bytes  # SHA-256 of the bytes that were read
+
+
+def recode_batch(
+    batch: list[Member], short_side_px: int, quality: int, min_side_px: int
+) -> list[Recoded]:
+    """Recode a batch of files, and note the reason for each that cannot be used.
+
+    Raises:
+        UserError: if the container of a file can no longer be read; that is not the file's fault.
+    """
+
+    def recoded(member: Member) -> Recoded:
+        data = digest = b""
+        if not member.left_out:
+            try:
+                content = member.content()
+                digest = hashlib.sha256(content).digest()
+                data = recode(content, short_side_px, quality, min_side_px)
+            except Unreadable as error:
+                member = member._replace(left_out=str(error))
+            except OSError as error:
+                raise UserError(
+                    f"{member.container}, {member.name} can no longer be read "
+                    f"({error.strerror or error}). Give the same command again when the source is "
+                    "back; it resumes where it stopped."
+                ) from error
+        return Recoded(member._replace(data=data, extent=None), digest)
+
+    return [recoded(member) for member in batch]
