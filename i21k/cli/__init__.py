@@ -586,14 +586,14 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_predict(args: argparse.Namespace) -> int:
     _prepare()
-    from i21k.prediction import predictor
+    from i21k.prediction import plots, predictor, text
 
     if not args.pictures and not args.calibrate:
         raise UserError("no PICTURE was given; expected files or folders, or --calibrate DIR")
     files = predictor.find_files(args.pictures)
-    if args.png and len(files) > predictor.MAX_DRAWN:
+    if args.png and len(files) > plots.MAX_DRAWN:
         raise UserError(
-            f"--png draws at most {predictor.MAX_DRAWN} pictures, and {len(files):,} were given; give fewer, or leave it out"
+            f"--png draws at most {plots.MAX_DRAWN} pictures, and {len(files):,} were given; give fewer, or leave it out"
         )
     alone = (
         len(files) == 1 and args.batch_size > 1 and not args.calibrate
@@ -613,13 +613,13 @@ def _run_predict(args: argparse.Namespace) -> int:
         if one.fault:
             print(f"error: {one.fault}", file=sys.stderr)
         elif args.json:
-            print(json.dumps(predictor.as_json(one)))
+            print(json.dumps(text.as_json(one)))
         else:
-            print(f"{one.path}\n{textwrap.indent(predictor.describe(one.answers), '  ')}\n")
+            print(f"{one.path}\n{textwrap.indent(text.describe(one.answers), '  ')}\n")
         if args.png or one.fault:
             seen.append(one)
     if args.png and not all(one.fault for one in seen):
-        predictor.draw(seen, args.png)
+        plots.draw(seen, args.png)
     return 1 if any(one.fault for one in seen) else 0
 
 
