@@ -70,14 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from i21k.prediction import predictor
+    from i21k.prediction import plots, predictor, text
 
     if not args.images and not args.calibrate:
         raise UserError("no IMAGE is given. Give files or folders, or --calibrate DIR.")
     files = predictor.find_files(args.images)
-    if args.png and len(files) > predictor.MAX_DRAWN:
+    if args.png and len(files) > plots.MAX_DRAWN:
         raise UserError(
-            f"--png plots at most {predictor.MAX_DRAWN} images, and {len(files):,} are given."
+            f"--png plots at most {plots.MAX_DRAWN} images, and {len(files):,} are given."
             " Give fewer images, or omit --png."
         )
     # A single image needs no padding.
@@ -98,11 +98,11 @@ def run(args: argparse.Namespace) -> int:
         if one.fault:
             log.error(str(one.fault))
         elif args.json:
-            arguments.print_json(predictor.as_json(one))
+            arguments.print_json(text.as_json(one))
         else:
-            log.info(f"{one.path}\n{textwrap.indent(predictor.describe(one.answers), '  ')}\n")
+            log.info(f"{one.path}\n{textwrap.indent(text.describe(one.answers), '  ')}\n")
         if args.png or one.fault:
             drawn.append(one)
     if args.png and not all(one.fault for one in drawn):
-        predictor.draw(drawn, args.png)
+        plots.draw(drawn, args.png)
     return 1 if any(one.fault for one in drawn) else 0

@@ -9,70 +9,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from i21k.checkpoints import Checkpoint, Checkpoints
 from i21k.data.format.splits import Split, file_names_in, labels_in, open_split, split_names
 from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.evaluation.scores import RANKS, Scores
 from i21k.labels import ClassList
-from i21k.models import folding
-from i21k.models.inception_bn import InceptionBN
 from i21k.train import steps
 from i21k.train.evaluators import answers, eval_options
 from i21k.train.recalibration import recalibrate
+from i21k.trained import load
 from i21k.wordnet.class_lists import named
 from i21k.wordnet.taxonomy import wordnet
 
 BATCH_SIZE = 256  # of all devices, chosen here
 _ILSVRC_VAL = re.compile(r"ILSVRC2012_val_(\d{8})")
-
-
-class Loaded(NamedTuple):
-    """A trained network, ready to be applied."""
-
-    checkpoint: Checkpoint
-    model: InceptionBN
-    variables: dict[str, Any]
-    image_size: int  # px, that it was trained at
-    crop_fraction: float  # of the short side, that it was evaluated with
-
-    @property
-    def classes(self) -> ClassList:
-        """The class list its outputs stand for."""
-        return self.checkpoint.classes
-
-
-def load(workdir: str | Path) -> Loaded:
-    """Load the newest intact checkpoint of a run, or of an imported model.
-
-    Raises:
-        ValueError: if there is none, all are damaged, or it does not say what its outputs stand for.
-    """
-    checkpoint = Checkpoints(Path(workdir) / "checkpoints").newest()
-    if checkpoint is None:
-        raise UserError(
-            f"{workdir} holds no checkpoint; expected the working directory of a run, such as runs/quickstart"
-        )
-    if "classes" not in checkpoint.meta:
-        raise UserError(
-            f"checkpoint {checkpoint.step} of {workdir} has no class list, so nobody knows what its outputs stand for; expected one that "
-            "launch.py or `i21k import-mxnet` wrote; import the model again with its --synset, or train it again"
-        )
-    try:
-        described = checkpoint.meta["model"]
-        model = InceptionBN(
-            num_classes=len(checkpoint.classes),
-            **(described | {"dtype": jnp.dtype(described["dtype"])}),
-        )
-        variables = {key: checkpoint.tree[key] for key in ("params", "batch_stats")}
-        return Loaded(checkpoint, model, variables, **checkpoint.meta["input"])
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"checkpoint {checkpoint.step} of {workdir} does not describe a network ({error!r}); train it again"
-        ) from error
 
 
 class Evaluation(NamedTuple):
@@ -133,19 +85,18 @@ def evaluate_checkpoint(
     right_of = None if real is None else _right_by_real(read_real(real), opened)
     sizes = _sizes(loaded.classes, open_split(data, sizes_of) if sizes_of else None)
     devices = jax.local_devices()
-    model, variables = loaded.model, loaded.variables
+    network, variables = loaded.network, loaded.variables
     if recalibrate_bn:
         options = loader.LoaderOptions(
             batch_size, loaded.image_size, crop="plain", crop_fraction=loaded.crop_fraction
         )
-        statistics_step = steps.make_statistics_step(model, devices)
+        statistics_step = steps.make_statistics_step(network.module, devices)
         variables = recalibrate(
             statistics_step, variables, open_split(data, "train"), options, devices, recalibrate_bn
         )
-    folded = folding.fold(
-        jax.device_get(variables), model.revision
-    )  # the same function without BatchNorm
-    answer_step = steps.make_answer_step(folding.folded(model, devices[0].platform), devices, flip)
+    faster, convert = network.for_inference(devices[0].platform)
+    folded = convert(jax.device_get(variables))
+    answer_step = steps.make_answer_step(faster.module, devices, flip)
     options = eval_options(batch_size, loaded.image_size, loaded.crop_fraction, len(devices))
     for log_probabilities, labels in answers(
         answer_step, steps.put_state(folded, devices), opened, options, devices

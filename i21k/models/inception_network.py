@@ -83,9 +83,11 @@ class InceptionNetwork(Network):
         return Output(*outputs), updated["batch_stats"]
 
     def initial(self, image_size: int, init: Init, seed: int) -> dict[str, Any]:
+        return initial.draw(self.shapes(image_size), init, seed)
+
+    def shapes(self, image_size: int) -> dict[str, Any]:
         images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-        shapes = jax.eval_shape(lambda x: self.module.init(jax.random.key(0), x), images)
-        return initial.draw(shapes, init, seed)
+        return jax.eval_shape(lambda x: self.module.init(jax.random.key(0), x), images)
 
     @property
     def head(self) -> Path:

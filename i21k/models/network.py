@@ -102,6 +102,10 @@ class Network(abc.ABC):
             UserError: if the network does not take images of this size.
         """
 
+    @abc.abstractmethod
+    def shapes(self, image_size: int) -> dict[str, Any]:
+        """Return the variables' shapes and types without values, as `jax.ShapeDtypeStruct`."""
+
     @property
     @abc.abstractmethod
     def head(self) -> Path:

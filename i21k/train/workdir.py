@@ -21,6 +21,7 @@ from i21k.errors import UserError
 from i21k.models.inception_bn import InceptionBN
 from i21k.train import processes
 from i21k.train.recipe import Config
+from i21k.trained import Preprocessing
 
 # What may differ when a run goes on: speed, memory, place, what is kept and how it is evaluated, but not the training.
 CHANGEABLE = {
@@ -179,7 +180,9 @@ def meta(
     return {
         "config": dataclasses.asdict(cfg),
         "model": model.describe(),
-        "input": {"image_size": cfg.image_size, "crop_fraction": cfg.data.crop_fraction},
+        "preprocessing": Preprocessing.from_split(
+            split, cfg.image_size, cfg.data.crop_fraction
+        ).to_json(),
         "classes": list(split.classes.ids),
         "classes_hash": split.classes.hash,
         "data": {

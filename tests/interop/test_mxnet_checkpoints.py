@@ -6,12 +6,13 @@ import optax
 import pytest
 
 from i21k import cli
-from i21k.evaluation.evaluate import evaluate_checkpoint, load
+from i21k.evaluation.evaluate import evaluate_checkpoint
 from i21k.interop.mxnet import convert
 from i21k.interop.mxnet.params import read_params
 from i21k.labels import ClassList
 from i21k.models.inception_bn import InceptionBN
 from i21k.train import loop, steps
+from i21k.trained import load
 from tests.helpers.datasets import CLASSES, NUM_VAL
 from tests.helpers.paths import ROOT
 
@@ -70,7 +71,7 @@ def test_import_evaluate_export(release, dataset, tmp_path, capsys):
     images = np.random.default_rng(1).uniform(-117, 138, (2, 64, 64, 3)).astype(np.float32)
     apply = jax.jit(lambda m, v, x: m.apply(v, x), static_argnums=0)
     np.testing.assert_allclose(
-        apply(loaded.model, loaded.variables, images),
+        apply(loaded.network.module, loaded.variables, images),
         apply(model, variables, images)[:, ::-1],
         rtol=1e-5,
         atol=1e-5,
@@ -125,7 +126,7 @@ def test_the_count_of_padding_is_a_flag(release, tmp_path, capsys):
             )
             == 0
         )
-        assert load(tmp_path / flag).model.count_padding is expected
+        assert load(tmp_path / flag).network.module.count_padding is expected
 
 
 def test_nothing_is_overwritten_and_nothing_is_left_after_an_error(

@@ -22,13 +22,13 @@ import pytest
 
 from i21k.checkpoints import Checkpoints
 from i21k.data.format.splits import open_split
-from i21k.evaluation.evaluate import load
 from i21k.evaluation.scores import Scores, accuracies
 from i21k.labels import ClassList
 from i21k.train import facts, processes, workdir
 from i21k.train.interruption import Interruption
 from i21k.train.processes import Agreement, Place, find_place
 from i21k.train.recipe import parse
+from i21k.trained import load
 from tests.helpers.datasets import NUM_VAL
 from tests.helpers.paths import ROOT
 from tests.test_launch import flags

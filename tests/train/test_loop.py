@@ -13,11 +13,12 @@ import pytest
 from i21k.checkpoints import Checkpoints
 from i21k.data.format.splits import RecordReader, open_split
 from i21k.data.load import order
-from i21k.evaluation.evaluate import evaluate_checkpoint, load
+from i21k.evaluation.evaluate import evaluate_checkpoint
 from i21k.images.decode import decode
 from i21k.labels import ClassList
 from i21k.train import interruption, loop
 from i21k.train.report import read_metrics
+from i21k.trained import load
 from i21k.wordnet.class_lists import named
 from tests.helpers.datasets import CLASSES, NUM_VAL, write_dataset
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from i21k.checkpoints import Checkpoints
-from i21k.evaluation.evaluate import load
 from i21k.train import feed, interruption, loop, steps
 from i21k.train.report import read_metrics
+from i21k.trained import load
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from i21k.checkpoints import Checkpoints
 from i21k.errors import UserError
-from i21k.evaluation.evaluate import load
 from i21k.interop.mxnet import convert
 from i21k.interop.mxnet.params import Layout
 from i21k.labels import ClassList
 from i21k.train import workdir
+from i21k.trained import Preprocessing, load
 
 IMAGE_SIZE, CROP_FRACTION = 224, 224 / 256  # what the released model was evaluated with
 
@@ -48,7 +48,7 @@ def import_mxnet(
         meta: dict[str, Any] = {
             "epoch_done": True,
             "model": imported.model.describe(),
-            "input": {"image_size": IMAGE_SIZE, "crop_fraction": CROP_FRACTION},
+            "preprocessing": Preprocessing(IMAGE_SIZE, CROP_FRACTION).to_json(),
             "classes": list(imported.classes.ids),
             "classes_hash": imported.classes.hash,
             "provenance": imported.provenance,
@@ -93,5 +93,5 @@ def export_mxnet(
                 f"{directory} holds {name} already; expected a directory without it; choose another --out"
             )
     return convert.write_model(
-        directory, loaded.model, loaded.variables, loaded.classes, order=order, layout=layout
+        directory, loaded.network.module, loaded.variables, loaded.classes, order=order, layout=layout
     )

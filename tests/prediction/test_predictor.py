@@ -1,4 +1,4 @@
-"""Pictures in, names out: as an evaluation sees them, in every view, and what is said when something is wrong."""
+"""Images in, names out: as an evaluation sees them, in every view, and the error messages."""
 
 import io
 import json
@@ -11,7 +11,7 @@ import optax
 import pytest
 from PIL import Image
 
-from i21k import cli
+from i21k import cli, trained
 from i21k.checkpoints import Checkpoints
 from i21k.data.format import shards
 from i21k.data.format.records import decode_example
@@ -19,7 +19,7 @@ from i21k.data.format.splits import open_split
 from i21k.evaluation.evaluate import evaluate_checkpoint
 from i21k.labels import ClassList
 from i21k.models.inception_bn import InceptionBN
-from i21k.prediction import predictor
+from i21k.prediction import calibration, plots, predictor
 from i21k.prediction.predictor import Predictor
 from i21k.train import steps
 from i21k.wordnet import views
@@ -81,7 +81,7 @@ def test_files_are_seen_as_an_evaluation_sees_them(model, workdir, dataset, tmp_
             files.append(tmp_path / f"{len(files)}.jpg")
             files[-1].write_bytes(jpeg)
             labels.append(label)
-    probabilities = model.predict(files)
+    probabilities = model.probabilities(files)
     held_out = [np.concatenate(x) for x in zip(*model.held_out(dataset), strict=True)]
     np.testing.assert_allclose(probabilities, held_out[0], rtol=1e-5)
     np.testing.assert_array_equal(labels, held_out[1])
@@ -107,41 +107,25 @@ def test_large_and_rotated_pictures_are_prepared_as_the_packer_does(model, tmp_p
     with Image.open(tmp_path / "upright.png") as opened:
         assert opened.size == (640, 520)
     a, b = (
-        model.image(tmp_path / "upright.png").astype(int),
-        model.image(tmp_path / "turned.jpg").astype(int),
+        model.trained.prepare(tmp_path / "upright.png").astype(int),
+        model.trained.prepare(tmp_path / "turned.jpg").astype(int),
     )
     assert np.abs(a - b).mean() < 3 < np.abs(a - b[::-1, ::-1]).mean()
-    assert min(Image.open(io.BytesIO(predictor.prepared(tmp_path / "turned.jpg"))).size) == 256
+    assert min(Image.open(io.BytesIO(trained.Preprocessing(32, 1.0).recoded(tmp_path / "turned.jpg"))).size) == 256
 
 
 def test_batches_change_nothing_and_compile_once(workdir):
     model = Predictor(workdir)
     images = np.random.default_rng(0).integers(0, 255, (19, 32, 32, 3), np.uint8)
-    together = model.probabilities(images)
-    one_by_one = np.concatenate([model.probabilities(images[i : i + 1]) for i in range(19)])
+    together = model.trained.probabilities(images)
+    one_by_one = np.concatenate([model.trained.probabilities(images[i : i + 1]) for i in range(19)])
     np.testing.assert_allclose(together, one_by_one, rtol=1e-6)
     np.testing.assert_allclose(
-        Predictor(workdir, batch_size=3).probabilities(images), together, rtol=1e-5
+        Predictor(workdir, batch_size=3).trained.probabilities(images), together, rtol=1e-5
     )
     np.testing.assert_allclose(together.sum(axis=1), 1, rtol=1e-6)
-    assert model._softmax._cache_size() == 1
-    assert model.probabilities(images[:0]).shape == (0, 4)
-
-
-def test_the_lines_of_the_module_docstring(workdir, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "quickstart").symlink_to(workdir)
-    shutil.copy(folder / "b.jpg", "fruit.jpg")
-    lines = [line for line in predictor.__doc__.splitlines() if line.startswith("    ")]
-    assert len(lines) == 4
-    exec(textwrap.dedent("\n".join(lines)), {})
-    model = Predictor(workdir)
-    expected = [
-        model.name(answer.id)
-        for answer in views.diverse(model.predict([folder / "b.jpg"]), model.hierarchy)[0]
-    ]
-    assert expected and capsys.readouterr().out == f"{expected}\n"
+    assert model.trained._answer()[0]._cache_size() == 1
+    assert model.trained.probabilities(images[:0]).shape == (0, 4)
 
 
 def test_every_view_through_the_command(workdir, model, dataset, folder, tmp_path, capsys):
@@ -152,9 +136,9 @@ def test_every_view_through_the_command(workdir, model, dataset, folder, tmp_pat
     )
     assert "21 pictures of split 'val'" in capsys.readouterr().err
     files = [folder / "a.png", folder / "b.jpg", folder / "below" / "c.webp"]
-    probabilities = model.predict(files)
+    probabilities = model.probabilities(files)
     hierarchy = model.hierarchy
-    generality = json.loads((mine / predictor.CALIBRATION).read_text())["accuracies"]["0.8"][
+    generality = json.loads((mine / calibration.CALIBRATION).read_text())["accuracies"]["0.8"][
         "generality"
     ]
     shark = np.array([False, False, True, True])
@@ -221,8 +205,8 @@ def test_text_and_picture(workdir, folder, tmp_path, capsys):
         pixels = np.asarray(drawn.convert("RGB")).astype(int)
     assert drawn.size == (800, 720)
     assert (np.abs(pixels - [31, 119, 180]).sum(axis=2) == 0).sum() > 5_000  # the bars' blue
-    with pytest.raises(ValueError, match="there are 0 pictures to draw; expected 1 to 20"):
-        predictor.draw([predictor.Seen(png, [], "fault")], png)
+    with pytest.raises(ValueError, match="there are 0 images to draw; expected 1 to 20"):
+        plots.draw([predictor.Seen(png, [], "fault")], png)
 
 
 def test_classes_that_are_no_synsets(few_blocks, folder, tmp_path, capsys):
@@ -233,11 +217,11 @@ def test_classes_that_are_no_synsets(few_blocks, folder, tmp_path, capsys):
         f"  {name}" in out for name in ("apples", "pears ", "quinces")
     )
     assert run("--checkpoint", mine, folder / "a.png", "--view", "diverse") == 2
-    assert "error: view 'diverse' asks WordNet" in capsys.readouterr().err
+    assert "error: view 'diverse' needs WordNet" in capsys.readouterr().err
     for view in set(predictor.VIEWS) - {"top"}:
         with pytest.raises(
             ValueError,
-            match=rf"view '{view}' asks WordNet, but 3 of 3 classes are not .*'apples'.*; the view top takes any",
+            match=rf"view '{view}' needs WordNet, but 3 of 3 classes are not .*'apples'.*; the view top takes any",
         ):
             Predictor(mine).view(view)
 
@@ -264,23 +248,23 @@ def test_calibration_belongs_to_one_checkpoint(workdir, dataset, folder, tmp_pat
     ):
         Predictor(mine).view("hedge", accuracy=0.7)
 
-    (mine / predictor.CALIBRATION).rename(tmp_path / "kept.json")
+    (mine / calibration.CALIBRATION).rename(tmp_path / "kept.json")
     other = save_model(tmp_path / "other", seed=1)  # of the same step
-    shutil.copy(tmp_path / "kept.json", other / predictor.CALIBRATION)
+    shutil.copy(tmp_path / "kept.json", other / calibration.CALIBRATION)
     with pytest.raises(
         ValueError,
         match=r"hedge.json belongs to another checkpoint \(step 0; the newest is step 0\); calibrate with",
     ):
         Predictor(other).view("hedge")
     save_model(mine, seed=2, step=7)
-    shutil.copy(tmp_path / "kept.json", mine / predictor.CALIBRATION)
+    shutil.copy(tmp_path / "kept.json", mine / calibration.CALIBRATION)
     with pytest.raises(ValueError, match=r"step 0; the newest is step 7"):
         Predictor(mine).view("hedge")
     Predictor(mine).calibrate(dataset)
-    assert list(json.loads((mine / predictor.CALIBRATION).read_text())["accuracies"]) == [
+    assert list(json.loads((mine / calibration.CALIBRATION).read_text())["accuracies"]) == [
         "0.9"
     ]  # what belonged to another is gone
-    (mine / predictor.CALIBRATION).write_text('{"checkpoint": {}, "accuracies": {"0.9": 1}}')
+    (mine / calibration.CALIBRATION).write_text('{"checkpoint": {}, "accuracies": {"0.9": 1}}')
     with pytest.raises(
         ValueError, match=r"hedge.json is damaged .*; remove it and calibrate again"
     ):
@@ -309,7 +293,7 @@ def test_held_out_data_may_have_fewer_classes_in_another_order(
     "arguments, message",
     [
         ((), "no PICTURE was given; expected files or folders"),
-        (("empty",), "folder empty has no files; expected pictures"),
+        (("empty",), "folder empty has no files; expected images"),
         (
             ("a.png", "--view", "best"),
             "no view is called 'best'; expected one of top, subset, fold",
@@ -322,7 +306,7 @@ def test_held_out_data_may_have_fewer_classes_in_another_order(
         ),
         (
             ("a.png", "--view", "subset"),
-            "view 'subset' needs to know of which classes; give an expression such as",
+            "view 'subset' needs an expression; give one such as",
         ),
         (("a.png", "--view", "subset", "--among", "leaf & under(sharkk)"), "did you mean 'shark'"),
         (
@@ -331,7 +315,7 @@ def test_held_out_data_may_have_fewer_classes_in_another_order(
         ),
         (
             ("a.png", "--view", "fold", "--among", "dog"),
-            "none of the model's 4 classes lies at or below 'dog'; choose other synsets",
+            "none of the model's 4 classes is at or below 'dog'; choose other synsets",
         ),
         (
             ("a.png",) * 21 + ("--png", "x.png"),
@@ -354,7 +338,7 @@ def test_files_too_large_are_not_read(tmp_path):
     with pytest.raises(
         ValueError, match=r"large.jpg: file larger than 128 MiB; expected a whole JPEG"
     ):
-        predictor.prepared(tmp_path / "large.jpg")
+        trained.Preprocessing(32, 1.0).recoded(tmp_path / "large.jpg")
 
 
 def test_a_checkpoint_without_class_list_is_refused(few_blocks, tmp_path):
@@ -370,6 +354,6 @@ def test_a_checkpoint_without_class_list_is_refused(few_blocks, tmp_path):
     )
     with pytest.raises(
         ValueError,
-        match=r"checkpoint 3 of .* has no class list, so nobody knows .*; import the model again with its --synset",
+        match=r"Checkpoint 3 of .* has no class list, so the meaning .* Import the model again with its --synset",
     ):
         Predictor(tmp_path)

@@ -1,0 +1,78 @@
+"""The calibration of the view `hedge`, saved in `hedge.json` beside the checkpoint it belongs to."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from i21k.errors import UserError
+from i21k.files import replaced
+from i21k.trained import Origin
+from i21k.wordnet.views import Calibration
+
+CALIBRATION = "hedge.json"  # in the working directory
+
+
+class HedgeCalibration:
+    """How general `hedge` has to be for a given accuracy, of one checkpoint."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._workdir = Path(origin.path)
+        self.path = self._workdir / CALIBRATION
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {"step": self._origin.step, "digest": self._origin.digest}
+
+    def save(
+        self, accuracy: float, found: Calibration, data: str | Path, split: str, fingerprint: str
+    ) -> None:
+        """Add a calibration to those of this checkpoint; those of another are removed."""
+        kept = self._read()
+        if kept.get("checkpoint") != self._identity:
+            kept = {"checkpoint": self._identity, "accuracies": {}}
+        origin = {"data": str(data), "split": split, "fingerprint": fingerprint}
+        kept["accuracies"][repr(float(accuracy))] = {**found._asdict(), **origin}
+        with replaced(self.path) as temporary:
+            temporary.write_text(json.dumps(kept, indent=1))
+
+    def generality(self, accuracy: float) -> float:
+        """Return how general `hedge` has to be.
+
+        Raises:
+            UserError: if the checkpoint is not calibrated for this accuracy, or the file is damaged.
+        """
+        how = (
+            f"calibrate with i21k predict --checkpoint {self._workdir} --view hedge "
+            f"--accuracy {accuracy} --calibrate DATA"
+        )
+        kept = self._read()
+        if not kept:
+            raise UserError(
+                f"view 'hedge' is not calibrated for the checkpoint in {self._workdir}; {how}"
+            )
+        if kept["checkpoint"] != self._identity:
+            its, ours = kept["checkpoint"].get("step"), self._origin.step
+            raise UserError(
+                f"{self.path} belongs to another checkpoint "
+                f"(step {its}; the newest is step {ours}); {how}"
+            )
+        if repr(float(accuracy)) not in kept["accuracies"]:
+            there = ", ".join(kept["accuracies"])
+            raise UserError(
+                f"view 'hedge' is calibrated for accuracy {there}, not for {accuracy}; {how}"
+            )
+        return float(kept["accuracies"][repr(float(accuracy))]["generality"])
+
+    def _read(self) -> dict[str, Any]:
+        if not self.path.exists():
+            return {}
+        try:
+            kept = json.loads(self.path.read_text())
+            for entry in kept["accuracies"].values():
+                float(entry["generality"])
+            return {"checkpoint": dict(kept["checkpoint"]), "accuracies": kept["accuracies"]}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.path} is damaged ({error!r}); remove it and calibrate again"
+            ) from error

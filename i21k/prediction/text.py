@@ -1,0 +1,29 @@
+"""Answers as text and as JSON."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from i21k.prediction.predictor import Seen
+from i21k.wordnet.outline import outline
+from i21k.wordnet.taxonomy import wordnet
+from i21k.wordnet.views import Answer
+
+
+def describe(answers: Sequence[Answer]) -> str:
+    """Return answers as a tree of WordNet, or as a list where the classes are not in it."""
+    if any(answer.id in wordnet() for answer in answers):
+        return outline(answers)
+    width = max((len(answer.id) for answer in answers), default=0)
+    return "\n".join(f"{answer.id:{width}}  {answer.probability:6.1%}" for answer in answers)
+
+
+def heading(seen: Seen) -> str:
+    """Return the line above the answers: the file, and the true class where it is known."""
+    return f"{seen.path}" + (f" (truth: {wordnet().name(seen.truth)})" if seen.truth else "")
+
+
+def as_json(seen: Seen) -> dict[str, Any]:
+    """Return what `--json` prints for an image."""
+    answers = [{**answer._asdict(), "name": wordnet().name(answer.id)} for answer in seen.answers]
+    truth = {"id": seen.truth, "name": wordnet().name(seen.truth)} if seen.truth else None
+    return {"file": str(seen.path), **({"truth": truth} if truth else {}), "answers": answers}
