@@ -1,36 +1,54 @@
-"""The network as it is run and not trained: every BatchNorm folded into the convolution before it.
+"""Inception-BN for inference: every BatchNorm is folded into the convolution before it.
 
-A room of its own because it is arithmetic on variables, in float64 on the host, and not a layer. With the moving statistics fixed,
+With the moving statistics fixed, and with scale = gamma / sqrt(variance + epsilon),
 
-    (w * x + b - mean) * scale + beta = (w scale) * x + ((b - mean) scale + beta),    scale = gamma / sqrt(variance + epsilon)
+    (w * x + b - mean) * scale + beta = (w scale) * x + ((b - mean) scale + beta).
 
 Ioffe and Szegedy 2015, arXiv 1502.03167, algorithm 2.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array
 
 from i21k.errors import UserError
-from i21k.models.inception_bn import REVISIONS, InceptionBN
+from i21k.models.inception_bn import InceptionBN
+from i21k.models.inception_tables import REVISIONS
 
 
-def folded(model: InceptionBN, platform: str) -> InceptionBN:
+class FoldedInceptionBN(InceptionBN):
+    """Inception-BN without BatchNorm, for variables of `fold`. It cannot be trained."""
+
+    def normalise(self, x: Array, bias: Array, name: str, train: bool) -> Array:
+        assert not train, "a folded network cannot be trained"
+        return x + bias.astype(self.dtype)
+
+
+def folded(model: InceptionBN, platform: str) -> FoldedInceptionBN:
     """Return the network for variables of `fold`, arranged for a platform as JAX names it.
 
-    On a CPU it takes a few pictures at a time, pools by slices and computes conv2 by Winograd's algorithm: 1.3 times as fast as
-    unfolded, where folding alone gains nothing (`benchmarks/inference.py`). A GPU wants the whole batch, and XLA has its own
-    algorithms there.
+    A GPU needs the whole batch, and XLA has its own algorithms there.
     """
-    return model.clone(folded=True, for_cpu=platform == "cpu")
+    from i21k.models.cpu import CpuInceptionBN  # which imports this file
+
+    kind = CpuInceptionBN if platform == "cpu" else FoldedInceptionBN
+    fields = {
+        field.name: getattr(model, field.name)
+        for field in dataclasses.fields(model)
+        if field.name not in ("parent", "name")
+    }
+    return kind(**fields)
 
 
 def fold(variables: Mapping[str, Any], revision: str) -> dict[str, Any]:
-    """Fold moving statistics, gamma and beta into kernels and biases, for the network that `folded` returns.
+    """Fold moving statistics, gamma and beta into kernels and biases, in float64 on the host.
 
-    A variance of 0 (a channel that was constant, or moving averages that started at 0 as MXNet's did) makes a scale of
-    1e5 with the epsilon of `released`: large, but the same function, so it stays. A variance a rounding error below 0 counts as 0.
+    A variance of 0 makes a scale of 1e5 with the epsilon of `released`. That is large, but the same
+    function, so it stays. It occurs where a channel is constant, or where moving averages started
+    at 0 as MXNet's did. A variance slightly below 0 is a rounding error and counts as 0.
 
     Args:
         variables: `params` and `batch_stats` of an unfolded network.
@@ -40,7 +58,7 @@ def fold(variables: Mapping[str, Any], revision: str) -> dict[str, Any]:
         Variables with `params` alone, float32.
 
     Raises:
-        ValueError: naming the layer whose folded parameters are not finite in float32.
+        UserError: naming the layer whose folded parameters are not finite in float32.
     """
     settings = REVISIONS[revision]
     params: dict[str, Any] = {}
@@ -49,7 +67,7 @@ def fold(variables: Mapping[str, Any], revision: str) -> dict[str, Any]:
             continue
         norm = layer.replace("conv_", "bn_", 1)
         params[layer] = dict(leaves)
-        if norm not in variables["batch_stats"]:  # fc1
+        if norm not in variables["batch_stats"]:  # the classifier
             continue
         learned, moving = (
             _float64(variables[collection][norm]) for collection in ("params", "batch_stats")
@@ -64,7 +82,8 @@ def fold(variables: Mapping[str, Any], revision: str) -> dict[str, Any]:
             params[layer] = {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
         if not all(np.isfinite(leaf).all() for leaf in params[layer].values()):
             raise UserError(
-                f"{norm} cannot be folded into {layer}: the result is not finite in float32; see its moving_var and gamma"
+                f"{norm} cannot be folded into {layer}: the result is not finite in float32. "
+                "Check moving_var and gamma of that layer."
             )
     return {"params": params}
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from i21k.errors import UserError
-from i21k.models import inception_bn, initial
-from i21k.models.inception_bn import MEAN, REVISIONS, InceptionBN
+from i21k.models import folding, inception_tables, initial
+from i21k.models.inception_bn import MEAN, InceptionBN
+from i21k.models.inception_tables import REVISIONS, WIDTHS, Mixed, scaled
 from i21k.models.network import Init, Network, Output, Path, Remat, Variables
 
 
@@ -56,14 +57,17 @@ class InceptionNetwork(Network):
 
     @property
     def num_features(self) -> int:
-        return self.module.num_features
+        top = WIDTHS[self.module.variant].blocks["5b"]
+        assert isinstance(top, Mixed)
+        branches = (top.one, top.three, top.double, top.projection)
+        return sum(scaled(filters, self.module.width) for filters in branches)
 
     @property
     def dtype(self) -> str:
         return jnp.dtype(self.module.dtype).name
 
     def check_size(self, height: int, width: int) -> None:
-        inception_bn.check_size(self.module.revision, height, width)
+        inception_tables.check_size(self.module.revision, height, width)
 
     def prepare(
         self, images: UInt8[Array, "B H W 3"] | Float[Array, "B H W 3"]
@@ -87,7 +91,8 @@ class InceptionNetwork(Network):
 
     def shapes(self, image_size: int) -> dict[str, Any]:
         images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-        return jax.eval_shape(lambda x: self.module.init(jax.random.key(0), x), images)
+        shapes: Any = jax.eval_shape(lambda x: self.module.init(jax.random.key(0), x), images)
+        return dict(shapes)
 
     @property
     def head(self) -> Path:
@@ -117,10 +122,20 @@ class InceptionNetwork(Network):
         return dataclasses.replace(self, module=self.module.clone(**fields))
 
     def for_inference(self, platform: str) -> tuple[Network, Callable[[Variables], Variables]]:
-        from i21k.models import folding
-
-        folded = dataclasses.replace(self, module=folding.folded(self.module, platform))
+        folded = FoldedNetwork(folding.folded(self.module, platform))
         return folded, lambda variables: folding.fold(variables, self.module.revision)
+
+
+class FoldedNetwork(InceptionNetwork):
+    """Inception-BN for inference. It has no BatchNorm, and cannot be trained."""
+
+    def apply_train(
+        self, variables: Variables, images: Float[Array, "B H W 3"]
+    ) -> tuple[Output, dict[str, Any]]:
+        raise AssertionError("a folded network cannot be trained")
+
+    def for_inference(self, platform: str) -> tuple[Network, Callable[[Variables], Variables]]:
+        return self, lambda variables: variables
 
 
 _DESCRIBED = ("variant", "revision", "width", "bn_momentum", "count_padding")

@@ -36,5 +36,8 @@ def draw(shapes: Mapping[str, Any], init: str, seed: int) -> dict[str, Any]:
         fan_in = math.prod(leaf.shape[:-1])
         return rng.standard_normal(leaf.shape, np.float32) * np.float32(np.sqrt(2 / fan_in))
 
-    drawn: dict[str, Any] = flax.traverse_util.path_aware_map(one, shapes)
+    flat = flax.traverse_util.flatten_dict(shapes)
+    drawn: dict[str, Any] = flax.traverse_util.unflatten_dict(
+        {path: one(path, leaf) for path, leaf in flat.items()}
+    )
     return drawn

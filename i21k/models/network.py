@@ -1,7 +1,7 @@
 """What the rest of the code may know of a network.
 
-Only files under `models/` and `interop/` know layer names, the mean of the images, revisions, or the
-depth of a tree of variables. Everything else uses a `Network`, and makes one with `build`.
+Only files under `models/` and `interop/` know layer names, the mean of the images, revisions, or
+the depth of a tree of variables. Everything else uses a `Network`, and makes one with `build`.
 """
 
 import abc
@@ -15,14 +15,14 @@ from i21k.errors import UserError
 Remat = Literal["none", "conv", "block"]
 Init = Literal["uniform", "he_normal"]
 
-# Nested dicts of arrays, of any depth. The keys of the top level are "params" (changed by the
-# optimizer) and "batch_stats" (normalisation statistics, changed by the forward pass; may be absent).
+# Nested dicts of arrays, of any depth. The top level has "params", which the optimizer changes, and
+# may have "batch_stats": normalisation statistics, which the forward pass changes in training.
 Variables = Mapping[str, Any]
 Path = tuple[str, ...]  # of one array below "params" or below "batch_stats"
 
 
 class Output(NamedTuple):
-    """What a network gives for a batch. Under `jax.jit`, an output that is not used costs nothing."""
+    """What a network gives for a batch. Under `jax.jit`, an unused output costs nothing."""
 
     logits: Float[Array, "B K"]  # float32, whatever the network computes in
     features: Float[Array, "B F"]  # float32: what the classifier head takes
@@ -104,7 +104,11 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def shapes(self, image_size: int) -> dict[str, Any]:
-        """Return the variables' shapes and types without values, as `jax.ShapeDtypeStruct`."""
+        """Return the tree of variables with shapes and dtypes instead of values.
+
+        Raises:
+            UserError: if the network does not take images of this size (px).
+        """
 
     @property
     @abc.abstractmethod
@@ -117,17 +121,17 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def is_trained(self, path: Path) -> bool:
-        """Tell whether this parameter matters. One that does not has no gradient and must not decay."""
+        """Tell whether this parameter has an effect. One without must not decay."""
 
     @abc.abstractmethod
     def moments(self, batch_stats: Mapping[str, Any]) -> list[tuple[Path, Path]]:
-        """Return the paths of all statistics: of each mean and of the variance that belongs to it."""
+        """Return the paths of all statistics: each mean, and the variance that belongs to it."""
 
     # The same function in another way
 
     @abc.abstractmethod
     def with_remat(self, remat: Remat) -> "Network":
-        """Choose what the backward pass computes again: nothing; all but convolutions; each block."""
+        """Choose what the backward pass recomputes: nothing; all but convolutions; each block."""
 
     @abc.abstractmethod
     def with_momentum(self, momentum: float) -> "Network":

@@ -1,11 +1,12 @@
-"""3x3 pools, with a gradient of the maximum that is cheap: XLA's own holds half a gigabyte on a GPU.
+"""Pools by windows of 3x3. Max pools have a backward pass of their own.
 
-The gradient of `lax.reduce_window` with a maximum is select-and-scatter, which XLA turns into an array of zeros to add to and four arrays
-of 32-bit indices. Here the forward pass keeps one byte a window: which of its nine pixels is the largest.
+JAX's gradient of `lax.reduce_window` with a maximum is select-and-scatter, which XLA turns into an
+array of zeros and four arrays of 32-bit indices: half a gigabyte on a GPU. Here the forward pass
+keeps one byte per window: which of its nine pixels is the largest.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -18,38 +19,67 @@ SIDE = 3  # of every window, in pixels
 Padding = tuple[tuple[int, int], tuple[int, int]]  # (low, high) of height and width, in pixels
 
 
+def pool_padding(size: int, stride: int, padding: int, ceil: bool) -> tuple[int, int]:
+    """Return the padding (low, high) in pixels that gives XLA's pools the output size of MXNet's.
+
+    Args:
+        size: of the input.
+        stride: of the windows.
+        padding: on both sides, as MXNet names it.
+        ceil: whether windows that begin inside the padded image and end outside of it count, as in
+            MXNet before July 2016.
+    """
+    if not ceil:
+        return padding, padding
+    outputs = min(size + 2 * padding - SIDE + stride - 1, size + 2 * padding - 1) // stride + 1
+    return padding, max(padding, (outputs - 1) * stride + SIDE - size - padding)
+
+
 def max_pool(x: Float[Array, "b h w c"], stride: int, padding: Padding) -> Float[Array, "b p q c"]:
-    """Return the maximum of each window; the gradient goes to its first largest pixel, row by row, as in XLA."""
+    """Return the maximum of each window. Padding never wins.
+
+    The gradient goes to the first of the largest pixels, row by row, as in XLA.
+    """
     return _max_pool(x, stride, padding, x.shape[1:3])
 
 
+def window_sum(x: Float[Array, "b h w c"], padding: Padding) -> Float[Array, "b p q c"]:
+    """Return the sum of each window, at stride 1."""
+    window, strides = (1, SIDE, SIDE, 1), (1, 1, 1, 1)
+    return lax.reduce_window(x, 0.0, lax.add, window, strides, ((0, 0), *padding, (0, 0)))
+
+
 def average_pool(
-    x: Float[Array, "b h w c"], padding: Padding, *, count_padding: bool, by_slices: bool = False
+    x: Float[Array, "b h w c"],
+    padding: Padding,
+    *,
+    count_padding: bool,
+    sums: Callable[[Array, Padding], Array] = window_sum,
 ) -> Float[Array, "b p q c"]:
-    """Return the mean of each window, at stride 1; the padding counts as zeros, or not at all. By slices it is faster on a CPU."""
+    """Return the mean of each window, at stride 1.
 
-    def total(x: Array) -> Array:
-        if by_slices:
-            return functools.reduce(jnp.add, _shifted(x, 1, padding, 0.0))
-        return lax.reduce_window(
-            x, 0.0, lax.add, (1, SIDE, SIDE, 1), (1, 1, 1, 1), ((0, 0), *padding, (0, 0))
-        )
-
-    # Counted over [1, h, w, 1]: a full-size array of ones costs XLA half a minute of constant folding.
-    return total(x) / (
-        SIDE**2 if count_padding else total(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
-    )
+    Args:
+        x: activations.
+        padding: in pixels.
+        count_padding: whether padding counts as zeros, or not at all.
+        sums: how to compute `window_sum`.
+    """
+    if count_padding:
+        return sums(x, padding) / SIDE**2
+    # Over [1, h, w, 1]: XLA folds constants for half a minute where an array of ones has the full
+    # size.
+    return sums(x, padding) / sums(jnp.ones((1, *x.shape[1:3], 1), x.dtype), padding)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x: Array, stride: int, padding: Padding, size: tuple[int, int]) -> Array:
-    return functools.reduce(jnp.maximum, _shifted(x, stride, padding))
+    return functools.reduce(jnp.maximum, shifted(x, stride, padding))
 
 
-def _forward(
+def _max_pool_forward(
     x: Array, stride: int, padding: Padding, size: tuple[int, int]
 ) -> tuple[Array, Int8[Array, "b p q c"]]:
-    largest, *others = _shifted(x, stride, padding)
+    largest, *others = shifted(x, stride, padding)
     winner = jnp.zeros(largest.shape, jnp.int8)
     for number, other in enumerate(others, 1):
         winner = jnp.where(other > largest, jnp.int8(number), winner)
@@ -57,7 +87,7 @@ def _forward(
     return largest, winner
 
 
-def _backward(
+def _max_pool_backward(
     stride: int,
     padding: Padding,
     size: tuple[int, int],
@@ -66,8 +96,9 @@ def _backward(
 ) -> tuple[Array]:
     """Return the gradient of the input: each pixel adds up the windows that it has won.
 
-    Row u of the padded input is pixel k * stride + u % stride of window u // stride - k, for every k that keeps this below 3; columns
-    likewise. So the windows moved by each (k, l) stand beside stride x stride pixels that differ only in the number that wins.
+    Row u of the padded input is row k * stride + u % stride of window u // stride - k, for every k
+    that keeps this below 3, and columns likewise. So for each pair (k, l), the windows moved by it
+    meet a tile of stride x stride pixels each, which differ only in the number that wins.
     """
     (top, _), (left, _) = padding
     tiles = [-(-(low + length) // stride) for low, length in zip((top, left), size, strict=True)]
@@ -96,11 +127,11 @@ def _backward(
     return (whole[:, top : top + size[0], left : left + size[1]],)
 
 
-_max_pool.defvjp(_forward, _backward)
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def _shifted(x: Array, stride: int, padding: Padding, outside: float = -np.inf) -> Iterator[Array]:
-    """Yield pixel (0, 0) of each window, then (0, 1) and so on to (2, 2); `outside` where a window hangs over the edge."""
+def shifted(x: Array, stride: int, padding: Padding, outside: float = -np.inf) -> Iterator[Array]:
+    """Yield pixel (0, 0) of each window, then (0, 1) and so on to (2, 2); padding is `outside`."""
     x = lax.pad(
         x,
         jnp.asarray(outside, x.dtype),

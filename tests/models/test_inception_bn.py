@@ -10,10 +10,11 @@ from jax import lax
 
 from i21k.interop.mxnet.convert import variables_from_mxnet
 from i21k.interop.mxnet.symbol import parameter_shapes
-from i21k.models import winograd
-from i21k.models.batch_norm import BatchNorm
+from i21k.models.cpu import winograd
 from i21k.models.folding import fold, folded
-from i21k.models.inception_bn import MEAN, REVISIONS, InceptionBN, check_size
+from i21k.models.inception_bn import MEAN, InceptionBN
+from i21k.models.inception_tables import REVISIONS, check_size
+from i21k.models.layers import BatchNorm
 from i21k.models.pools import max_pool
 from i21k.models.summary import parameter_table
 from tests.golden.make_golden import images, labels, parameter
@@ -218,7 +219,7 @@ def test_pools_follow_the_definition(revision, kind, stride, padding, size):
                 if kind == "max"
                 else window.sum() / (9 if settings.count_padding else window.size)
             )
-    got = InceptionBN(revision=revision).apply({}, x, kind, "pool", stride, padding, method="_pool")
+    got = InceptionBN(revision=revision).apply({}, x, kind, "pool", stride, padding, method="pool")
     np.testing.assert_allclose(got[0, :, :, 0], want, rtol=1e-6)
 
 
@@ -284,9 +285,9 @@ def test_recomputing_changes_no_gradient_and_updates_statistics_once(remat):
 @pytest.mark.parametrize(
     ("revision", "size", "message"),
     [
-        ("released", 30, "nearest is 31 px"),
-        ("released", 232, "nearest is 230 px"),
-        ("released", 250, "nearest is 255 px"),
+        ("released", 30, "nearest, 31 px"),
+        ("released", 232, "nearest, 230 px"),
+        ("released", 250, "nearest, 255 px"),
         ("symbol2016", 31, "takes sizes from 32 px"),
     ],
 )
@@ -365,10 +366,11 @@ def test_only_a_cpu_gets_what_is_arranged_for_one():
     )
 
 
-def test_only_a_folded_network_is_arranged_for_a_cpu():
+def test_a_folded_network_cannot_be_trained():
     model, variables = small("standard", "symbol2016")
-    with pytest.raises(ValueError, match="only a folded network is arranged for a CPU"):
-        model.clone(for_cpu=True).apply(variables, np.zeros((1, 32, 32, 3), np.float32))
+    params = fold(variables, "symbol2016")
+    with pytest.raises(AssertionError, match="cannot be trained"):
+        folded(model, "cpu").apply(params, np.zeros((1, 32, 32, 3), np.float32), train=True)
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 6), (7, 4), (1, 5)])
@@ -379,7 +381,7 @@ def test_winograd_convolves(height, width):
     want = jax.lax.conv_general_dilated(
         x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    got = winograd.convolve(x, kernel)
+    got = winograd(x, kernel)
     assert got.shape == want.shape
     assert relative(got, want) < 1e-6
 

@@ -378,7 +378,7 @@ def test_a_batch_larger_than_the_data(recipe, tmp_path):
 def test_a_size_that_the_network_cannot_take(recipe, tmp_path):
     recipe.model.revision, recipe.image_size = "released", 48
     with pytest.raises(
-        ValueError, match=r"takes sizes of 32k-1 to 32k.6 px, got 48 x 48; the nearest is 38 px"
+        ValueError, match=r"is 48 x 48 px, .* takes sizes of 32k-1 to 32k.6 px. Use the nearest, 38 px"
     ):
         loop.run(recipe, tmp_path / "w")
 

@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from i21k.errors import UserError
-from i21k.models.inception_bn import (
-    REVISIONS,
-    WIDTHS,
-    InceptionBN,
-    Mixed,
-    Reduction,
-    Revision,
-    scaled,
-)
+from i21k.models.inception_bn import InceptionBN
+from i21k.models.inception_tables import REVISIONS, WIDTHS, Mixed, Reduction, Revision, scaled
 
 _MAX_BYTES = 1 << 20  # chosen here; MXNet 1.9.1 writes 149 KB
 _MXNET_VERSION = (
