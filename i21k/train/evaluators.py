@@ -1,7 +1,8 @@
-"""One pass over a split that counts every picture once, in training and for `i21k evaluate` alike."""
+"""Evaluate named sets of images. Each image of a set is counted exactly once."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -9,10 +10,146 @@ from jaxtyping import Float32, Int32
 
 from i21k.data.format.splits import Split
 from i21k.data.load import loader
-from i21k.evaluation.scores import Scores, accuracies
+from i21k.errors import UserError
 from i21k.labels import ClassList
 from i21k.train import processes, steps
-from i21k.train.metrics import Sums, Totals
+from i21k.train.metrics import RANKS, Totals
+
+TOP = tuple(f"top{k}" for k in RANKS)
+ShouldStop = Callable[[], bool]
+
+
+class Result(NamedTuple):
+    """What an evaluator found."""
+
+    values: dict[str, float]  # by column of the metrics, such as val_top1
+    text: str  # for the line of the epoch
+
+
+class Evaluator(Protocol):
+    """Something that is evaluated after each epoch, under a name."""
+
+    name: str
+    columns: tuple[str, ...]  # of the metrics; each begins with the name
+
+    def run(self, variables: Any, should_stop: ShouldStop) -> Result | None:
+        """Evaluate parameters and statistics that are on the devices.
+
+        Return None if `should_stop` said so between two batches.
+        """
+        ...
+
+
+class SameClasses:
+    """Loss and accuracy on a set whose classes are the model's."""
+
+    def __init__(
+        self,
+        name: str,
+        split: Split,
+        classes: ClassList,
+        eval_step: Callable[[Any, steps.DeviceBatch], Any],
+        options: loader.LoaderOptions,
+        devices: Sequence[jax.Device],
+    ) -> None:
+        self.name = name
+        self.columns = tuple(f"{name}_{key}" for key in ("loss", *TOP))
+        self._arguments = (eval_step, split, options, devices, class_columns(classes, split))
+
+    def run(self, variables: Any, should_stop: ShouldStop) -> Result | None:
+        eval_step, split, options, devices, labels = self._arguments
+        started = time.perf_counter()
+        totals = evaluate(eval_step, variables, split, options, devices, should_stop, labels)
+        if totals is None:
+            return None
+        means, seconds = totals.means(), time.perf_counter() - started
+        text = f"{self.name} loss {means['loss']:.3f} top1 {means['top1']:.1%}"
+        text += f" top5 {means['top5']:.1%} ({totals.count:,} images in {seconds:.1f} s)"
+        return Result({f"{self.name}_{key}": value for key, value in means.items()}, text)
+
+
+class OtherClasses:
+    """Accuracy on a set of other classes: among all classes of the model, and among the set's.
+
+    Images of classes that the model lacks are counted as wrong. There is no loss for them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: Split,
+        classes: ClassList,
+        subset_step: Callable[[Any, steps.DeviceBatch], Any],
+        options: loader.LoaderOptions,
+        devices: Sequence[jax.Device],
+    ) -> None:
+        self.name = name
+        self.columns = tuple(f"{name}_{over}{top}" for over in ("", "over_") for top in TOP)
+        self._arguments = (subset_step, split, options, devices, class_columns(classes, split))
+
+    def run(self, variables: Any, should_stop: ShouldStop) -> Result | None:
+        step, split, options, devices, labels = self._arguments
+        found = evaluate_subset(step, variables, split, options, devices, should_stop, labels)
+        if found is None:
+            return None
+        values = {
+            f"{self.name}_{over}{top}": totals.means()[top]
+            for over, totals in zip(("", "over_"), found, strict=True)
+            for top in TOP
+        }
+        text = f"{self.name} top1 {values[f'{self.name}_top1']:.1%}"
+        text += f", among its own classes {values[f'{self.name}_over_top1']:.1%}"
+        return Result(values, text)
+
+
+def make_evaluators(
+    sets: Mapping[str, Split],
+    model: Any,
+    classes: ClassList,
+    options: loader.LoaderOptions,
+    devices: Sequence[jax.Device],
+) -> list[Evaluator]:
+    """Return an evaluator for each set. Nothing is compiled before the first one runs.
+
+    Args:
+        sets: by name.
+        model: the network.
+        classes: of the model.
+        options: of `eval_options`.
+        devices: to run on.
+
+    Raises:
+        UserError: if a set has no class of the model.
+    """
+    eval_step = steps.make_eval_step(model, devices)
+    found: list[Evaluator] = []
+    for name, split in sets.items():
+        if set(split.classes.ids) == set(classes.ids):
+            found.append(SameClasses(name, split, classes, eval_step, options, devices))
+            continue
+        columns = np.zeros(len(classes), bool)
+        columns[[column for column in class_columns(classes, split) if column >= 0]] = True
+        step = steps.make_subset_eval_step(model, devices, columns)
+        found.append(OtherClasses(name, split, classes, step, options, devices))
+    return found
+
+
+def check_classes(name: str, split: Split, classes: ClassList) -> None:
+    """Refuse a set none of whose classes the model has.
+
+    Raises:
+        UserError: naming classes of both.
+    """
+    if not set(split.classes.ids) & set(classes.ids):
+        raise UserError(
+            f"evaluation {name!r} has none of the model's {_some(classes)}; its own are"
+            f" {_some(split.classes)}. Choose a dataset with classes that the model knows."
+        )
+
+
+def class_columns(classes: ClassList, split: Split) -> Int32[np.ndarray, " L"]:
+    """Return the model's column of each label of a split; -1 for classes that it lacks."""
+    return np.array([classes.label_of.get(id, -1) for id in split.classes.ids], np.int32)
 
 
 def eval_options(
@@ -23,12 +160,13 @@ def eval_options(
     threads: int = 0,
     workers: int = 0,
 ) -> loader.LoaderOptions:
-    """Return how pictures are evaluated: the central window, in the order of the shards.
+    """Return how images are loaded for evaluation: the central crop, in the order of the shards.
 
     Args:
-        batch_size: of all devices; rounded up to a multiple of their number, which changes nothing but the padding.
+        batch_size: of all devices. It is rounded up to a multiple of their number; this adds
+            padding and changes no result.
         image_size: in pixels.
-        crop_fraction: side of the window over the short side of the picture.
+        crop_fraction: side of the crop over the short side of the image.
         num_devices: that share a batch.
         threads: as in `LoaderOptions`.
         workers: as in `LoaderOptions`.
@@ -46,40 +184,68 @@ def eval_options(
 
 
 def evaluate(
-    eval_step: Callable[[Any, steps.DeviceBatch], Sums],
+    eval_step: Callable[[Any, steps.DeviceBatch], Any],
     variables: Any,
     split: Split,
     options: loader.LoaderOptions,
     devices: Sequence[jax.Device],
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = lambda: False,
+    columns: Int32[np.ndarray, " L"] | None = None,
 ) -> Totals | None:
-    """Return the sums over the split, of all processes; None if `should_stop` said so between two batches.
+    """Return the sums over a split, of all processes.
+
+    Return None if `should_stop` said so between two batches.
 
     Args:
         eval_step: of `steps.make_eval_step`.
         variables: parameters and statistics, on the devices.
-        split: its labels must be the model's.
+        split: to evaluate.
         options: of `eval_options`.
         devices: the ones `eval_step` was made for.
-        should_stop: asked after each batch.
+        should_stop: called after each batch.
+        columns: of `class_columns`; None: labels are columns of the model.
     """
-    totals = Totals()
-    pending: Sums | None = None  # one step in flight, so that the next batch is sent while it runs
+
+    def step(variables: Any, batch: steps.DeviceBatch) -> tuple[Any]:
+        return (eval_step(variables, batch),)
+
+    found = evaluate_subset(step, variables, split, options, devices, should_stop, columns)
+    return None if found is None else found[0]
+
+
+def evaluate_subset(
+    step: Callable[[Any, steps.DeviceBatch], Any],
+    variables: Any,
+    split: Split,
+    options: loader.LoaderOptions,
+    devices: Sequence[jax.Device],
+    should_stop: ShouldStop = lambda: False,
+    columns: Int32[np.ndarray, " L"] | None = None,
+) -> list[Totals] | None:
+    """Do what `evaluate` does with a step that returns several sums, such as
+    `steps.make_subset_eval_step`; return the totals of each."""
+    totals: list[Totals] = []
+
+    def fetch(sums: Any) -> None:
+        fetched = [Totals.fetch(each) for each in sums]
+        totals[:] = [a + b for a, b in zip(totals, fetched, strict=True)] if totals else fetched
+
+    pending: Any = None  # one step in flight, so that the next batch is sent while it runs
     with loader.batches(split, options) as batches:
         for batch in batches:
-            sums = eval_step(variables, steps.put_batch(batch, devices))
+            if columns is not None:
+                batch = batch._replace(labels=columns[batch.labels])
+            sums = step(variables, steps.put_batch(batch, devices))
             if pending is not None:
-                totals += Totals.fetch(pending)
+                fetch(pending)
             pending = sums
             if should_stop():
                 return None
     if pending is not None:
-        totals += Totals.fetch(pending)
-    if totals.count != split.num_records:
-        raise AssertionError(
-            f"{totals.count} pictures were counted; the split has {split.num_records}"
-        )
-    return totals
+        fetch(pending)
+    counts = {each.count for each in totals} or {0}
+    assert counts == {split.num_records}, f"{counts} images counted, not {split.num_records}"
+    return totals or [Totals()]
 
 
 def answers(
@@ -89,8 +255,9 @@ def answers(
     options: loader.LoaderOptions,
     devices: Sequence[jax.Device],
 ) -> Iterator[tuple[Float32[np.ndarray, "n K"], Int32[np.ndarray, " n"]]]:
-    """Yield log-probabilities and labels of the pictures of a split, in the order of its records, each once; of several processes each
-    gets those of its part of every batch.
+    """Yield log-probabilities and labels of the images of a split, in the order of its records.
+
+    Of several processes each gets the images of its part of every batch.
 
     Args:
         answer_step: of `steps.make_answer_step`.
@@ -103,9 +270,9 @@ def answers(
     def fetch(
         answered: Any, batch: loader.Batch
     ) -> tuple[Float32[np.ndarray, "n K"], Int32[np.ndarray, " n"]]:
-        there = batch.weights > 0
+        real = batch.weights > 0
         log_probabilities = np.asarray(jax.device_get(answered))
-        return log_probabilities.reshape(len(there), -1)[there], batch.labels[there]
+        return log_probabilities.reshape(len(real), -1)[real], batch.labels[real]
 
     count, pending = 0, None  # one step in flight, so that the host works on the batch before
     with loader.batches(split, options) as batches:
@@ -116,38 +283,10 @@ def answers(
             pending, count = (answered, batch), count + int(batch.weights.sum())
     if pending is not None:
         yield fetch(*pending)
-    if (count := sum(processes.exchange("answered", count))) != split.num_records:
-        raise AssertionError(f"{count} pictures were answered; the split has {split.num_records}")
+    count = sum(processes.exchange("answered", count))
+    assert count == split.num_records, f"{count} images counted, not {split.num_records}"
 
 
-def evaluate_by_id(
-    answer_step: Callable[[Any, steps.DeviceBatch], Any],
-    variables: Any,
-    classes: ClassList,
-    split: Split,
-    options: loader.LoaderOptions,
-    devices: Sequence[jax.Device],
-    should_stop: Callable[[], bool] = lambda: False,
-) -> dict[str, float] | None:
-    """Return `top1`, `top5`, `top20` over all classes of the model and `over_top1` ... over the split's, if these are others; None if
-    `should_stop` said so between two batches. The numbers are those of `i21k evaluate`.
-
-    Args:
-        answer_step: of `steps.make_answer_step`.
-        variables: parameters and statistics, on the devices.
-        classes: of the model.
-        split: of any classes; pictures of those the model lacks are wrong.
-        options: of `eval_options`.
-        devices: the ones `answer_step` was made for.
-        should_stop: asked after each batch.
-    """
-    scores = Scores(
-        classes,
-        split.classes,
-        None if set(classes.ids) == set(split.classes.ids) else split.classes,
-    )
-    for log_probabilities, labels in answers(answer_step, variables, split, options, devices):
-        scores.add(log_probabilities, labels)
-        if should_stop():
-            return None
-    return accuracies(processes.exchange("scores", scores.tally()))
+def _some(classes: ClassList) -> str:
+    first = ", ".join(classes.ids[:3]) + ", ..." * (len(classes) > 3)
+    return f"{len(classes)} classes: {first}"

@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from i21k.errors import UserError
 from i21k.models.inception_bn import InceptionBN
 from i21k.models.summary import forward_gflops
 from i21k.train import feed, steps, workdir
-from i21k.train.recipe import Config
+from i21k.train.recipe import Recipe
 
 
-def find_devices(cfg: Config) -> list[jax.Device]:
+def find_devices(cfg: Recipe) -> list[jax.Device]:
     """Return the devices that a recipe asks for: of each process the first ones, equally many, process after process.
 
     Raises:
@@ -73,11 +73,11 @@ def why_no_gpu() -> str:
 
 def say_run(
     say: Callable[[str], None],
-    cfg: Config,
+    cfg: Recipe,
     directory: Path,
     devices: Sequence[jax.Device],
     train: Split,
-    val: Split | None,
+    sets: Mapping[str, Split],
 ) -> None:
     """Say versions, devices, data and steps."""
     versions = workdir.versions()
@@ -94,10 +94,13 @@ def say_run(
     )
     if devices[0].platform == "cpu" and (reason := why_no_gpu()):
         say(f"warning: {reason}")
+    evaluated = ", ".join(f"{split.num_records:,} {name} images" for name, split in sets.items())
+    for skipped in feed.skipped_sets(cfg):
+        say(f"evaluation {skipped.name} is skipped: {train.directory} has no split {skipped.split}")
     size = sum(path.stat().st_size for path in train.shard_paths)
     say(
         f"{train.num_records:,} train images of {len(train.classes):,} classes in {len(train.shard_paths):,} shards"
-        f" ({size / 2**20:,.0f} MiB) | {f'{val.num_records:,} val images' if val else 'no val split: evaluation is skipped'}"
+        f" ({size / 2**20:,.0f} MiB) | {evaluated or 'no evaluation'}"
     )
     per_epoch = train.num_records / cfg.batch_size
     device_batch = (

@@ -1,7 +1,4 @@
-"""What a run eats: its splits, how their pictures are loaded, and the thread that sends batches ahead of the step.
-
-Apart from the loop so that the loop fits one screen.
-"""
+"""The data of a run: its splits, how images are loaded, and the thread that sends batches ahead."""
 
 import concurrent.futures
 import dataclasses
@@ -13,86 +10,109 @@ import jax
 from i21k.data.format.splits import Split, open_split, split_names
 from i21k.data.load import loader
 from i21k.errors import UserError
-from i21k.evaluation.scores import Scores
-from i21k.labels import ClassList
-from i21k.train import processes, steps
-from i21k.train.evaluators import eval_options
-from i21k.train.recipe import Config
+from i21k.train import evaluators, processes, steps
+from i21k.train.recipe import EvaluationSet, Recipe, read_sets
 
 
-def open_data(cfg: Config) -> tuple[Split, Split | None]:
-    """Open the training split and, where the directory has it, the validation split; draw the pictures first if the recipe says so.
+def open_data(recipe: Recipe) -> tuple[Split, dict[str, Split]]:
+    """Open the training split, and by name each set to evaluate that exists.
+
+    If the recipe says so, draw the images first. `skipped_sets` returns the sets that the training
+    data does not have.
 
     Raises:
-        ValueError: if there is no such data, too little for a batch, or the two have different class lists.
+        UserError: if data is missing or too small for a batch, or if class lists do not fit.
     """
-    directory = Path(cfg.data.directory)
-    if cfg.data.synthetic_per_class:
+    directory = Path(recipe.data.directory)
+    if recipe.data.synthetic_per_class:
         from i21k.data import synthetic
 
         if processes.index() == 0:
-            synthetic.pack_if_missing(directory, cfg.data.synthetic_per_class, cfg.seed)
+            synthetic.pack_if_missing(directory, recipe.data.synthetic_per_class, recipe.seed)
         processes.exchange("drawn", None)
-    train_split = open_split(directory, cfg.data.train_split)
-    if train_split.num_records < cfg.batch_size:
-        there = f"the {train_split.num_records} pictures of split {cfg.data.train_split!r} of {directory}"
+    train_split = open_split(directory, recipe.data.train_split)
+    if (num_records := train_split.num_records) < recipe.batch_size:
         raise UserError(
-            f"batch_size {cfg.batch_size} is more than {there}; try --config.batch_size={train_split.num_records} or less"
+            f"batch_size is {recipe.batch_size} and split {recipe.data.train_split!r} of {directory}"
+            f" has {num_records} images. Use --config.batch_size={num_records} or less."
         )
-    if cfg.data.val_split not in split_names(directory):
-        return train_split, None
-    val_split = open_split(directory, cfg.data.val_split)
-    if difference := train_split.classes.difference(val_split.classes):
+    skipped = skipped_sets(recipe)
+    sets = {
+        wanted.name: _open_set(wanted, train_split)
+        for wanted in read_sets(recipe.evaluation.sets)
+        if wanted not in skipped
+    }
+    return train_split, sets
+
+
+def skipped_sets(recipe: Recipe) -> list[EvaluationSet]:
+    """Return the sets to evaluate that are splits of the training data and do not exist."""
+    known = split_names(recipe.data.directory)
+    sets = read_sets(recipe.evaluation.sets)
+    return [wanted for wanted in sets if wanted.directory is None and wanted.split not in known]
+
+
+def _open_set(wanted: EvaluationSet, train_split: Split) -> Split:
+    split = open_split(wanted.directory or train_split.directory, wanted.split)
+    if wanted.directory is not None:
+        evaluators.check_classes(wanted.name, split, train_split.classes)
+    elif difference := train_split.classes.difference(split.classes):
         raise UserError(
-            f"{directory}: the class lists of its splits differ ({difference}); pack it again"
+            f"{train_split.directory} has splits with different class lists ({difference})."
+            " Pack it again."
         )
-    return train_split, val_split
+    return split
 
 
-def open_second(cfg: Config, classes: ClassList) -> Split | None:
-    """Open the second evaluation set, if the recipe names one.
-
-    Raises:
-        ValueError: if there is no such data, or it has none of the model's `classes`.
-    """
-    if (directory := cfg.evaluation.second_directory) == "none":
-        return None
-    second_split = open_split(directory, cfg.evaluation.second_split)
-    Scores(classes, second_split.classes)  # now, not after the first epoch
-    return second_split
-
-
-def train_options(cfg: Config) -> loader.LoaderOptions:
-    """Return how a recipe loads its training pictures: this process's part of each batch."""
+def train_options(recipe: Recipe) -> loader.LoaderOptions:
+    """Return how this process loads its part of each training batch."""
+    data = recipe.data
     return loader.LoaderOptions(
-        batch_size=cfg.batch_size,
-        image_size=cfg.image_size,
-        order=cfg.data.order,
-        crop=cfg.data.crop,
-        crop_fraction=cfg.data.crop_fraction,
-        min_area=cfg.data.min_area,
-        mirror=cfg.data.mirror,
-        seed=cfg.seed,
-        on_bad_record=cfg.data.on_bad_record,
-        max_bad_fraction=cfg.data.max_bad_fraction,
-        threads=cfg.data.threads,
-        workers=cfg.data.workers,
+        batch_size=recipe.batch_size,
+        image_size=recipe.image_size,
+        order=data.order,
+        crop=data.crop,
+        crop_fraction=data.crop_fraction,
+        min_area=data.min_area,
+        mirror=data.mirror,
+        seed=recipe.seed,
+        on_bad_record=data.on_bad_record,
+        max_bad_fraction=data.max_bad_fraction,
+        threads=data.threads,
+        workers=data.workers,
         host=processes.index(),
         num_hosts=processes.count(),
     )
 
 
-def val_options(cfg: Config, num_devices: int) -> loader.LoaderOptions:
-    """Return how a recipe loads its validation pictures: this process's part of each batch."""
-    batch_size, data = cfg.evaluation.batch_size, cfg.data
-    options = eval_options(
-        batch_size, cfg.image_size, data.crop_fraction, num_devices, data.threads, data.workers
+def recalibration_options(recipe: Recipe) -> loader.LoaderOptions:
+    """Return how images are loaded to recalibrate BatchNorm: as in training.
+
+    Runs and `i21k evaluate --recalibrate-bn` both use this, so they see the same crops in batches
+    of the same size.
+    """
+    return train_options(recipe)
+
+
+def eval_options(recipe: Recipe, num_devices: int) -> loader.LoaderOptions:
+    """Return how this process loads its part of each evaluation batch."""
+    data = recipe.data
+    options = evaluators.eval_options(
+        recipe.evaluation.batch_size,
+        recipe.image_size,
+        data.crop_fraction,
+        num_devices,
+        data.threads,
+        data.workers,
     )
     return dataclasses.replace(options, host=processes.index(), num_hosts=processes.count())
 
 
 class Feeder:
-    """Sends the next batch to the devices while they work on the one before: a thread, one batch ahead."""
+    """Sends the next batch to the devices while they work on the current one.
+
+    One thread, one batch ahead.
+    """
 
     def __init__(self, batches: Iterator[loader.Batch], devices: Sequence[jax.Device]) -> None:
         self._batches, self._devices = batches, devices
@@ -103,16 +123,15 @@ class Feeder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(
-            cancel_futures=True
-        )  # waits for a batch on its way; the loader may be closed only then
+        # Waits for a batch that is being sent: the loader may be closed only after that.
+        self._thread.shutdown(cancel_futures=True)
 
     def _send(self) -> tuple[loader.Batch, steps.DeviceBatch] | None:
         batch = next(self._batches, None)
         return None if batch is None else (batch, steps.put_batch(batch, self._devices))
 
     def take(self) -> tuple[loader.Batch, steps.DeviceBatch]:
-        """Wait for the next batch: on the host, and on the devices."""
+        """Wait for the next batch. Return it as it is on the host, and on the devices."""
         taken = self._next.result()
         assert taken is not None, "the stream of batches ended before the epoch"
         self._next = self._thread.submit(self._send)

@@ -29,11 +29,11 @@ from i21k.data.format.splits import Split
 from i21k.data.load import loader, order
 from i21k.errors import UserError
 from i21k.train import facts, feed, interruption, processes, steps, workdir
-from i21k.train.evaluators import evaluate, evaluate_by_id
+from i21k.train.evaluators import Evaluator, make_evaluators
 from i21k.train.metrics import Sums, Totals
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.recalibration import recalibrate
-from i21k.train.recipe import Config, parse
+from i21k.train.recipe import Recipe, flat, inexact_keys, parse, stored_values
 from i21k.train.report import Clock, Listener, Report, duration, step_line
 
 
@@ -41,17 +41,14 @@ from i21k.train.report import Clock, Listener, Report, duration, step_line
 class Run:
     """What stays the same while a run lasts, and its one changing thing: the state."""
 
-    cfg: Config
+    cfg: Recipe
     report: Listener  # of the first process, a `Report`
     checkpoints: Checkpoints
     interruption: interruption.Interruption
     devices: list[jax.Device]  # of all processes
     train_split: Split
-    val_split: Split | None
-    second_split: Split | None  # whose classes may be others
+    evaluators: list[Evaluator]
     train_step: Callable[[steps.TrainState, steps.DeviceBatch], steps.TrainState]
-    eval_step: Callable[[Any, steps.DeviceBatch], Sums]
-    answer_step: Callable[[Any, steps.DeviceBatch], Any]
     statistics_step: Callable[[Any, steps.DeviceBatch], Any]
     schedule: optax.Schedule
     num_steps: int
@@ -83,19 +80,19 @@ def run(config: ConfigDict, directory: str | Path) -> Path:
     kind = jax.local_devices()[0].device_kind
     processes.check_same(
         "recipe",
-        workdir.flat({"config": dataclasses.asdict(cfg)}) | workdir.versions() | {"device": kind},
+        flat({"config": dataclasses.asdict(cfg)}) | workdir.versions() | {"device": kind},
     )
     devices = facts.find_devices(cfg)
     directory = Path(directory)
     with workdir.held(directory), interruption.watch(processes.say) as interrupted:
         if processes.count() > 1:
             steps.connect(devices)
-        train_split, val_split = feed.open_data(cfg)
+        train_split, sets = feed.open_data(cfg)
         if processes.Agreement(interrupted)():  # while pictures were drawn
             _leave(interrupted)
-        facts.say_run(processes.say, cfg, directory, devices, train_split, val_split)
+        facts.say_run(processes.say, cfg, directory, devices, train_split, sets)
         with (
-            _open_run(cfg, directory, devices, train_split, val_split, interrupted) as this,
+            _open_run(cfg, directory, devices, train_split, sets, interrupted) as this,
             steps.transfers("disallow"),
         ):
             _run_epochs(this)
@@ -211,43 +208,26 @@ def _finish_epoch(run: Run, epoch: int) -> None:
     row = {"epoch": epoch + 1, "step": run.step, "lr": _learning_rate(run)}
     row |= {"train_loss": means["loss"], "train_top1": means["top1"], "train_top5": means["top5"]}
     line = f"epoch {epoch + 1}/{run.cfg.epochs} done | train loss {means['loss']:.3f} top1 {means['top1']:.1%}"
-    if run.val_split is not None or run.second_split is not None:
-        start, stop = time.perf_counter(), processes.Agreement(run.interruption)
-        options = feed.val_options(run.cfg, len(run.devices))
-        variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
-        if num_images := run.cfg.evaluation.recalibrate_bn:
-            train_options = feed.train_options(run.cfg)
-            variables = recalibrate(
-                run.statistics_step,
-                variables,
-                run.train_split,
-                train_options,
-                run.devices,
-                num_images,
-                stop,
-            )
-            if variables is None:
-                _leave(run.interruption)
-    if run.val_split is not None:
-        totals = evaluate(run.eval_step, variables, run.val_split, options, run.devices, stop)
-        if totals is None:  # the checkpoint of this epoch is there; the next start evaluates it
-            _leave(run.interruption)
-        assert totals is not None
-        val = totals.means()
-        row |= {f"val_{key}": value for key, value in val.items()}
-        line += f" | val loss {val['loss']:.3f} top1 {val['top1']:.1%} top5 {val['top5']:.1%} ({totals.count:,} images"
-        line += f" in {time.perf_counter() - start:.1f} s)"
-    if run.second_split is not None:
-        classes = run.train_split.classes
-        second = evaluate_by_id(
-            run.answer_step, variables, classes, run.second_split, options, run.devices, stop
+    stop = processes.Agreement(run.interruption)
+    variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
+    if run.evaluators and (num_images := run.cfg.evaluation.recalibrate_bn):
+        variables = recalibrate(
+            run.statistics_step,
+            variables,
+            run.train_split,
+            feed.recalibration_options(run.cfg),
+            run.devices,
+            num_images,
+            stop,
         )
-        if second is None:
+        if variables is None:
             _leave(run.interruption)
-        row |= {f"second_{key}": value for key, value in second.items()}
-        line += f" | second top1 {second['top1']:.1%}" + (
-            f" over its own {second['over_top1']:.1%}" if "over_top1" in second else ""
-        )
+    for evaluator in run.evaluators:
+        result = evaluator.run(variables, stop)
+        if result is None:  # this epoch's checkpoint exists; a resumed run evaluates it
+            _leave(run.interruption)
+        row |= result.values
+        line += f" | {result.text}"
     row |= {
         "images_per_s": run.clock.images_per_s(),
         "data_wait_fraction": run.clock.wait_fraction(),
@@ -300,23 +280,18 @@ def _learning_rate(run: Run) -> float:
 
 @contextlib.contextmanager
 def _open_run(
-    cfg: Config,
+    cfg: Recipe,
     directory: Path,
     devices: list[jax.Device],
     train_split: Split,
-    val_split: Split | None,
+    sets: dict[str, Split],
     interrupted: interruption.Interruption,
 ) -> Iterator[Run]:
     """Build model and state, restore the newest checkpoint, and open the report."""
-    second_split = feed.open_second(cfg, train_split.classes)
-    opened = {
-        "training data": train_split,
-        "validation data": val_split,
-        "second data": second_split,
-    }
+    opened = {"training data": train_split} | sets
     processes.check_same(
         "data",
-        {name: split and [split.fingerprint, split.classes.hash] for name, split in opened.items()},
+        {name: [split.fingerprint, split.classes.hash] for name, split in opened.items()},
     )
     num_steps = order.epoch_end(cfg.epochs - 1, train_split.num_records, cfg.batch_size)
     schedule = make_schedule(cfg.optimizer, train_split.num_records / cfg.batch_size, num_steps)
@@ -337,17 +312,21 @@ def _open_run(
             processes.say(
                 f"trained on {before['count']} x {before['kind']} before, {now['count']} x {now['kind']} now: not bit for bit the same run"
             )
-        for key in ("accumulate_steps", "reduce_dtype"):
-            if (was := restored.meta["config"].get(key, getattr(cfg, key))) != getattr(cfg, key):
+        was, now = stored_values(restored.meta["config"]), flat(dataclasses.asdict(cfg))
+        for key in inexact_keys():
+            if was[key] != now[key]:
                 processes.say(
-                    f"config.{key} was {was!r} before, is {getattr(cfg, key)!r} now: not bit for bit the same run"
+                    f"config.{key} was {was[key]!r} and is {now[key]!r}: not bit for bit the same run"
                 )
     if processes.index() == 0:
         checkpoints.check_room(
             sum(x.nbytes for x in jax.tree.leaves(state))
         )  # now, not after the first epoch
         workdir.write_config(directory, cfg)
-    with _open_report(directory, step, num_steps) as report:
+    options = feed.eval_options(cfg, len(devices))
+    evaluators = make_evaluators(sets, model, train_split.classes, options, devices)
+    columns = [column for evaluator in evaluators for column in evaluator.columns]
+    with _open_report(directory, step, num_steps, columns) as report:
         yield Run(
             cfg=cfg,
             report=report,
@@ -355,13 +334,10 @@ def _open_run(
             interruption=interrupted,
             devices=devices,
             train_split=train_split,
-            val_split=val_split,
-            second_split=second_split,
+            evaluators=evaluators,
             train_step=steps.make_train_step(
                 model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype
             ),
-            eval_step=steps.make_eval_step(model, devices),
-            answer_step=steps.make_answer_step(model, devices),
             statistics_step=steps.make_statistics_step(model, devices),
             schedule=schedule,
             num_steps=num_steps,
@@ -382,8 +358,10 @@ def _restore(checkpoints: Checkpoints) -> Checkpoint | None:
     return found if chosen is None or found is not None else checkpoints.same(*chosen)
 
 
-def _open_report(directory: Path, step: int, num_steps: int) -> Listener:
-    """Open the report, where rows were written after `step` without them."""
-    report = Report(directory, step, num_steps) if processes.index() == 0 else None
-    rows = processes.share("rows", report and report.rows)
-    return report or Listener(rows)
+def _open_report(directory: Path, step: int, num_steps: int, columns: list[str]) -> Listener:
+    """Open the report. It drops rows that were written after `step`."""
+    if processes.index() > 0:
+        return Listener(columns, processes.share("rows", None))
+    report = Report(directory, step, num_steps, columns)
+    processes.share("rows", report.rows)
+    return report

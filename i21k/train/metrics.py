@@ -34,19 +34,23 @@ class Sums:
         labels: Int[Array, " b"],
         weights: Float[Array, " b"],
     ) -> "Sums":
-        """Sum over a batch; a picture of weight 0 does not count.
+        """Sum over a batch; an image of weight 0 does not count. An image of label -1, a class that
+        the model lacks, counts, is never a hit, and has no loss.
 
         The rank of the true class is the number of logits above it, which needs no sort of 21,841 columns; of equal logits the
         first comes first, as for argmax, or a network of zeros would be right always. A picture whose loss is not finite is never a hit.
         """
-        true = jnp.take_along_axis(logits, labels[:, None], axis=1)
+        known = labels >= 0
+        true = jnp.take_along_axis(logits, jnp.maximum(labels, 0)[:, None], axis=1)
         earlier = jnp.arange(logits.shape[1]) < labels[:, None]
         rank = jnp.sum((logits > true) | ((logits == true) & earlier), axis=1)
         counted = weights > 0
         hits = jnp.sum(
-            (rank[:, None] < jnp.array(RANKS)) & (counted & jnp.isfinite(losses))[:, None], axis=0
+            (rank[:, None] < jnp.array(RANKS))
+            & (counted & known & jnp.isfinite(losses))[:, None],
+            axis=0,
         )
-        loss = jnp.sum(jnp.where(counted, losses, 0))
+        loss = jnp.sum(jnp.where(counted & known, losses, 0))
         return cls(loss, jnp.zeros(()), hits.astype(jnp.int32), jnp.sum(counted).astype(jnp.int32))
 
     def add(self, batch: "Sums") -> "Sums":

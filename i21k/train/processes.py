@@ -24,6 +24,7 @@ import jax
 
 from i21k.errors import UserError
 from i21k.train.interruption import Interrupted, Interruption
+from i21k.train.recipe import keys_that_may_differ
 
 BEAT_S = 1.0  # between two signs of life
 SILENCE_S = 30.0  # after which a process counts as lost
@@ -37,12 +38,6 @@ _SLURM = (
     "SLURM_PROCID",
     "SLURM_LOCALID",
 )  # what JAX looks at
-_OWN = {
-    "config.data.directory",
-    "config.data.threads",
-    "config.data.workers",
-    "config.evaluation.second_directory",
-}
 
 
 class Place(NamedTuple):
@@ -430,11 +425,12 @@ def check_same(name: str, facts: Mapping[str, Any]) -> None:
         ValueError: in all processes, naming the first one that differs from process 0, with what differs.
     """
     first, *others = exchange(name, {"host": socket.gethostname(), **facts})
+    ignored = {"host", *(f"config.{key}" for key in keys_that_may_differ())}
     for process, other in enumerate(others, 1):
         keys = [
             key
             for key in sorted(set(first) | set(other))
-            if first.get(key) != other.get(key) and key not in _OWN | {"host"}
+            if first.get(key) != other.get(key) and key not in ignored
         ]
         if keys:
             there = "; ".join(

@@ -1,186 +1,462 @@
-"""The keys of a config file, their types and their checks: the one place where a recipe is read.
+"""The keys of a recipe: defaults, types, checks, help. Everything else about a key follows from here.
 
-A recipe is a Python file in `configs/` whose `get_config()` returns a `ConfigDict` with exactly these keys; `parse` turns it into frozen
-dataclasses, so that a key that nobody reads, or one that is missing, cannot exist.
+To add a key, add one field with `key(...)`. Runs that were started before resume with its default.
 """
 
 import dataclasses
+import difflib
 import math
+import re
+import types
 import typing
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from i21k.errors import UserError
 
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Where the pictures are and what is cut from them."""
-
-    directory: str
-    train_split: str
-    val_split: str  # evaluated after each epoch if the directory has it
-    synthetic_per_class: int  # pictures a class that are drawn into an empty directory; 0: the directory must be there
-    order: Literal[
-        "global", "windowed"
-    ]  # shuffled over all records, or runs of neighbours mixed, for disks that cannot seek
-    crop: Literal["region", "plain"]
-    crop_fraction: float  # side of the window over the short side: in training for 'plain', in evaluation always
-    min_area: float  # of a 'region', fraction of the picture
-    mirror: bool
-    on_bad_record: Literal[
-        "stop", "skip"
-    ]  # skip, in training: the next good record takes its place, counted and logged
-    max_bad_fraction: float  # of the split's records, skipped in one epoch, above which the run stops all the same
-    threads: int  # of the training process that build batches; 0: one a core
-    workers: int  # processes that build batches instead of threads; 0: none
+Check = Callable[[Any], str | None]  # returns what to use instead, or None if the value is fine
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The network, as `i21k.models.inception_bn.InceptionBN` takes it."""
+def key(
+    default: Any,
+    help: str,
+    *,
+    check: Check | None = None,
+    may_change: bool | str = False,
+    may_differ: bool = False,
+    exact: bool = True,
+) -> Any:
+    """Declare a key of a recipe.
 
-    variant: Literal["full", "standard"]
-    revision: Literal["released", "symbol2016"]
-    width: float
-    dtype: Literal["float32", "bfloat16"]
-    remat: Literal["none", "conv", "block"]
-    init: Literal["uniform", "he_normal"]  # uniform(-0.01, 0.01) as in 2015, or He et al. 2015
-    bn_momentum: float  # weight of the old moving average; 0: the revision's own
-    sync_bn: bool  # statistics over all devices; off: each by itself, as in 2015
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """SGD."""
-
-    learning_rate: float  # for the global batch size; not scaled
-    schedule: Literal["constant", "cosine"]
-    warmup_epochs: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    decay: Literal["all", "kernels"]  # which parameters decay
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-    """The pass over the val split, and over a second set whose classes may be others: the 1,000 of ILSVRC during 21,841."""
-
-    batch_size: int  # global
-    recalibrate_bn: int  # training pictures from which BatchNorm's statistics are computed anew before each evaluation; 0: none
-    second_directory: (
-        str  # dataset evaluated after each epoch too, its classes matched by id; "none": none
-    )
-    second_split: str
+    Args:
+        default: value of recipes that do not state the key.
+        help: one line for `launch.py --help` and the documentation.
+        check: refuses values that have the right type and make no sense.
+        may_change: whether a resumed run may have another value than before. Text such as
+            "optimizer.schedule=constant" allows it for recipes with that value.
+        may_differ: whether the processes of one run may have different values.
+        exact: False if a change leads to other bits than an uninterrupted run would have.
+    """
+    metadata = {
+        "help": help,
+        "check": check,
+        "may_change": may_change,
+        "may_differ": may_differ,
+        "exact": exact,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclasses.dataclass(frozen=True)
-class LogConfig:
-    """What is written, and how often."""
+def at_least(least: int) -> Check:
+    def check(value: float) -> str | None:  # comparisons are written so that NaN is refused too
+        return None if least <= value < math.inf else f"Use at least {least}."
 
-    every_steps: int  # values come back from the device only then
-    keep_checkpoints: int  # of epochs, the newest; 0: all
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """A whole recipe."""
-
-    seed: int
-    epochs: int
-    batch_size: int  # global
-    accumulate_steps: int  # micro-batches a device, one after the other, that make one update; 1: the whole part at once
-    devices: int  # of all processes together, the first ones of each, equally many; 0: all
-    reduce_dtype: Literal["float32", "bfloat16"]  # in which gradients travel between the devices
-    image_size: int  # px, square
-    data: DataConfig
-    model: ModelConfig
-    optimizer: OptimizerConfig
-    evaluation: EvaluationConfig
-    log: LogConfig
-
-    def __post_init__(self) -> None:
-        data, opt, model, log = self.data, self.optimizer, self.model, self.log
-        if self.seed >= 2**63:
-            raise UserError(f"config.seed is {self.seed}; expected below 2**63")
-        at_least: list[tuple[str, float, int]] = [
-            ("seed", self.seed, 0),
-            ("epochs", self.epochs, 1),
-            ("batch_size", self.batch_size, 1),
-            ("accumulate_steps", self.accumulate_steps, 1),
-            ("devices", self.devices, 0),
-            ("data.synthetic_per_class", data.synthetic_per_class, 0),
-            ("data.threads", data.threads, 0),
-            ("data.workers", data.workers, 0),
-            ("optimizer.warmup_epochs", opt.warmup_epochs, 0),
-            ("optimizer.momentum", opt.momentum, 0),
-            ("optimizer.weight_decay", opt.weight_decay, 0),
-            ("evaluation.batch_size", self.evaluation.batch_size, 1),
-            ("evaluation.recalibrate_bn", self.evaluation.recalibrate_bn, 0),
-            ("log.every_steps", log.every_steps, 1),
-            ("log.keep_checkpoints", log.keep_checkpoints, 0),
-        ]
-        for key, value, least in at_least:
-            if not least <= value < math.inf:  # so that NaN is refused too
-                raise UserError(f"config.{key} is {value}; expected at least {least}")
-        above_zero: list[tuple[str, float, float]] = [
-            ("data.crop_fraction", data.crop_fraction, 1),
-            ("data.min_area", data.min_area, 1),
-            ("model.width", model.width, 4),
-            ("optimizer.learning_rate", opt.learning_rate, 1e3),
-        ]
-        for key, value, most in above_zero:
-            if not 0 < value <= most:
-                raise UserError(f"config.{key} is {value}; expected above 0 and at most {most}")
-        if not 0 <= model.bn_momentum < 1:
-            raise UserError(
-                f"config.model.bn_momentum is {model.bn_momentum}; expected 0 (the revision's own) up to below 1"
-            )
-        if not 0 <= data.max_bad_fraction < 1:
-            raise UserError(
-                f"config.data.max_bad_fraction is {data.max_bad_fraction}; expected 0 up to below 1"
-            )
-        if opt.momentum >= 1:
-            raise UserError(
-                f"config.optimizer.momentum is {opt.momentum}; expected 0 up to below 1"
-            )
+    return check
 
 
-def parse(config: ConfigDict) -> Config:
-    """Read and check a recipe.
+def above_zero(most: float) -> Check:
+    return lambda value: None if 0 < value <= most else f"Use a value above 0, at most {most:g}."
+
+
+def fraction(value: float) -> str | None:
+    return None if 0 <= value < 1 else "Use a value from 0 to below 1."
+
+
+def seed_range(value: int) -> str | None:
+    return None if 0 <= value < 2**63 else "Use a value from 0 to below 2**63."
+
+
+def momentum_range(value: Any) -> str | None:
+    fine = value == "default" or 0 <= value < 1
+    return None if fine else "Use a value from 0 to below 1, or 'default'."
+
+
+class EvaluationSet(NamedTuple):
+    """One set of images that is evaluated after each epoch."""
+
+    name: str  # its columns are NAME_top1, ...
+    directory: str | None  # a dataset; None: the one that is trained on
+    split: str
+
+
+SETS_FORM = "NAME=SPLIT or NAME=DIRECTORY:SPLIT, with commas between, or none"
+
+
+def read_sets(text: str) -> list[EvaluationSet]:
+    """Read the value of `evaluation.sets`.
 
     Raises:
-        ValueError: naming the key, what was got and what was expected.
+        ValueError: naming the part that has another form, or the name that comes twice.
     """
-    return _parse(Config, config, "config")
+    found: dict[str, EvaluationSet] = {}
+    for part in [] if text == "none" else text.split(","):
+        name, _, place = (piece.strip() for piece in part.partition("="))
+        directory, _, split = place.rpartition(":")
+        if not re.fullmatch("[a-z][a-z0-9-]*", name) or not split or name in ("train", "data"):
+            raise ValueError(f"cannot read {part.strip()!r}")
+        if name in found:
+            raise ValueError(f"the name {name!r} comes twice")
+        found[name] = EvaluationSet(name, directory or None, split)
+    return list(found.values())
 
 
-def _parse(kind: type, values: Any, where: str) -> Any:
-    if not isinstance(values, ConfigDict):
-        raise UserError(f"{where} is {values!r}; expected a group of keys")
-    types = typing.get_type_hints(kind)
-    unknown, missing = sorted(set(values) - set(types)), [key for key in types if key not in values]
-    if unknown or missing:
-        wrong = [f"unknown key {where}.{key}" for key in unknown] + [
-            f"missing key {where}.{key}" for key in missing
-        ]
-        raise UserError(f"{'; '.join(wrong)}; expected exactly {', '.join(types)}")
-    return kind(**{key: _value(hint, values[key], f"{where}.{key}") for key, hint in types.items()})
+def sets_form(value: str) -> str | None:
+    try:
+        read_sets(value)
+    except ValueError as error:
+        return f"Use {SETS_FORM} ({error}; names are lower-case letters, digits and hyphens)."
+    return None
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _parse(typing.cast(type, hint), value, where)
-    if typing.get_origin(hint) is Literal:
-        if value not in (choices := typing.get_args(hint)):
-            raise UserError(
-                f"{where} is {value!r}; expected one of {', '.join(map(repr, choices))}"
-            )
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not hint:
-        raise UserError(f"{where} is {value!r}; expected {hint.__name__}")
+@dataclasses.dataclass(frozen=True)
+class DataRecipe:
+    """Images for training, and what is cut from them."""
+
+    directory: str = key(
+        "data/imagenet21k", "packed dataset to train on", may_change=True, may_differ=True
+    )
+    train_split: str = key("train", "split to train on")
+    synthetic_per_class: int = key(
+        0, "draw this many images per class into an empty directory; 0: none", check=at_least(0)
+    )
+    order: Literal["global", "windowed"] = key(
+        "global", "shuffle all records, or mix runs of 3 MB for disks that seek slowly"
+    )
+    crop: Literal["region", "plain"] = key(
+        "region", "training crop: a random region of any size, or a random window of fixed size"
+    )
+    crop_fraction: float = key(
+        224 / 256, "side of the crop over the short side (plain and evaluation)", check=above_zero(1)
+    )
+    min_area: float = key(
+        0.08, "smallest area of crop 'region', as a fraction of the image", check=above_zero(1)
+    )
+    mirror: bool = key(True, "mirror half of the training images")
+    on_bad_record: Literal["stop", "skip"] = key(
+        "stop", "for a training record that cannot be read: stop, or use the next good one",
+        may_change=True,
+    )  # fmt: skip
+    max_bad_fraction: float = key(
+        0.001, "stop if more of the records of an epoch are bad", check=fraction, may_change=True
+    )
+    threads: int = key(
+        0, "threads that build batches; 0: one per core",
+        check=at_least(0), may_change=True, may_differ=True,
+    )  # fmt: skip
+    workers: int = key(
+        0, "processes that build batches instead of threads; 0: none",
+        check=at_least(0), may_change=True, may_differ=True,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRecipe:
+    """The network."""
+
+    variant: Literal["full", "standard"] = key(
+        "standard", "Inception-BN for 21,841 classes (full) or for 1,000 (standard)"
+    )
+    revision: Literal["released", "symbol2016"] = key(
+        "released", "details of the published weights of 2015, or of the script of 2016"
+    )
+    width: float = key(1.0, "number of filters, as a multiple", check=above_zero(4))
+    dtype: Literal["float32", "bfloat16"] = key("float32", "type of activations")
+    remat: Literal["none", "conv", "block"] = key(
+        "none", "activations to compute again in the backward pass, to save memory",
+        may_change=True,
+    )  # fmt: skip
+    init: Literal["uniform", "he_normal"] = key(
+        "he_normal", "initial kernels: uniform(-0.01, 0.01) as in 2015, or He et al. 2015"
+    )
+    bn_momentum: float | Literal["default"] = key(
+        0.9, "weight of the old moving average; default: what the revision had",
+        check=momentum_range,
+    )  # fmt: skip
+    sync_bn: bool = key(False, "BatchNorm statistics over all devices instead of each device")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerRecipe:
+    """SGD."""
+
+    learning_rate: float = key(
+        0.1, "learning rate for the global batch; not scaled", check=above_zero(1e3)
+    )
+    schedule: Literal["constant", "cosine"] = key("cosine", "learning rate after the warm-up")
+    warmup_epochs: float = key(1.0, "epochs of linear warm-up from 0", check=at_least(0))
+    momentum: float = key(0.9, "momentum", check=fraction)
+    nesterov: bool = key(True, "Nesterov momentum")
+    weight_decay: float = key(1e-4, "weight decay", check=at_least(0))
+    decay: Literal["all", "kernels"] = key("kernels", "parameters that decay")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationRecipe:
+    """What is evaluated after each epoch."""
+
+    sets: str = key(
+        "val=val", f"sets to evaluate: {SETS_FORM}",
+        check=sets_form, may_change=True, may_differ=True,
+    )  # fmt: skip
+    batch_size: int = key(
+        256, "images per evaluation batch, over all devices", check=at_least(1), may_change=True
+    )
+    recalibrate_bn: int = key(
+        0, "compute BatchNorm statistics from this many training images first; 0: do not",
+        check=at_least(0), may_change=True,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class LogRecipe:
+    """What is written, and how often."""
+
+    every_steps: int = key(50, "steps per line of the log", check=at_least(1), may_change=True)
+    keep_checkpoints: int = key(
+        2, "checkpoints of epochs to keep; 0: all", check=at_least(0), may_change=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A whole recipe. `parse` makes one and checks it."""
+
+    seed: int = key(0, "seed of initial weights, order and crops", check=seed_range)
+    epochs: int = key(
+        10, "epochs to train", check=at_least(1), may_change="optimizer.schedule=constant"
+    )  # the shape of a cosine depends on its length
+    batch_size: int = key(64, "images per step, over all devices", check=at_least(1))
+    accumulate_steps: int = key(
+        1, "micro-batches per device and step, to save memory",
+        check=at_least(1), may_change=True, exact=False,
+    )  # fmt: skip
+    devices: int = key(0, "devices of all processes; 0: all", check=at_least(0), may_change=True)
+    reduce_dtype: Literal["float32", "bfloat16"] = key(
+        "float32", "type in which devices exchange gradients", may_change=True, exact=False
+    )
+    image_size: int = key(224, "side of the square that the network sees, in pixels")
+    data: DataRecipe = DataRecipe()
+    model: ModelRecipe = ModelRecipe()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+    log: LogRecipe = LogRecipe()
+
+
+# Keys that have another name now. What a stored recipe or an old recipe file gives is renamed.
+RENAMES: dict[str, str] = {}
+# Keys of version one, whose recipes stated every key. `_upgrade` maps their values.
+_VERSION_ONE = ("data.val_split", "evaluation.second_directory", "evaluation.second_split")
+
+
+class KeyInfo(NamedTuple):
+    """What `launch.py --help` and the documentation show of a key."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+    may_change: bool | str
+
+
+def describe_keys() -> list[KeyInfo]:
+    """Return all keys in the order of the dataclasses."""
+    return [
+        KeyInfo(
+            name,
+            _type_text(hint),
+            field.default,
+            field.metadata["help"],
+            field.metadata["may_change"],
+        )
+        for name, hint, field in _keys()
+    ]
+
+
+def markdown_table() -> str:
+    """Return the keys as a Markdown table."""
+    lines = [
+        "| key | type | default | may change on resume | meaning |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for info in describe_keys():
+        change = {True: "yes", False: "no"}.get(info.may_change) or f"with `{info.may_change}`"
+        default = f"{info.default:g}" if isinstance(info.default, float) else info.default
+        lines.append(f"| `{info.name}` | {info.type} | `{default}` | {change} | {info.help} |")
+    return "\n".join(lines) + "\n"
+
+
+def keys_that_may_change(recipe: Recipe) -> set[str]:
+    """Return the keys that a resumed run of this recipe may change."""
+    values = flat(dataclasses.asdict(recipe))
+
+    def allows(may_change: bool | str) -> bool:
+        if isinstance(may_change, bool):
+            return may_change
+        name, _, value = may_change.partition("=")
+        return str(values[name]) == value
+
+    return {name for name, _, field in _keys() if allows(field.metadata["may_change"])}
+
+
+def keys_that_may_differ() -> set[str]:
+    """Return the keys in which the processes of one run may differ."""
+    return {name for name, _, field in _keys() if field.metadata["may_differ"]}
+
+
+def inexact_keys() -> list[str]:
+    """Return the keys whose change on resume gives other bits than an uninterrupted run."""
+    return [name for name, _, field in _keys() if not field.metadata["exact"]]
+
+
+def default_config() -> ConfigDict:
+    """Return a recipe that holds every key with its default. Recipe files start from it."""
+    config = ConfigDict()
+    for name, hint, field in _keys():
+        *groups, last = name.split(".")
+        group = config
+        for part in groups:
+            if part not in group:
+                group[part] = ConfigDict()
+            group = group[part]
+        several = len(_kinds(hint)) > 1  # `object` takes values of each type
+        group[last] = FieldReference(field.default, field_type=object) if several else field.default
+    return config
+
+
+def complete(config: ConfigDict) -> ConfigDict:
+    """Return a copy with the defaults of all keys that `config` does not state.
+
+    After that the command line can override any key. Nothing is checked here.
+    """
+    if not isinstance(config, ConfigDict):
+        return config
+    whole = default_config()
+    kinds = {name: hint for name, hint, _ in _keys()}
+    with whole.ignore_type():
+        for name, value in _upgrade(flat(config.to_dict())).items():
+            *groups, last = name.split(".")
+            group = whole
+            for part in groups:
+                if not isinstance(group.get(part), ConfigDict):
+                    group[part] = ConfigDict()
+                group = group[part]
+            group[last] = float(value) if kinds.get(name) is float and _is_int(value) else value
+    return whole
+
+
+def parse(config: ConfigDict) -> Recipe:
+    """Read and check a recipe. Keys that it does not state have their defaults.
+
+    Raises:
+        UserError: naming the key, its value, and what to use instead.
+    """
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"config is {config!r}. Return a ConfigDict from get_config().")
+    values = _upgrade(flat(config.to_dict()))
+    known = [name for name, _, _ in _keys()]
+    for name, value in values.items():
+        if any(other.startswith(f"{name}.") for other in known):
+            if value == {}:
+                continue
+            raise UserError(f"config.{name} is {value!r}. Use a group of keys.")
+        if name in _VERSION_ONE:
+            raise UserError(f"config.{name} does not exist any more. Use config.evaluation.sets.")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, cutoff=0)[0]
+            raise UserError(f"config.{name} is not a key. Did you mean config.{near}?")
+    groups: dict[str, dict[str, Any]] = {"": {}}
+    for name, hint, field in _keys():
+        group, _, last = name.rpartition(".")
+        value = _checked(name, hint, values.get(name, field.default), field.metadata["check"])
+        groups.setdefault(group, {})[last] = value
+    sections = typing.get_type_hints(Recipe)
+    top = groups.pop("")
+    return Recipe(**top, **{name: sections[name](**group) for name, group in groups.items()})
+
+
+def stored_values(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flat recipe of a checkpoint: renamed keys mapped, missing ones filled in."""
+    defaults = {name: field.default for name, _, field in _keys()}
+    return defaults | _upgrade(flat(stored))
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested dictionaries by dotted name; an empty one is a leaf."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        inner = flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else None
+        found |= {prefix + name: value} if inner is None else inner
+    return found
+
+
+def _keys() -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+    """Yield dotted name, type and field of each key."""
+
+    def of(kind: type, prefix: str) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+        hints = typing.get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            if dataclasses.is_dataclass(hint := hints[field.name]):
+                yield from of(typing.cast(type, hint), f"{field.name}.")
+            else:
+                yield prefix + field.name, hint, field
+
+    yield from of(Recipe, "")
+
+
+def _upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with the names and meanings of today."""
+    new = {RENAMES.get(name, name): value for name, value in values.items()}
+    if "evaluation.sets" in new or not any(name in new for name in _VERSION_ONE):
+        return new
+    split, directory, second = (new.pop(name, None) for name in _VERSION_ONE)
+    sets = [] if split == "none" else [f"val={split or 'val'}"]
+    if directory not in (None, "none"):
+        sets.append(f"second={directory}:{second or 'val'}")
+    new["evaluation.sets"] = ", ".join(sets) or "none"
+    if new.get("model.bn_momentum") == 0:  # meant what "default" means now
+        new["model.bn_momentum"] = "default"
+    return new
+
+
+def _checked(name: str, hint: Any, value: Any, check: Check | None) -> Any:
+    """Return the value in the type of its key.
+
+    Raises:
+        UserError: if it has another type, or `check` refuses it.
+    """
+    for kind in _kinds(hint):
+        if typing.get_origin(kind) is Literal and value in typing.get_args(kind):
+            break
+        if kind is float and _is_int(value):
+            value = float(value)
+        if type(value) is kind:
+            break
+    else:
+        raise UserError(f"config.{name} is {value!r}. Use {_type_text(hint)}.")
+    if check is not None and (advice := check(value)):
+        raise UserError(f"config.{name} is {value!r}. {advice}")
     return value
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the one type."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _type_text(hint: Any) -> str:
+    if len(kinds := _kinds(hint)) > 1:
+        return " or ".join(map(_type_text, kinds))
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    return {int: "an integer", float: "a number", bool: "True or False", str: "text"}[hint]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# Names of before, for files that still use them.
+Config, ModelConfig, OptimizerConfig = Recipe, ModelRecipe, OptimizerRecipe

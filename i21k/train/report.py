@@ -1,11 +1,11 @@
-"""What a run says: start-up facts and step lines on the screen, and metrics.csv, metrics.jsonl, TensorBoard and a learning curve on disk.
+"""What a run reports: lines on the screen, metrics.csv, metrics.jsonl, TensorBoard and a curve.
 
-Nothing here touches a device; numbers arrive as Python floats.
+Nothing here uses a device; numbers arrive as Python floats.
 """
 
 import csv
 import json
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,92 +15,31 @@ import rich.table
 import tensorboardX
 
 from i21k.errors import UserError
+from i21k.files import replaced
 from i21k.train import processes
+from i21k.train.clock import Clock as Clock
+from i21k.train.learning_curve import draw_learning_curve
 
-COLUMNS = (
-    *(
-        "epoch",
-        "step",
-        "lr",
-        "train_loss",
-        "train_top1",
-        "train_top5",
-        "val_loss",
-        "val_top1",
-        "val_top5",
-        "val_top20",
-    ),
-    *(
-        "second_top1",
-        "second_top5",
-        "second_top20",
-    ),  # of the second evaluation set over all classes, and over its own
-    *("second_over_top1", "second_over_top5", "second_over_top20"),
-    *("images_per_s", "data_wait_fraction", "train_s"),
-)
-INPUT_BOUND = 0.05  # a larger share of the time spent waiting for data is called input-bound
-
-
-class Clock:
-    """Training time of an epoch, without compilation, evaluation and checkpoints; and how much of it was waiting for data."""
-
-    def __init__(self) -> None:
-        self.train_s = self.wait_s = 0.0
-        self.images = self.steps = 0
-        self._since: float | None = None
-
-    def start(self) -> None:
-        """Go on counting."""
-        self._since = time.perf_counter()
-
-    def lap(self, images: int, wait_s: float) -> None:
-        """Count the time since the last lap as one step's; nothing if the clock was not started."""
-        now = time.perf_counter()
-        if self._since is not None:
-            self.train_s += now - self._since
-            self.wait_s += wait_s
-            self.images += images
-            self.steps += 1
-        self._since = now
-
-    def settle(self) -> None:
-        """Count the time since the last lap to that lap's step: what was waited for it."""
-        now = time.perf_counter()
-        if self._since is not None:
-            self.train_s += now - self._since
-            self._since = now
-
-    def next(self) -> "Clock":
-        """Return an empty clock that goes on from the last lap."""
-        following = Clock()
-        following._since = self._since
-        return following
-
-    def images_per_s(self) -> float:
-        return self.images / self.train_s if self.train_s else 0.0
-
-    def wait_fraction(self) -> float:
-        return self.wait_s / self.train_s if self.train_s else 0.0
-
-    def state(self) -> dict[str, float]:
-        """Return what a checkpoint keeps."""
-        return {
-            "train_s": self.train_s,
-            "wait_s": self.wait_s,
-            "images": self.images,
-            "steps": self.steps,
-        }
-
-    def restore(self, state: dict[str, float]) -> None:
-        self.train_s, self.wait_s = float(state["train_s"]), float(state["wait_s"])
-        self.images, self.steps = int(state["images"]), int(state["steps"])
+FIRST_COLUMNS = ("epoch", "step", "lr", "train_loss", "train_top1", "train_top5")
+LAST_COLUMNS = ("images_per_s", "data_wait_fraction", "train_s")
+INPUT_BOUND = 0.05  # our choice: a larger share of time spent waiting for data is input-bound
 
 
 class Listener:
-    """What of several processes all but the first have for a report: they know the rows, and print nothing but what is bad."""
+    """The report of all processes but the first: knows the rows, prints problems, writes nothing."""
 
-    def __init__(self, rows: list[dict[str, str]]) -> None:
-        self.rows = rows
+    def __init__(self, columns: Sequence[str], rows: list[dict[str, str]]) -> None:
+        """Prepare the columns.
+
+        Args:
+            columns: of this run's evaluations; columns of earlier rows are kept beside them.
+            rows: of the epochs that are done.
+        """
+        own = {*FIRST_COLUMNS, *LAST_COLUMNS}
+        earlier = [column for row in rows for column, value in row.items() if value]
+        evaluated = [column for column in [*columns, *earlier] if column not in own]
+        self.columns = (*FIRST_COLUMNS, *dict.fromkeys(evaluated), *LAST_COLUMNS)
+        self.rows = [{column: row.get(column) or "" for column in self.columns} for row in rows]
 
     def __enter__(self) -> "Listener":
         return self
@@ -109,45 +48,54 @@ class Listener:
         pass
 
     def row_of(self, step: int) -> dict[str, str] | None:
-        """Return the epoch's row that was written at `step`, if it was."""
+        """Return the epoch's row that was written at `step`, if there is one."""
         return next((row for row in self.rows if int(row["step"]) == step), None)
 
     def say(self, text: str) -> None:
         """Print a line; here nothing."""
 
     def complain(self, text: str) -> None:
-        """Print a line that this process alone knows of."""
+        """Print a line about a problem that only this process knows."""
         print(f"process {processes.index()} of {processes.count()}: {text}", flush=True)
 
     def step(self, numbers: dict[str, float], line: str) -> None:
-        """Report what came back from the device every `log.every_steps` steps; here nothing."""
+        """Report what the device returned after `log.every_steps` steps; here nothing."""
 
     def epoch(self, numbers: dict[str, Any]) -> None:
         """Keep an epoch's row; missing values stay empty."""
-        row = {key: _text(numbers.get(key)) for key in COLUMNS}
+        row = {column: _text(numbers.get(column)) for column in self.columns}
         self.rows = [other for other in self.rows if int(other["step"]) < int(row["step"])] + [row]
 
 
 class Report(Listener):
-    """Writes a run's lines and files; rows after `restored_step` belong to a run that was cut off and are dropped."""
+    """Prints a run's lines and writes its files."""
 
     def __init__(
         self,
         workdir: Path,
         restored_step: int,
         num_steps: int,
+        columns: Sequence[str] = (),
         console: rich.console.Console | None = None,
     ) -> None:
+        """Open the files. Rows after `restored_step` are dropped: no checkpoint has their state.
+
+        Args:
+            workdir: of the run.
+            restored_step: where the run resumes; 0 for a new one.
+            num_steps: of the whole run.
+            columns: of the run's evaluations.
+            console: of the progress bar.
+        """
         self._workdir, self._num_steps = workdir, num_steps
         self._csv, self._jsonl = workdir / "metrics.csv", workdir / "metrics.jsonl"
-        super().__init__(
-            [row for row in read_metrics(workdir) if int(row["step"]) <= restored_step]
-        )
+        rows = [row for row in read_metrics(workdir) if int(row["step"]) <= restored_step]
+        super().__init__(columns, rows)
         self._write_csv()
         lines = self._jsonl.read_text().splitlines() if self._jsonl.exists() else []
-        _replace(
-            self._jsonl, "".join(f"{line}\n" for line in lines if self._stays(line, restored_step))
-        )
+        kept = "".join(f"{line}\n" for line in lines if self._stays(line, restored_step))
+        with replaced(self._jsonl) as temporary:
+            temporary.write_text(kept)
         self._tensorboard = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=restored_step + 1
         )
@@ -163,13 +111,16 @@ class Report(Listener):
         self._tensorboard.close()
 
     def _stays(self, line: str, restored_step: int) -> bool:
-        """Whether a line of metrics.jsonl belongs to the run as restored: an epoch's only with its row, which is written last."""
+        """Say whether a line of metrics.jsonl belongs to the run as restored.
+
+        An epoch's line does only if its row is there, which is written last.
+        """
         try:
             record = json.loads(line)
             return int(record["step"]) <= restored_step and (
                 record["kind"] != "epoch" or self.row_of(record["step"]) is not None
             )
-        except (ValueError, KeyError, TypeError):  # a line that was cut off
+        except (ValueError, KeyError, TypeError):  # an incomplete line
             return False
 
     def say(self, text: str) -> None:
@@ -182,7 +133,7 @@ class Report(Listener):
     complain = say
 
     def step(self, numbers: dict[str, float], line: str) -> None:
-        """Report what came back from the device every `log.every_steps` steps."""
+        """Report what the device returned after `log.every_steps` steps."""
         self._append({"kind": "step", **numbers})
         for key, value in numbers.items():
             if key not in ("step", "epoch"):
@@ -193,28 +144,30 @@ class Report(Listener):
             self.say(line)
 
     def epoch(self, numbers: dict[str, Any]) -> None:
-        """Write an epoch's row everywhere and draw the learning curve again; missing values stay empty."""
+        """Write an epoch's row to all files and draw the curve; missing values stay empty."""
         self._end_progress()
         super().epoch(numbers)
-        self._append({"kind": "epoch", **{k: numbers[k] for k in COLUMNS if k in numbers}})
-        for key in COLUMNS[2:]:
-            if key in numbers:
-                self._tensorboard.add_scalar(f"epoch/{key}", numbers[key], int(numbers["step"]))
+        known = {column: numbers[column] for column in self.columns if column in numbers}
+        self._append({"kind": "epoch", **known})
+        for column, value in known.items():
+            if column not in ("step", "epoch"):
+                self._tensorboard.add_scalar(f"epoch/{column}", value, int(numbers["step"]))
         self._tensorboard.flush()
-        draw_learning_curve(self.rows, self._workdir / "learning_curve.png")
-        self._write_csv()  # last: a run that comes back finds the epoch done with all its records, or does it again
+        sets = [c.removesuffix("_top1") for c in self.columns if c.endswith("_top1")]
+        sets = [name for name in sets if name != "train" and not name.endswith("_over")]
+        draw_learning_curve(self.rows, self._workdir / "learning_curve.png", sets)
+        # Last: a resumed run finds the epoch with all its records, or does it again.
+        self._write_csv()
 
     def _append(self, record: dict[str, Any]) -> None:
         with self._jsonl.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def _write_csv(self) -> None:
-        temporary = self._csv.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        with replaced(self._csv) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
-        temporary.replace(self._csv)
 
     def _advance(self, step: int, line: str) -> None:
         if self._progress is None:
@@ -235,22 +188,26 @@ class Report(Listener):
 
 
 def read_metrics(workdir: Path) -> list[dict[str, str]]:
-    """Return the rows of a run's `metrics.csv`; none if it has no whole epoch yet."""
+    """Return the rows of a run's `metrics.csv` with the columns of the file.
+
+    There are none before the first epoch is done.
+
+    Raises:
+        UserError: naming the first line that is not a row of metrics.
+    """
     path = workdir / "metrics.csv"
     if not path.exists():
         return []
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     for number, row in enumerate(rows, 2):
-        if not set(row) <= set(COLUMNS) or not all(
-            (row.get(key) or "").isdecimal() for key in ("epoch", "step")
-        ):
+        whole = None not in row and None not in row.values()
+        if not whole or not all((row.get(key) or "").isdecimal() for key in ("epoch", "step")):
             raise UserError(
-                f"line {number} of {path} is no row of metrics; restore the file, or move it away"
+                f"line {number} of {path} is not a row of metrics. Restore the file, or move it"
+                " away."
             )
-    return [
-        {key: row.get(key) or "" for key in COLUMNS} for row in rows
-    ]  # files of older versions have fewer columns
+    return rows
 
 
 def step_line(
@@ -265,12 +222,16 @@ def step_line(
     step_s: float,
     wait_s: float,
 ) -> str:
-    """Return one dense line; `means` are of the steps since the last line, times in seconds a step."""
+    """Return one dense line.
+
+    `means` are of the steps since the last line, times are seconds per step.
+    """
     bound = " | input-bound" if wait_s > INPUT_BOUND * step_s else ""
+    times = f"step {step_s * 1e3:.0f} ms (data {wait_s * 1e3:.0f} ms)"
     return (
         f"epoch {epoch + 1}/{epochs} | step {step:,}/{num_steps:,} {step / num_steps:.1%}"
-        f" | loss {means['loss']:.3f} | top1 {means['top1']:.1%}"
-        f" | lr {lr:.4f} | {images_per_s:,.0f} img/s | step {step_s * 1e3:.0f} ms (data {wait_s * 1e3:.0f} ms)"
+        f" | loss {means['loss']:.3f} | top1 {means['top1']:.1%} | lr {lr:.4f}"
+        f" | {images_per_s:,.0f} img/s | {times}"
         f" | eta {duration((num_steps - step) * step_s)}{bound}"
     )
 
@@ -287,44 +248,7 @@ def duration(seconds: float) -> str:
     return f"{m}m{s:02d}s" if minutes else f"{s}s"
 
 
-def draw_learning_curve(rows: list[dict[str, str]], path: Path) -> None:
-    """Draw loss and accuracy over epochs as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    losses, accuracies = figure.subplots(1, 2)
-    curves = [(losses, "train_loss", "train"), (losses, "val_loss", "val")]
-    curves += [
-        (accuracies, f"{split}_{top}", f"{split} {top[:3]}-{top[3:]}")
-        for split in ("train", "val")
-        for top in ("top1", "top5")
-    ]
-    for axes, key, label in curves:
-        points = [(int(row["epoch"]), float(row[key])) for row in rows if row[key]]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-    losses.set_ylabel("loss (nats)")
-    accuracies.set_ylabel("accuracy")
-    accuracies.yaxis.set_major_formatter(PercentFormatter(1))
-    for axes in (losses, accuracies):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
-
-
 def _text(value: Any) -> str:
-    return (
-        "" if value is None else repr(round(value, 9)) if isinstance(value, float) else str(value)
-    )
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    if value is None:
+        return ""
+    return repr(round(value, 9)) if isinstance(value, float) else str(value)

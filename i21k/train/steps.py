@@ -52,7 +52,7 @@ def make_model(cfg: ModelConfig, num_classes: int) -> InceptionBN:
         dtype=jnp.dtype(cfg.dtype),
         remat=cfg.remat,
         bn_axis_name=AXIS if cfg.sync_bn else None,
-        bn_momentum=cfg.bn_momentum or None,
+        bn_momentum=None if cfg.bn_momentum == "default" else cfg.bn_momentum,
     )
 
 
@@ -200,6 +200,32 @@ def make_eval_step(
         columns: the classes among which to rank; all by default.
     """
     step = functools.partial(eval_step, model=model, columns=columns)
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
+
+
+def make_subset_eval_step(
+    model: InceptionBN, devices: Sequence[jax.Device], columns: Bool[np.ndarray, " K"]
+) -> Callable[[Any, DeviceBatch], tuple[Sums, Sums]]:
+    """Compile, at its first call, a function of (variables, batch) that returns two sums over all
+    devices: images ranked among all classes, and among some.
+
+    Args:
+        model: the network.
+        devices: to run on.
+        columns: the classes among which to rank for the second sums.
+    """
+
+    def step(variables: Any, batch: DeviceBatch) -> tuple[Sums, Sums]:
+        logits: Any = model.apply(variables, prepare(batch.images, batch.mirror), train=False)
+
+        def count(logits: Float[Array, "b K"]) -> Sums:
+            losses = optax.softmax_cross_entropy_with_integer_labels(
+                logits, jnp.maximum(batch.labels, 0)
+            )
+            return Sums.of(losses, logits, batch.labels, batch.weights)
+
+        return lax.psum((count(logits), count(jnp.where(columns, logits, -jnp.inf))), AXIS)
+
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
 
 

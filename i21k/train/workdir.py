@@ -20,28 +20,9 @@ from i21k.data.format.splits import Split
 from i21k.errors import UserError
 from i21k.models.inception_bn import InceptionBN
 from i21k.train import processes
-from i21k.train.recipe import Config
+from i21k.train.recipe import Recipe, flat, keys_that_may_change, stored_values
 from i21k.trained import Preprocessing
 
-# What may differ when a run goes on: speed, memory, place, what is kept and how it is evaluated, but not the training.
-CHANGEABLE = {
-    "accumulate_steps",  # as devices: what BatchNorm normalises together
-    "devices",
-    "reduce_dtype",
-    "data.directory",  # the same pictures elsewhere; their fingerprint is compared
-    "data.val_split",
-    "data.on_bad_record",  # changes what stands in for a bad record, which stopped the run before
-    "data.max_bad_fraction",
-    "data.threads",
-    "data.workers",
-    "model.remat",
-    "evaluation.batch_size",
-    "evaluation.recalibrate_bn",
-    "evaluation.second_directory",
-    "evaluation.second_split",
-    "log.every_steps",
-    "log.keep_checkpoints",
-}
 _SHARED_S = 10.0  # until what one machine has written is seen on another
 PACKAGES = (
     "i21k",
@@ -121,7 +102,7 @@ def held(directory: Path) -> Iterator[None]:
         yield
 
 
-def write_config(directory: Path, cfg: Config) -> None:
+def write_config(directory: Path, cfg: Recipe) -> None:
     """Write `config.json`, whole or not at all."""
     temporary = directory / "config.json.tmp"
     temporary.write_text(json.dumps(dataclasses.asdict(cfg), indent=2) + "\n")
@@ -129,7 +110,7 @@ def write_config(directory: Path, cfg: Config) -> None:
 
 
 def check_checkpoint(
-    directory: Path, checkpoint: Checkpoint, cfg: Config, split: Split, num_steps: int
+    directory: Path, checkpoint: Checkpoint, cfg: Recipe, split: Split, num_steps: int
 ) -> None:
     """Refuse to go on with another recipe or other data than the checkpoint's; the place where the data lies does not matter.
 
@@ -140,18 +121,12 @@ def check_checkpoint(
         raise UserError(
             "the working directory holds an imported model, not a run to go on with; choose another --workdir"
         )
-    before, now = flat(checkpoint.meta["config"]), flat(dataclasses.asdict(cfg))
-    changeable = CHANGEABLE | (
-        {"epochs"} if cfg.optimizer.schedule == "constant" else set()
-    )  # a cosine's shape depends on its length
-    different = [
-        key
-        for key in sorted(before | now)
-        if before.get(key) != now.get(key) and key not in changeable
-    ]
+    before, now = stored_values(checkpoint.meta["config"]), flat(dataclasses.asdict(cfg))
+    fixed = now.keys() - keys_that_may_change(cfg)
+    different = [key for key in sorted(fixed) if before[key] != now[key]]
     if different:
         changes = "; ".join(
-            f"config.{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in different
+            f"config.{key} was {before[key]!r} and is {now[key]!r}" for key in different
         )
         raise UserError(
             f"{directory} was started with another recipe: {changes}; go on with the old values, or choose another --workdir"
@@ -174,7 +149,7 @@ def check_checkpoint(
 
 
 def meta(
-    cfg: Config, model: InceptionBN, split: Split, devices: Sequence[jax.Device]
+    cfg: Recipe, model: InceptionBN, split: Split, devices: Sequence[jax.Device]
 ) -> dict[str, Any]:
     """Return what stands beside the arrays in every checkpoint of a run."""
     return {
@@ -216,13 +191,4 @@ def versions() -> dict[str, str]:
         found["commit"] = subprocess.run(
             git, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
-    return found
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= (
-            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
     return found

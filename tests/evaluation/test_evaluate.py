@@ -500,9 +500,8 @@ def test_a_run_evaluates_a_second_set_of_other_classes(recipe, tmp_path, capsys)
     """Its numbers are those of `i21k evaluate`; the checkpoint is the one of a run without."""
     two = ClassList((CLASSES.ids[2], "n04399382", CLASSES.ids[0], CLASSES.ids[1]))
     recipe.epochs = 1
-    recipe.evaluation.second_directory = str(
-        write_dataset(tmp_path / "second", {"val": 13}, classes=two)
-    )
+    second = write_dataset(tmp_path / "second", {"val": 13}, classes=two)
+    recipe.evaluation.sets = f"val=val, second={second}:val"
     workdir = loop.run(recipe, tmp_path / "w")
     assert "| second top1" in capsys.readouterr().out
     row, table = (
@@ -514,15 +513,16 @@ def test_a_run_evaluates_a_second_set_of_other_classes(recipe, tmp_path, capsys)
             [table[column][f"top{k}"] for k in RANKS]
         )
     assert float(row["second_top20"]) == pytest.approx(10 / 13)  # three pictures of teddy
-    recipe.evaluation.second_directory = str(
-        write_dataset(tmp_path / "foreign", {"val": 4}, classes=ClassList(("a", "b", "c", "d")))
+    foreign = write_dataset(
+        tmp_path / "foreign", {"val": 4}, classes=ClassList(("a", "b", "c", "d"))
     )
+    recipe.evaluation.sets = f"foreign={foreign}:val"
     with pytest.raises(
         ValueError,
-        match=r"the model has none of the data's 4 classes: a, b, c, ...; its own are 4 classes: n01440764",
+        match=r"evaluation 'foreign' has none of the model's 4 classes: n01440764, .*; its own are 4 classes: a, b, c, ...\. Choose",
     ):
         loop.run(recipe, tmp_path / "x")
-    recipe.evaluation.second_directory = str(tmp_path / "gone")
+    recipe.evaluation.sets = f"second={tmp_path / 'gone'}:val"
     with pytest.raises(ValueError, match="gone does not exist; expected a packed dataset"):
         loop.run(recipe, tmp_path / "w")
 

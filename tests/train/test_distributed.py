@@ -116,9 +116,8 @@ def of_three_epochs(dataset):
     config.epochs, config.log.every_steps = 3, 1
     config.evaluation.recalibrate_bn = 20
     other = ClassList(("n01440764", "n01443537", "n01484850", "n01494475"))
-    config.evaluation.second_directory = str(
-        write_dataset(dataset.parent / "second", {"val": 13}, classes=other)
-    )
+    second = write_dataset(dataset.parent / "second", {"val": 13}, classes=other)
+    config.evaluation.sets = f"val=val, second={second}:val"
     return config
 
 

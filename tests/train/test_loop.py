@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ from i21k.data.load import order
 from i21k.evaluation.evaluate import evaluate_checkpoint
 from i21k.images.decode import decode
 from i21k.labels import ClassList
-from i21k.train import interruption, loop
+from i21k.train import evaluators, interruption, loop
 from i21k.train.report import read_metrics
 from i21k.trained import load
 from i21k.wordnet.class_lists import named
@@ -140,7 +141,7 @@ def stopped(few_blocks, dataset, tmp_path_factory):
 
 def test_a_windowed_run_goes_on_bit_exact_and_stays_windowed(recipe, tmp_path, monkeypatch):
     recipe.data.order = "windowed"
-    recipe.data.val_split = "none"
+    recipe.evaluation.sets = "none"
     loop.run(recipe, tmp_path / "whole")
     with (
         monkeypatch.context() as stopping,
@@ -176,22 +177,23 @@ def test_going_on_in_mid_epoch_is_bit_exact_with_any_number_of_workers(
 
 
 def test_a_signal_during_evaluation_loses_nothing(finished, recipe, tmp_path, monkeypatch):
-    evaluate = loop.evaluate
+    evaluate = evaluators.evaluate
 
     def interrupted(*args):
+        should_stop = args[5]
         os.kill(os.getpid(), signal.SIGINT)
-        while not args[-1]():
+        while not should_stop():
             pass
         return evaluate(*args)
 
-    monkeypatch.setattr(loop, "evaluate", interrupted)
+    monkeypatch.setattr(evaluators, "evaluate", interrupted)
     with pytest.raises(interruption.Interrupted, match="SIGINT") as caught:
         loop.run(recipe, tmp_path / "w")
     assert caught.value.exit_code == 130
     assert metrics(tmp_path / "w") == [] and Checkpoints(
         tmp_path / "w" / "checkpoints"
     ).steps() == [6]
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(evaluators, "evaluate", evaluate)
     loop.run(recipe, tmp_path / "w")
     assert metrics(tmp_path / "w") == metrics(finished)
     assert_same_checkpoint(tmp_path / "w", finished)
@@ -262,7 +264,7 @@ def test_the_wait_for_data_is_what_the_devices_were_idle(
 
     train_split = open_split(recipe.data.directory, "train")
     recipe.data.threads, recipe.epochs = 1, 2
-    recipe.data.val_split = "none"
+    recipe.evaluation.sets = "none"
     loop.run(recipe, tmp_path / "w")
     row = read_metrics(tmp_path / "w")[1]
     waited_s = float(row["data_wait_fraction"]) * float(row["train_s"])
@@ -297,9 +299,11 @@ def test_without_a_val_split_evaluation_is_skipped(recipe, tmp_path, capsys):
     recipe.data.directory = str(write_dataset(tmp_path / "d", {"train": 16}))
     recipe.epochs = 1
     loop.run(recipe, tmp_path / "w")
-    assert "no val split: evaluation is skipped" in capsys.readouterr().out
+    assert re.search(
+        "evaluation val is skipped: .*d has no split val\n", capsys.readouterr().out
+    )
     row = read_metrics(tmp_path / "w")[0]
-    assert row["val_loss"] == row["val_top20"] == "" and float(row["train_loss"]) > 0
+    assert "val_loss" not in row and float(row["train_loss"]) > 0
 
 
 @pytest.mark.parametrize(
