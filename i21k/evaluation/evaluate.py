@@ -20,7 +20,9 @@ from i21k.evaluation.scores import RANKS, Scores
 from i21k.labels import ClassList
 from i21k.models import folding
 from i21k.models.inception_bn import InceptionBN
+from i21k.models.inception_network import InceptionNetwork
 from i21k.train import steps
+from i21k.train.devices import put_state
 from i21k.train.evaluators import answers, eval_options
 from i21k.train.recalibration import recalibrate
 from i21k.wordnet.class_lists import named
@@ -62,7 +64,7 @@ def load(workdir: str | Path) -> Loaded:
             "launch.py or `i21k import-mxnet` wrote; import the model again with its --synset, or train it again"
         )
     try:
-        described = checkpoint.meta["model"]
+        described = {k: v for k, v in checkpoint.meta["model"].items() if k != "network"}
         model = InceptionBN(
             num_classes=len(checkpoint.classes),
             **(described | {"dtype": jnp.dtype(described["dtype"])}),
@@ -138,17 +140,20 @@ def evaluate_checkpoint(
         options = loader.LoaderOptions(
             batch_size, loaded.image_size, crop="plain", crop_fraction=loaded.crop_fraction
         )
-        statistics_step = steps.make_statistics_step(model, devices)
+        statistics_step = steps.make_statistics_step(InceptionNetwork(model), devices)
         variables = recalibrate(
-            statistics_step, variables, open_split(data, "train"), options, devices, recalibrate_bn
+            statistics_step, variables, open_split(data, "train"), options, devices, recalibrate_bn,
+            InceptionNetwork(model).moments,
         )
     folded = folding.fold(
         jax.device_get(variables), model.revision
     )  # the same function without BatchNorm
-    answer_step = steps.make_answer_step(folding.folded(model, devices[0].platform), devices, flip)
+    answer_step = steps.make_answer_step(
+        InceptionNetwork(folding.folded(model, devices[0].platform)), devices, flip
+    )
     options = eval_options(batch_size, loaded.image_size, loaded.crop_fraction, len(devices))
     for log_probabilities, labels in answers(
-        answer_step, steps.put_state(folded, devices), opened, options, devices
+        answer_step, put_state(folded, devices), opened, options, devices
     ):
         first = scores.count
         scores.add(

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
@@ -36,7 +35,7 @@ from i21k.images.decode import crop_into, decode, read_size
 from i21k.images.recode import FORMATS, Unreadable, recode
 from i21k.labels import ClassList
 from i21k.models import folding
-from i21k.train import steps
+from i21k.models.inception_network import InceptionNetwork
 from i21k.train.evaluators import eval_options
 from i21k.wordnet import class_lists, subsets, views
 from i21k.wordnet.hierarchy import Hierarchy
@@ -94,7 +93,7 @@ class Predictor:
 
         def softmax(variables: Any, images: UInt8[Array, "B S S 3"]) -> Float[Array, "B K"]:
             logits: Any = model.apply(
-                variables, steps.prepare(images, jnp.zeros(len(images), bool)), train=False
+                variables, InceptionNetwork(model).prepare(images), train=False
             )
             return jax.nn.softmax(logits)
 

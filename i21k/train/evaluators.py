@@ -11,8 +11,10 @@ from i21k.data.format.splits import Split
 from i21k.data.load import loader
 from i21k.evaluation.scores import Scores, accuracies
 from i21k.labels import ClassList
-from i21k.train import processes, steps
+from i21k.train import processes
+from i21k.train.devices import put_batch
 from i21k.train.metrics import Sums, Totals
+from i21k.train.state import DeviceBatch
 
 
 def eval_options(
@@ -46,7 +48,7 @@ def eval_options(
 
 
 def evaluate(
-    eval_step: Callable[[Any, steps.DeviceBatch], Sums],
+    eval_step: Callable[[Any, DeviceBatch], Sums],
     variables: Any,
     split: Split,
     options: loader.LoaderOptions,
@@ -67,7 +69,7 @@ def evaluate(
     pending: Sums | None = None  # one step in flight, so that the next batch is sent while it runs
     with loader.batches(split, options) as batches:
         for batch in batches:
-            sums = eval_step(variables, steps.put_batch(batch, devices))
+            sums = eval_step(variables, put_batch(batch, devices))
             if pending is not None:
                 totals += Totals.fetch(pending)
             pending = sums
@@ -83,7 +85,7 @@ def evaluate(
 
 
 def answers(
-    answer_step: Callable[[Any, steps.DeviceBatch], Any],
+    answer_step: Callable[[Any, DeviceBatch], Any],
     variables: Any,
     split: Split,
     options: loader.LoaderOptions,
@@ -110,7 +112,7 @@ def answers(
     count, pending = 0, None  # one step in flight, so that the host works on the batch before
     with loader.batches(split, options) as batches:
         for batch in batches:
-            answered = answer_step(variables, steps.put_batch(batch, devices))
+            answered = answer_step(variables, put_batch(batch, devices))
             if pending is not None:
                 yield fetch(*pending)
             pending, count = (answered, batch), count + int(batch.weights.sum())
@@ -121,7 +123,7 @@ def answers(
 
 
 def evaluate_by_id(
-    answer_step: Callable[[Any, steps.DeviceBatch], Any],
+    answer_step: Callable[[Any, DeviceBatch], Any],
     variables: Any,
     classes: ClassList,
     split: Split,

@@ -15,9 +15,11 @@ from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.evaluation.scores import Scores
 from i21k.labels import ClassList
-from i21k.train import processes, steps
+from i21k.train import processes
+from i21k.train.devices import put_batch
 from i21k.train.evaluators import eval_options
 from i21k.train.recipe import Config
+from i21k.train.state import DeviceBatch
 
 
 def open_data(cfg: Config) -> tuple[Split, Split | None]:
@@ -107,11 +109,11 @@ class Feeder:
             cancel_futures=True
         )  # waits for a batch on its way; the loader may be closed only then
 
-    def _send(self) -> tuple[loader.Batch, steps.DeviceBatch] | None:
+    def _send(self) -> tuple[loader.Batch, DeviceBatch] | None:
         batch = next(self._batches, None)
-        return None if batch is None else (batch, steps.put_batch(batch, self._devices))
+        return None if batch is None else (batch, put_batch(batch, self._devices))
 
-    def take(self) -> tuple[loader.Batch, steps.DeviceBatch]:
+    def take(self) -> tuple[loader.Batch, DeviceBatch]:
         """Wait for the next batch: on the host, and on the devices."""
         taken = self._next.result()
         assert taken is not None, "the stream of batches ended before the epoch"

@@ -18,7 +18,7 @@ import jax
 from i21k.checkpoints import Checkpoint
 from i21k.data.format.splits import Split
 from i21k.errors import UserError
-from i21k.models.inception_bn import InceptionBN
+from i21k.models.network import Network
 from i21k.train import processes
 from i21k.train.recipe import Config
 
@@ -173,7 +173,7 @@ def check_checkpoint(
 
 
 def meta(
-    cfg: Config, model: InceptionBN, split: Split, devices: Sequence[jax.Device]
+    cfg: Config, model: Network, split: Split, devices: Sequence[jax.Device]
 ) -> dict[str, Any]:
     """Return what stands beside the arrays in every checkpoint of a run."""
     return {

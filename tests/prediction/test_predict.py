@@ -19,9 +19,10 @@ from i21k.data.format.splits import open_split
 from i21k.evaluation.evaluate import evaluate_checkpoint
 from i21k.labels import ClassList
 from i21k.models.inception_bn import InceptionBN
+from i21k.models.inception_network import InceptionNetwork
 from i21k.prediction import predictor
 from i21k.prediction.predictor import Predictor
-from i21k.train import steps
+from i21k.train.state import init_state
 from i21k.wordnet import views
 from tests.helpers.datasets import CLASSES, NUM_VAL, picture, write_dataset
 
@@ -31,7 +32,7 @@ def save_model(workdir, seed=0, step=0, classes=CLASSES, **meta):
     model = InceptionBN(
         num_classes=len(classes), variant="standard", revision="symbol2016", width=0.125
     )
-    state = steps.init_state(model, optax.sgd(0.1), 32, "he_normal", seed)
+    state = init_state(InceptionNetwork(model), optax.sgd(0.1), 32, "he_normal", seed)
     variables = {
         "params": jax.tree.map(lambda x: x * 0.7, state.params),
         "batch_stats": state.batch_stats,
@@ -359,7 +360,7 @@ def test_files_too_large_are_not_read(tmp_path):
 
 def test_a_checkpoint_without_class_list_is_refused(few_blocks, tmp_path):
     model = InceptionBN(num_classes=4, variant="standard", width=0.125)
-    state = steps.init_state(model, optax.sgd(0.1), 32, "he_normal", 0)
+    state = init_state(InceptionNetwork(model), optax.sgd(0.1), 32, "he_normal", 0)
     meta = {
         "epoch_done": True,
         "model": model.describe(),
