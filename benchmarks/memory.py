@@ -30,13 +30,13 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from i21k.models.inception_bn import REVISIONS
 from i21k.train import steps
 from i21k.train.optimizer import (
     make_optimizer,
     make_schedule,
 )
 from i21k.train.recipe import parse
+from i21k.train.state import DeviceBatch, init_state, make_network
 
 sys.path.insert(
     0, str(Path(__file__).parents[1])
@@ -106,18 +106,16 @@ def compiled_step(
     recipe.accumulate_steps, recipe.reduce_dtype = accumulate_steps, reduce_dtype
     recipe.model.dtype, recipe.model.remat = dtype, remat
     cfg = parse(recipe)
-    model = steps.make_model(cfg.model, NUM_CLASSES)
+    model = make_network(cfg.model, NUM_CLASSES)
     schedule = make_schedule(cfg.optimizer, 1e4, 10**5)
-    optimizer = make_optimizer(
-        cfg.optimizer, schedule, fixed_gamma=REVISIONS[cfg.model.revision].fixed_gamma
-    )
+    optimizer = make_optimizer(cfg.optimizer, schedule, model)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        state = steps.init_state(model, optimizer, cfg.image_size, cfg.model.init, 0)
+        state = init_state(model, optimizer, cfg.image_size, cfg.model.init, 0)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), state)
     front = (len(devices), batch)
     picture = (cfg.image_size, cfg.image_size, 3)
     shape: Any = jax.ShapeDtypeStruct
-    pictures = steps.DeviceBatch(
+    pictures = DeviceBatch(
         shape((*front, *picture), jnp.uint8),
         shape(front, jnp.int32),
         shape(front, jnp.bool_),

@@ -31,8 +31,9 @@ import optax
 
 from i21k.checkpoints import Checkpoints
 from i21k.models.inception_bn import InceptionBN
+from i21k.models.inception_network import InceptionNetwork
 from i21k.prediction.predictor import Predictor
-from i21k.train import steps
+from i21k.train.state import init_state
 from i21k.wordnet import class_lists
 
 MANY = 32
@@ -43,7 +44,7 @@ def full_network() -> Iterator[Path]:
     """Give the working directory of a checkpoint with random parameters."""
     classes = class_lists.named("fall11")
     model = InceptionBN(num_classes=len(classes))
-    state = steps.init_state(model, optax.sgd(0.1), 224, "he_normal", 0)
+    state = init_state(InceptionNetwork(model), optax.sgd(0.1), 224, "he_normal", 0)
     meta = {"epoch_done": True, "model": model.describe(), "classes": list(classes.ids)}
     meta["input"] = {"image_size": 224, "crop_fraction": 0.875}
     with tempfile.TemporaryDirectory() as workdir:

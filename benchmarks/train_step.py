@@ -93,36 +93,29 @@ import numpy as np
 
 from i21k.data.load.loader import Batch
 from i21k.interop.mxnet.symbol import write_symbol
-from i21k.models.inception_bn import (
-    REVISIONS,
-    InceptionBN,
-)
+from i21k.models.network import Network
 from i21k.train import steps
+from i21k.train.devices import put_batch, put_state
 from i21k.train.optimizer import (
     make_optimizer,
     make_schedule,
 )
 from i21k.train.recipe import parse
+from i21k.train.state import init_state, make_network
 
 
-def own_step(
-    recipe: ConfigDict, num_classes: int
-) -> tuple[InceptionBN, Callable[[], float], float]:
+def own_step(recipe: ConfigDict, num_classes: int) -> tuple[Network, Callable[[], float], float]:
     """Compile the step; return the network, a function that does a step and gives its seconds, and the seconds compiling took."""
     cfg = parse(recipe)
-    model = steps.make_model(cfg.model, num_classes)
+    model = make_network(cfg.model, num_classes)
     schedule = make_schedule(cfg.optimizer, 1e4, 10**5)
-    optimizer = make_optimizer(
-        cfg.optimizer, schedule, fixed_gamma=REVISIONS[cfg.model.revision].fixed_gamma
-    )
+    optimizer = make_optimizer(cfg.optimizer, schedule, model)
     devices = jax.local_devices()[:1]
-    state = steps.put_state(
-        steps.init_state(model, optimizer, cfg.image_size, "he_normal", 0), devices
-    )
+    state = put_state(init_state(model, optimizer, cfg.image_size, "he_normal", 0), devices)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (cfg.batch_size, cfg.image_size, cfg.image_size, 3), np.uint8)
     labels = rng.integers(0, num_classes, cfg.batch_size, np.int32)
-    batch = steps.put_batch(
+    batch = put_batch(
         Batch(
             images, labels, rng.random(cfg.batch_size) < 0.5, np.ones(cfg.batch_size, np.float32)
         ),
@@ -216,7 +209,7 @@ def main() -> None:
     model, once, compile_s = own_step(recipe, NUM_CLASSES)
     with tempfile.TemporaryDirectory() as directory:
         symbol = Path(directory) / "symbol.json"
-        write_symbol(symbol, model)
+        write_symbol(symbol, model.module)
         peers = {
             name: Peer(framework, python, symbol, args, changes)
             for framework, python, name, changes in (

@@ -17,6 +17,7 @@ from i21k.errors import UserError
 from i21k.evaluation.scores import RANKS, Scores
 from i21k.labels import ClassList
 from i21k.train import steps
+from i21k.train.devices import put_state
 from i21k.train.evaluators import answers, eval_options
 from i21k.train.recalibration import recalibrate
 from i21k.trained import load
@@ -90,16 +91,22 @@ def evaluate_checkpoint(
         options = loader.LoaderOptions(
             batch_size, loaded.image_size, crop="plain", crop_fraction=loaded.crop_fraction
         )
-        statistics_step = steps.make_statistics_step(network.module, devices)
+        statistics_step = steps.make_statistics_step(network, devices)
         variables = recalibrate(
-            statistics_step, variables, open_split(data, "train"), options, devices, recalibrate_bn
+            statistics_step,
+            variables,
+            open_split(data, "train"),
+            options,
+            devices,
+            recalibrate_bn,
+            network.moments,
         )
     faster, convert = network.for_inference(devices[0].platform)
     folded = convert(jax.device_get(variables))
-    answer_step = steps.make_answer_step(faster.module, devices, flip)
+    answer_step = steps.make_answer_step(faster, devices, flip, loaded.probability)
     options = eval_options(batch_size, loaded.image_size, loaded.crop_fraction, len(devices))
     for log_probabilities, labels in answers(
-        answer_step, steps.put_state(folded, devices), opened, options, devices
+        answer_step, put_state(folded, devices), opened, options, devices
     ):
         first = scores.count
         scores.add(

@@ -12,8 +12,11 @@ from i21k.data.format.splits import Split
 from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.labels import ClassList
+from i21k.models.network import Network
 from i21k.train import processes, steps
+from i21k.train.devices import put_batch
 from i21k.train.metrics import RANKS, Totals
+from i21k.train.state import DeviceBatch
 
 TOP = tuple(f"top{k}" for k in RANKS)
 ShouldStop = Callable[[], bool]
@@ -48,7 +51,7 @@ class SameClasses:
         name: str,
         split: Split,
         classes: ClassList,
-        eval_step: Callable[[Any, steps.DeviceBatch], Any],
+        eval_step: Callable[[Any, DeviceBatch], Any],
         options: loader.LoaderOptions,
         devices: Sequence[jax.Device],
     ) -> None:
@@ -79,7 +82,7 @@ class OtherClasses:
         name: str,
         split: Split,
         classes: ClassList,
-        subset_step: Callable[[Any, steps.DeviceBatch], Any],
+        subset_step: Callable[[Any, DeviceBatch], Any],
         options: loader.LoaderOptions,
         devices: Sequence[jax.Device],
     ) -> None:
@@ -104,7 +107,7 @@ class OtherClasses:
 
 def make_evaluators(
     sets: Mapping[str, Split],
-    model: Any,
+    network: Network,
     classes: ClassList,
     options: loader.LoaderOptions,
     devices: Sequence[jax.Device],
@@ -113,7 +116,7 @@ def make_evaluators(
 
     Args:
         sets: by name.
-        model: the network.
+        network: as it is trained.
         classes: of the model.
         options: of `eval_options`.
         devices: to run on.
@@ -121,7 +124,7 @@ def make_evaluators(
     Raises:
         UserError: if a set has no class of the model.
     """
-    eval_step = steps.make_eval_step(model, devices)
+    eval_step = steps.make_eval_step(network, devices)
     found: list[Evaluator] = []
     for name, split in sets.items():
         if set(split.classes.ids) == set(classes.ids):
@@ -129,7 +132,7 @@ def make_evaluators(
             continue
         columns = np.zeros(len(classes), bool)
         columns[[column for column in class_columns(classes, split) if column >= 0]] = True
-        step = steps.make_subset_eval_step(model, devices, columns)
+        step = steps.make_subset_eval_step(network, devices, columns)
         found.append(OtherClasses(name, split, classes, step, options, devices))
     return found
 
@@ -184,7 +187,7 @@ def eval_options(
 
 
 def evaluate(
-    eval_step: Callable[[Any, steps.DeviceBatch], Any],
+    eval_step: Callable[[Any, DeviceBatch], Any],
     variables: Any,
     split: Split,
     options: loader.LoaderOptions,
@@ -206,7 +209,7 @@ def evaluate(
         columns: of `class_columns`; None: labels are columns of the model.
     """
 
-    def step(variables: Any, batch: steps.DeviceBatch) -> tuple[Any]:
+    def step(variables: Any, batch: DeviceBatch) -> tuple[Any]:
         return (eval_step(variables, batch),)
 
     found = evaluate_subset(step, variables, split, options, devices, should_stop, columns)
@@ -214,7 +217,7 @@ def evaluate(
 
 
 def evaluate_subset(
-    step: Callable[[Any, steps.DeviceBatch], Any],
+    step: Callable[[Any, DeviceBatch], Any],
     variables: Any,
     split: Split,
     options: loader.LoaderOptions,
@@ -235,7 +238,7 @@ def evaluate_subset(
         for batch in batches:
             if columns is not None:
                 batch = batch._replace(labels=columns[batch.labels])
-            sums = step(variables, steps.put_batch(batch, devices))
+            sums = step(variables, put_batch(batch, devices))
             if pending is not None:
                 fetch(pending)
             pending = sums
@@ -249,7 +252,7 @@ def evaluate_subset(
 
 
 def answers(
-    answer_step: Callable[[Any, steps.DeviceBatch], Any],
+    answer_step: Callable[[Any, DeviceBatch], Any],
     variables: Any,
     split: Split,
     options: loader.LoaderOptions,
@@ -277,7 +280,7 @@ def answers(
     count, pending = 0, None  # one step in flight, so that the host works on the batch before
     with loader.batches(split, options) as batches:
         for batch in batches:
-            answered = answer_step(variables, steps.put_batch(batch, devices))
+            answered = answer_step(variables, put_batch(batch, devices))
             if pending is not None:
                 yield fetch(*pending)
             pending, count = (answered, batch), count + int(batch.weights.sum())

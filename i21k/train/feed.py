@@ -10,8 +10,10 @@ import jax
 from i21k.data.format.splits import Split, open_split, split_names
 from i21k.data.load import loader
 from i21k.errors import UserError
-from i21k.train import evaluators, processes, steps
+from i21k.train import evaluators, processes
+from i21k.train.devices import put_batch
 from i21k.train.recipe import EvaluationSet, Recipe, read_sets
+from i21k.train.state import DeviceBatch
 
 
 def open_data(recipe: Recipe) -> tuple[Split, dict[str, Split]]:
@@ -126,11 +128,11 @@ class Feeder:
         # Waits for a batch that is being sent: the loader may be closed only after that.
         self._thread.shutdown(cancel_futures=True)
 
-    def _send(self) -> tuple[loader.Batch, steps.DeviceBatch] | None:
+    def _send(self) -> tuple[loader.Batch, DeviceBatch] | None:
         batch = next(self._batches, None)
-        return None if batch is None else (batch, steps.put_batch(batch, self._devices))
+        return None if batch is None else (batch, put_batch(batch, self._devices))
 
-    def take(self) -> tuple[loader.Batch, steps.DeviceBatch]:
+    def take(self) -> tuple[loader.Batch, DeviceBatch]:
         """Wait for the next batch. Return it as it is on the host, and on the devices."""
         taken = self._next.result()
         assert taken is not None, "the stream of batches ended before the epoch"

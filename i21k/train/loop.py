@@ -1,13 +1,14 @@
-"""A run: open data, model and checkpoints, then epochs; stopped at any moment, it goes on where it was.
+"""A training run: epochs of steps, checkpoints, evaluations and rows of metrics.
 
-The order of an epoch is a contract: train to its last step -> checkpoint -> evaluate -> row of metrics. A run that dies in between
-comes back to the checkpoint and does what is missing, so that every epoch has one row and every row a checkpoint.
+An epoch has a fixed order: train to its last step, save a checkpoint, evaluate, write the row of
+metrics. A run that stops in between resumes from the checkpoint and does what is missing, so that
+every epoch has one row and every row a checkpoint.
 
-Of several processes each does all of this with its part of every batch; they hold the same state, so that the first alone writes it. Where
-they have to decide something, such as whether to stop, they ask each other (`i21k.train.processes`).
+Several processes all do this, each with its part of every batch. They hold the same state, and only
+the first one writes. Decisions such as stopping are made together (`i21k.train.processes`).
 
-Between host and devices nothing travels by accident: while a run lasts only what is sent or fetched by name, and while it trains only in
-the places marked `steps.transfers("allow")` and in the thread that sends batches.
+While a run lasts, JAX refuses implicit transfers between host and devices. While it trains, explicit
+ones too, except under `transfers("allow")` and in the thread that sends batches.
 """
 
 import contextlib
@@ -22,38 +23,50 @@ import jax
 import numpy as np
 import optax
 from flax import serialization
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from i21k.checkpoints import Checkpoint, Checkpoints, NotFiniteError
 from i21k.data.format.splits import Split
 from i21k.data.load import loader, order
 from i21k.errors import UserError
-from i21k.train import facts, feed, interruption, processes, steps, workdir
+from i21k.models.network import Network
+from i21k.train import feed, interruption, processes, startup, steps, workdir
+from i21k.train.devices import (
+    check_donated,
+    connect,
+    find_devices,
+    peak_memory,
+    put_state,
+    transfers,
+)
 from i21k.train.evaluators import Evaluator, make_evaluators
 from i21k.train.metrics import Sums, Totals
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.recalibration import recalibrate
 from i21k.train.recipe import Recipe, flat, inexact_keys, parse, stored_values
 from i21k.train.report import Clock, Listener, Report, duration, step_line
+from i21k.train.state import DeviceBatch, TrainState, init_state, make_network
 
 
 @dataclasses.dataclass
 class Run:
-    """What stays the same while a run lasts, and its one changing thing: the state."""
+    """What a run consists of. `state`, `step`, `clock` and `compiled` change while it lasts."""
 
     cfg: Recipe
-    report: Listener  # of the first process, a `Report`
+    report: Listener  # a `Report` in the first process
     checkpoints: Checkpoints
     interruption: interruption.Interruption
     devices: list[jax.Device]  # of all processes
     train_split: Split
     evaluators: list[Evaluator]
-    train_step: Callable[[steps.TrainState, steps.DeviceBatch], steps.TrainState]
-    statistics_step: Callable[[Any, steps.DeviceBatch], Any]
+    train_step: Callable[[TrainState, DeviceBatch], TrainState]
+    statistics_step: Callable[[Any, DeviceBatch], Any]
+    network: Network
     schedule: optax.Schedule
     num_steps: int
-    state: steps.TrainState
-    step: int  # steps done; the state's own number stays on the device
+    state: TrainState
+    step: int  # steps done; the state's own counter stays on the device
     clock: Clock  # of the epoch
     compiled: bool  # whether the train step has run in this process
     meta: dict[str, Any]  # kept in every checkpoint
@@ -63,18 +76,18 @@ class Run:
 
 
 def run(config: ConfigDict, directory: str | Path) -> Path:
-    """Train by a recipe in a working directory, or go on with what is there.
+    """Train by a recipe in a working directory, or resume the run in it.
 
     Args:
-        config: as the files in `configs/` make it.
-        directory: the working directory; made if it is missing.
+        config: of a file in `configs/`.
+        directory: the working directory; created if it is missing.
 
     Returns:
         The working directory.
 
     Raises:
-        ValueError: for anything the user can mend.
-        interruption.Interrupted: after SIGTERM or SIGINT, when the state is saved.
+        UserError: for anything that the user can fix.
+        interruption.Interrupted: after SIGTERM or SIGINT; the state is saved.
     """
     cfg = parse(config)
     kind = jax.local_devices()[0].device_kind
@@ -82,18 +95,18 @@ def run(config: ConfigDict, directory: str | Path) -> Path:
         "recipe",
         flat({"config": dataclasses.asdict(cfg)}) | workdir.versions() | {"device": kind},
     )
-    devices = facts.find_devices(cfg)
+    devices = find_devices(cfg)
     directory = Path(directory)
     with workdir.held(directory), interruption.watch(processes.say) as interrupted:
         if processes.count() > 1:
-            steps.connect(devices)
+            connect(devices)
         train_split, sets = feed.open_data(cfg)
-        if processes.Agreement(interrupted)():  # while pictures were drawn
+        if processes.Agreement(interrupted)():  # while synthetic images were drawn
             _leave(interrupted)
-        facts.say_run(processes.say, cfg, directory, devices, train_split, sets)
+        startup.say_run(processes.say, cfg, directory, devices, train_split, sets)
         with (
             _open_run(cfg, directory, devices, train_split, sets, interrupted) as this,
-            steps.transfers("disallow"),
+            transfers("disallow"),
         ):
             _run_epochs(this)
     return directory
@@ -108,25 +121,28 @@ def _run_epochs(run: Run) -> None:
             _save(run, epoch)
         if run.report.row_of(run.step) is None:
             _finish_epoch(run, epoch)
-        # The next epoch's sums start at zero, but not before the row that needs the old ones is written.
-        with steps.transfers("allow"):
-            run.state = run.state.replace(sums=steps.put_state(Sums.zero(), run.devices))
-        run.clock = Clock()
+        _start_sums(run)  # not before the row of this epoch, which needs the old ones, is written
     trained_s = sum(float(row["train_s"]) for row in run.report.rows)
     run.report.say(
-        f"done: {run.cfg.epochs} epochs, {duration(trained_s)} of training | {facts.peak_memory(run.devices)}"
+        f"done: {run.cfg.epochs} epochs, {duration(trained_s)} of training |"
+        f" {peak_memory(run.devices)}"
     )
+
+
+def _start_sums(run: Run) -> None:
+    with transfers("allow"):
+        run.state = run.state.replace(sums=put_state(Sums.zero(), run.devices))
+    run.clock = Clock()
 
 
 def _train_epoch(run: Run, epoch: int) -> None:
     last, stop = run.epoch_end(epoch), processes.Agreement(run.interruption)
     since, window = Totals.fetch(run.state.sums), Clock()
+    options = feed.train_options(run.cfg)
     with (
-        loader.batches(
-            run.train_split, feed.train_options(run.cfg), run.step, last, run.report.complain
-        ) as batches,
+        loader.batches(run.train_split, options, run.step, last, run.report.complain) as batches,
         feed.Feeder(batches, run.devices) as feeder,
-        steps.transfers("disallow_explicit"),
+        transfers("disallow_explicit"),
     ):
         if run.compiled:
             run.clock.start()
@@ -136,37 +152,49 @@ def _train_epoch(run: Run, epoch: int) -> None:
             for clock in (run.clock, window):
                 clock.lap(run.cfg.batch_size, wait_s)
             if run.step % run.cfg.log.every_steps == 0 or run.step == last:
-                with steps.transfers("allow"):
+                with transfers("allow"):
                     since, window = _log_step(run, epoch, since, window)
             if stop():
-                with steps.transfers("allow"):
-                    _check_finite(run, Totals.fetch(run.state.sums))
-                    _save(run, epoch)
-                _leave(run.interruption)
+                _save_and_leave(run, epoch)
 
 
 def _one_step(run: Run, feeder: feed.Feeder) -> float:
-    """Start a step when the one before is done; return the seconds that the devices were idle for want of data."""
+    """Start a step when the previous one is done.
+
+    Returns:
+        The seconds for which the devices waited for data.
+    """
     jax.block_until_ready(run.state.step)
     started = time.perf_counter()
     batch, on_devices = feeder.take()
     wait_s = time.perf_counter() - started
-    if not run.compiled:
-        facts.say_first_batch(run.report.say, batch)
-    donated = run.state
-    with jax.no_tracing(
-        run.compiled
-    ):  # all batches have one shape: a second compilation is a mistake, and an error
-        run.state = run.train_step(donated, on_devices)
+    if run.compiled:
+        with jax.no_tracing(True):  # every batch has the same shape: compiling again is a bug
+            run.state = run.train_step(run.state, on_devices)
+    else:
+        _first_step(run, batch, on_devices, started)
     run.step += 1
-    if not run.compiled:
-        steps.check_donated(donated)
-        jax.block_until_ready(run.state.step)
-        run.compiled = True  # and the clocks, which were not running yet, start with their next lap
-        run.report.say(
-            f"first step {time.perf_counter() - started:.1f} s | {facts.peak_memory(run.devices)}"
-        )
     return wait_s
+
+
+def _first_step(run: Run, batch: loader.Batch, on_devices: DeviceBatch, started: float) -> None:
+    """Compile the step and do it once. The clocks start with the lap after it."""
+    startup.say_first_batch(run.report.say, batch)
+    donated = run.state
+    run.state = run.train_step(donated, on_devices)
+    check_donated(donated)
+    jax.block_until_ready(run.state.step)
+    run.compiled = True
+    seconds = time.perf_counter() - started
+    run.report.say(f"first step {seconds:.1f} s | {peak_memory(run.devices)}")
+
+
+def _save_and_leave(run: Run, epoch: int) -> NoReturn:
+    """Save the state in the middle of an epoch, and end the run as a signal asked."""
+    with transfers("allow"):
+        _check_finite(run, Totals.fetch(run.state.sums))
+        _save(run, epoch)
+    _leave(run.interruption)
 
 
 def _leave(interrupted: interruption.Interruption) -> NoReturn:
@@ -175,10 +203,10 @@ def _leave(interrupted: interruption.Interruption) -> NoReturn:
 
 
 def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Totals, Clock]:
-    """Fetch the sums, say what the steps since the last line did, and start a new window."""
+    """Report the steps since the last line. Return the sums so far, and a new window."""
     now = Totals.fetch(run.state.sums)
     for clock in (run.clock, window):
-        clock.settle()  # the fetch has waited for the last step
+        clock.settle()  # fetching waited for the last step
     _check_finite(run, now)
     means, lr = (now - since).means(), _learning_rate(run)
     num_laps = max(window.steps, 1)
@@ -193,12 +221,11 @@ def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Total
         step_s=window.train_s / num_laps,
         wait_s=window.wait_s / num_laps,
     )
-    numbers = {"step": run.step, "epoch": epoch + 1, "lr": lr, **means}
-    run.report.step(
-        numbers
-        | {"images_per_s": window.images_per_s(), "data_wait_fraction": window.wait_fraction()},
-        line,
-    )
+    speed = {
+        "images_per_s": window.images_per_s(),
+        "data_wait_fraction": window.wait_fraction(),
+    }
+    run.report.step({"step": run.step, "epoch": epoch + 1, "lr": lr, **means, **speed}, line)
     return now, window.next()
 
 
@@ -209,7 +236,7 @@ def _finish_epoch(run: Run, epoch: int) -> None:
     row |= {"train_loss": means["loss"], "train_top1": means["top1"], "train_top5": means["top5"]}
     line = f"epoch {epoch + 1}/{run.cfg.epochs} done | train loss {means['loss']:.3f} top1 {means['top1']:.1%}"
     stop = processes.Agreement(run.interruption)
-    variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
+    variables = run.state.variables
     if run.evaluators and (num_images := run.cfg.evaluation.recalibrate_bn):
         variables = recalibrate(
             run.statistics_step,
@@ -218,6 +245,7 @@ def _finish_epoch(run: Run, epoch: int) -> None:
             feed.recalibration_options(run.cfg),
             run.devices,
             num_images,
+            run.network.moments,
             stop,
         )
         if variables is None:
@@ -251,30 +279,31 @@ def _save(run: Run, epoch: int) -> None:
 
 
 def _check_finite(run: Run, totals: Totals) -> None:
-    """Stop at a loss that is not finite, or at moving statistics that are not: an infinite variance makes zeros of a layer and no NaN.
+    """Stop if the loss or the normalisation statistics are not finite.
 
-    The rest of the state shows in the next loss, and is looked at before it is saved.
+    An infinite variance makes zeros of a layer, and the loss stays finite. Other parts of the state
+    show in the next loss, and are checked before they are saved.
     """
     if not math.isfinite(totals.loss):
         _stop_diverged(run, f"the loss is {totals.loss}")
-    for layer, statistics in jax.device_get(run.state.batch_stats).items():
-        for name, values in statistics.items():
-            if not np.isfinite(values).all():
-                _stop_diverged(run, f"{name} of {layer} is not finite")
+    for path, values in flatten_dict(jax.device_get(run.state.batch_stats), sep="/").items():
+        if not np.isfinite(values).all():
+            _stop_diverged(run, f"batch_stats/{path} is not finite")
 
 
 def _stop_diverged(run: Run, what: str) -> NoReturn:
     steps_saved = run.checkpoints.steps()
     last = f"step {steps_saved[-1]:,}" if steps_saved else "none"
     raise UserError(
-        f"{what} at step {run.step:,}, learning rate {_learning_rate(run):g}; the last good checkpoint is {last};"
-        " try a lower --config.optimizer.learning_rate or more warmup_epochs in another --workdir"
+        f"{what} at step {run.step:,}, learning rate {_learning_rate(run):g}; the last good"
+        f" checkpoint is {last}. Try a lower --config.optimizer.learning_rate or more"
+        " warmup_epochs, in another --workdir."
     )
 
 
 def _learning_rate(run: Run) -> float:
     """Return the learning rate of the last step."""
-    with steps.transfers("allow"):
+    with transfers("allow"):
         return float(run.schedule(run.step - 1))
 
 
@@ -295,13 +324,11 @@ def _open_run(
     )
     num_steps = order.epoch_end(cfg.epochs - 1, train_split.num_records, cfg.batch_size)
     schedule = make_schedule(cfg.optimizer, train_split.num_records / cfg.batch_size, num_steps)
-    model = steps.make_model(cfg.model, len(train_split.classes))
-    optimizer = make_optimizer(
-        cfg.optimizer, schedule, fixed_gamma=cfg.model.revision == "symbol2016"
-    )
+    model = make_network(cfg.model, len(train_split.classes))
+    optimizer = make_optimizer(cfg.optimizer, schedule, model)
     checkpoints = Checkpoints(directory / "checkpoints", cfg.log.keep_checkpoints)
-    state = steps.init_state(model, optimizer, cfg.image_size, cfg.model.init, cfg.seed)
-    facts.say_model(processes.say, model, state, cfg.image_size)
+    state = init_state(model, optimizer, cfg.image_size, cfg.model.init, cfg.seed)
+    startup.say_model(processes.say, model, state, cfg)
     clock, step = Clock(), 0
     if (restored := _restore(checkpoints)) is not None:
         workdir.check_checkpoint(directory, restored, cfg, train_split, num_steps)
@@ -339,9 +366,10 @@ def _open_run(
                 model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype
             ),
             statistics_step=steps.make_statistics_step(model, devices),
+            network=model,
             schedule=schedule,
             num_steps=num_steps,
-            state=steps.put_state(state, devices),
+            state=put_state(state, devices),
             step=step,
             clock=clock,
             compiled=False,

@@ -1,4 +1,4 @@
-"""Losses and hits as sums, on the device and on the host: one (total, count) for an epoch, never means of means."""
+"""Losses and hits as sums, on the device and on the host: never a mean of means."""
 
 import dataclasses
 
@@ -13,11 +13,14 @@ RANKS = (1, 5, 20)
 
 @struct.dataclass
 class Sums:
-    """Running sums over pictures. The loss has a carry (Kahan) since float32 alone would lose digits over 14 million of them."""
+    """Running sums over images, on the device.
+
+    The loss has a carry (Kahan): float32 alone would lose digits over 14 million images.
+    """
 
     loss: Float[Array, ""]
     loss_carry: Float[Array, ""]
-    hits: Int[Array, " 3"]  # pictures whose true class is among the 1, 5, 20 best
+    hits: Int[Array, " 3"]  # images whose true class is among the 1, 5, 20 best
     count: Int[Array, ""]
 
     @classmethod
@@ -34,22 +37,26 @@ class Sums:
         labels: Int[Array, " b"],
         weights: Float[Array, " b"],
     ) -> "Sums":
-        """Sum over a batch; an image of weight 0 does not count. An image of label -1, a class that
-        the model lacks, counts, is never a hit, and has no loss.
+        """Sum over a batch. Images of weight 0 do not count.
 
-        The rank of the true class is the number of logits above it, which needs no sort of 21,841 columns; of equal logits the
-        first comes first, as for argmax, or a network of zeros would be right always. A picture whose loss is not finite is never a hit.
+        The rank of the true class is the number of logits above its own. This needs no sort of
+        21,841 columns. Among equal logits the first class comes first, as for argmax: otherwise a
+        network of zeros would always be right. An image whose loss is not finite is never a hit.
+
+        Args:
+            losses: of each image.
+            logits: of each image and class.
+            labels: the true classes. -1 is a class that the model lacks: the image counts, is never
+                a hit, and has no loss.
+            weights: 0 for padding.
         """
         known = labels >= 0
         true = jnp.take_along_axis(logits, jnp.maximum(labels, 0)[:, None], axis=1)
         earlier = jnp.arange(logits.shape[1]) < labels[:, None]
         rank = jnp.sum((logits > true) | ((logits == true) & earlier), axis=1)
         counted = weights > 0
-        hits = jnp.sum(
-            (rank[:, None] < jnp.array(RANKS))
-            & (counted & known & jnp.isfinite(losses))[:, None],
-            axis=0,
-        )
+        can_hit = counted & known & jnp.isfinite(losses)
+        hits = jnp.sum((rank[:, None] < jnp.array(RANKS)) & can_hit[:, None], axis=0)
         loss = jnp.sum(jnp.where(counted & known, losses, 0))
         return cls(loss, jnp.zeros(()), hits.astype(jnp.int32), jnp.sum(counted).astype(jnp.int32))
 
@@ -63,7 +70,7 @@ class Sums:
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """The same on the host, in double precision."""
+    """Running sums over images, on the host, in double precision."""
 
     loss: float = 0.0
     hits: tuple[int, ...] = (0,) * len(RANKS)
@@ -94,7 +101,7 @@ class Totals:
         )
 
     def means(self) -> dict[str, float]:
-        """Mean loss (nats a picture) and top-1/5/20 accuracy (fractions)."""
+        """Mean loss (nats an image) and top-1/5/20 accuracy (fractions)."""
         count = max(self.count, 1)
         return {"loss": self.loss / count} | {
             f"top{k}": hits / count for k, hits in zip(RANKS, self.hits, strict=True)

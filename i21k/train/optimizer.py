@@ -2,19 +2,20 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import path_aware_map
 
-from i21k.train.recipe import OptimizerConfig
+from i21k.models.network import Network, Path
+from i21k.train.recipe import OptimizerRecipe
 
 
-def make_schedule(cfg: OptimizerConfig, steps_per_epoch: float, num_steps: int) -> optax.Schedule:
+def make_schedule(cfg: OptimizerRecipe, steps_per_epoch: float, num_steps: int) -> optax.Schedule:
     """Return the learning rate as a function of the step: a linear warm-up from 0, then constant or down a cosine to 0.
 
     Args:
         cfg: durations in epochs.
-        steps_per_epoch: pictures of the split over the batch size, not rounded.
+        steps_per_epoch: images of the split over the batch size, not rounded.
         num_steps: of the whole run.
     """
     warmup_steps = round(cfg.warmup_epochs * steps_per_epoch)
@@ -32,23 +33,22 @@ def make_schedule(cfg: OptimizerConfig, steps_per_epoch: float, num_steps: int) 
 
 
 def make_optimizer(
-    cfg: OptimizerConfig, schedule: optax.Schedule, *, fixed_gamma: bool
+    cfg: OptimizerRecipe, schedule: optax.Schedule, network: Network
 ) -> optax.GradientTransformation:
-    """Return SGD with momentum; weight decay is added to the gradient, as in MXNet.
+    """Return SGD with momentum. Weight decay is added to the gradient, as in MXNet.
 
     Args:
         cfg: momentum and decay.
-        schedule: learning rate of a step.
-        fixed_gamma: whether the network holds its gammas at 1, so that they must not decay either.
+        schedule: the learning rate of a step.
+        network: tells which parameters are kernels, and which have no effect and must not decay.
     """
 
-    def decays(path: tuple[Any, ...], _: Any) -> bool:
-        name = path[-1].key
-        return name == "kernel" if cfg.decay == "kernels" else not (fixed_gamma and name == "gamma")
+    def decays(path: Path, _: Any) -> bool:
+        return network.is_kernel(path) if cfg.decay == "kernels" else network.is_trained(path)
 
     return optax.chain(
         optax.add_decayed_weights(
-            cfg.weight_decay, mask=lambda params: jax.tree_util.tree_map_with_path(decays, params)
+            cfg.weight_decay, mask=lambda params: path_aware_map(decays, params)
         ),
         optax.sgd(schedule, momentum=cfg.momentum, nesterov=cfg.nesterov),
     )

@@ -128,7 +128,9 @@ class DataRecipe:
         "region", "training crop: a random region of any size, or a random window of fixed size"
     )
     crop_fraction: float = key(
-        224 / 256, "side of the crop over the short side (plain and evaluation)", check=above_zero(1)
+        224 / 256,
+        "side of the crop over the short side (plain and evaluation)",
+        check=above_zero(1),
     )
     min_area: float = key(
         0.08, "smallest area of crop 'region', as a fraction of the image", check=above_zero(1)
@@ -459,4 +461,3 @@ def _is_int(value: Any) -> bool:
 
 
 # Names of before, for files that still use them.
-Config, ModelConfig, OptimizerConfig = Recipe, ModelRecipe, OptimizerRecipe

@@ -18,7 +18,7 @@ import jax
 from i21k.checkpoints import Checkpoint
 from i21k.data.format.splits import Split
 from i21k.errors import UserError
-from i21k.models.inception_bn import InceptionBN
+from i21k.models.network import Network
 from i21k.train import processes
 from i21k.train.recipe import Recipe, flat, keys_that_may_change, stored_values
 from i21k.trained import Preprocessing
@@ -149,7 +149,7 @@ def check_checkpoint(
 
 
 def meta(
-    cfg: Recipe, model: InceptionBN, split: Split, devices: Sequence[jax.Device]
+    cfg: Recipe, model: Network, split: Split, devices: Sequence[jax.Device]
 ) -> dict[str, Any]:
     """Return what stands beside the arrays in every checkpoint of a run."""
     return {

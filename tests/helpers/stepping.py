@@ -1,4 +1,4 @@
-"""Batches, networks and an optimizer with which tests take the training step apart."""
+"""Batches, networks and an optimizer for tests of the training step."""
 
 import functools
 from typing import Any
@@ -10,7 +10,11 @@ import optax
 
 from i21k.data.load.loader import Batch
 from i21k.models.inception_bn import InceptionBN
+from i21k.models.inception_network import InceptionNetwork
+from i21k.models.network import Network, Output
 from i21k.train import steps
+from i21k.train.devices import put_batch, put_state
+from i21k.train.state import TrainState, init_state
 from tests.helpers.datasets import picture
 
 # Plain descent that keeps the gradient: it is the `opt_state` after a step.
@@ -20,11 +24,11 @@ KEEP_GRADIENT = optax.GradientTransformation(
 )
 
 
-class Frozen(InceptionBN):
-    """Normalises by the moving statistics in training too, so that pictures have nothing to do with each other."""
+class Frozen(InceptionNetwork):
+    """Normalises by the moving statistics in training too, so that images are independent."""
 
-    def apply(self, variables: Any, *args: Any, train: bool, **kwargs: Any) -> Any:
-        return super().apply(variables, *args, train=False, **kwargs)
+    def apply_train(self, variables: Any, images: Any) -> tuple[Output, dict[str, Any]]:
+        return self.apply(variables, images), variables["batch_stats"]
 
 
 def make_batch(size: int, seed: int = 0) -> Batch:
@@ -34,37 +38,47 @@ def make_batch(size: int, seed: int = 0) -> Batch:
     return Batch(images, labels, rng.random(size) < 0.5, np.ones(size, np.float32))
 
 
-def make_network(kind: type[InceptionBN] = InceptionBN, **fields: Any) -> InceptionBN:
-    """The network of the `recipe` fixture."""
-    return kind(num_classes=4, variant="standard", revision="symbol2016", width=0.125, **fields)
+def make_small_network(
+    kind: type[InceptionNetwork] = InceptionNetwork, **fields: Any
+) -> InceptionNetwork:
+    """Return the network of the `recipe` fixture."""
+    module = InceptionBN(
+        num_classes=4, variant="standard", revision="symbol2016", width=0.125, **fields
+    )
+    return kind(module)
 
 
-def initial(model: InceptionBN) -> steps.TrainState:
-    """A state on the host: on a CPU device a step would donate what `put_state` shares with it."""
-    return jax.device_get(steps.init_state(model, KEEP_GRADIENT, 32, "he_normal", 0))
+def initial(network: Network) -> TrainState:
+    """Return a state on the host: on a CPU a step would donate what `put_state` shares with it."""
+    return jax.device_get(init_state(network, KEEP_GRADIENT, 32, "he_normal", 0))
 
 
 @functools.cache
-def compiled(model: InceptionBN, num_devices: int, accumulate_steps: int, reduce_dtype: str) -> Any:
-    return steps.make_train_step(
-        model, KEEP_GRADIENT, jax.local_devices()[:num_devices], accumulate_steps, reduce_dtype
-    )
+def compiled(network: Network, num_devices: int, **options: Any) -> Any:
+    devices = jax.local_devices()[:num_devices]
+    return steps.make_train_step(network, KEEP_GRADIENT, devices, **options)
 
 
 def do_step(
-    model: InceptionBN,
+    network: Network,
     batch: Batch,
     num_devices: int,
-    state: steps.TrainState | None = None,
-    accumulate_steps: int = 1,
-    reduce_dtype: str = "float32",
-) -> steps.TrainState:
-    """Train with a batch; return the state on the host."""
+    state: TrainState | None = None,
+    **options: Any,
+) -> TrainState:
+    """Train with a batch; return the state on the host.
+
+    Args:
+        network: to train.
+        batch: of all devices.
+        num_devices: to run on.
+        state: to start from; `initial` by default.
+        options: of `steps.make_train_step`; hashable.
+    """
     devices = jax.local_devices()[:num_devices]
-    step = compiled(model, num_devices, accumulate_steps, reduce_dtype)
-    return jax.device_get(
-        step(steps.put_state(state or initial(model), devices), steps.put_batch(batch, devices))
-    )
+    step = compiled(network, num_devices, **options)
+    first = put_state(state or initial(network), devices)
+    return jax.device_get(step(first, put_batch(batch, devices)))
 
 
 def distance(got: Any, wanted: Any) -> float:

@@ -11,7 +11,9 @@ from i21k.interop.mxnet import convert
 from i21k.interop.mxnet.params import read_params
 from i21k.labels import ClassList
 from i21k.models.inception_bn import InceptionBN
-from i21k.train import loop, steps
+from i21k.models.inception_network import InceptionNetwork
+from i21k.train import loop
+from i21k.train.state import init_state
 from i21k.trained import load
 from tests.helpers.datasets import CLASSES, NUM_VAL
 from tests.helpers.paths import ROOT
@@ -23,7 +25,7 @@ ORDER = ClassList(tuple(reversed(CLASSES.ids)))  # as in 2015: not sorted
 def release(tmp_path_factory):
     """Three files of a narrow network with random values, as another framework would hand them over."""
     model = InceptionBN(num_classes=4, variant="standard", revision="released", width=0.125)
-    state = steps.init_state(model, optax.sgd(0.1), 64, "he_normal", 5)
+    state = init_state(InceptionNetwork(model), optax.sgd(0.1), 64, "he_normal", 5)
     rng = np.random.default_rng(0)
     stats = jax.tree.map(
         lambda x: rng.uniform(0.5, 1.5, x.shape).astype(np.float32), state.batch_stats

@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import textwrap
 
 import jax
 import numpy as np
@@ -19,9 +18,10 @@ from i21k.data.format.splits import open_split
 from i21k.evaluation.evaluate import evaluate_checkpoint
 from i21k.labels import ClassList
 from i21k.models.inception_bn import InceptionBN
+from i21k.models.inception_network import InceptionNetwork
 from i21k.prediction import calibration, plots, predictor
 from i21k.prediction.predictor import Predictor
-from i21k.train import steps
+from i21k.train.state import init_state
 from i21k.wordnet import views
 from tests.helpers.datasets import CLASSES, NUM_VAL, picture, write_dataset
 
@@ -31,7 +31,7 @@ def save_model(workdir, seed=0, step=0, classes=CLASSES, **meta):
     model = InceptionBN(
         num_classes=len(classes), variant="standard", revision="symbol2016", width=0.125
     )
-    state = steps.init_state(model, optax.sgd(0.1), 32, "he_normal", seed)
+    state = init_state(InceptionNetwork(model), optax.sgd(0.1), 32, "he_normal", seed)
     variables = {
         "params": jax.tree.map(lambda x: x * 0.7, state.params),
         "batch_stats": state.batch_stats,
@@ -111,7 +111,14 @@ def test_large_and_rotated_pictures_are_prepared_as_the_packer_does(model, tmp_p
         model.trained.prepare(tmp_path / "turned.jpg").astype(int),
     )
     assert np.abs(a - b).mean() < 3 < np.abs(a - b[::-1, ::-1]).mean()
-    assert min(Image.open(io.BytesIO(trained.Preprocessing(32, 1.0).recoded(tmp_path / "turned.jpg"))).size) == 256
+    assert (
+        min(
+            Image.open(
+                io.BytesIO(trained.Preprocessing(32, 1.0).recoded(tmp_path / "turned.jpg"))
+            ).size
+        )
+        == 256
+    )
 
 
 def test_batches_change_nothing_and_compile_once(workdir):
@@ -343,7 +350,7 @@ def test_files_too_large_are_not_read(tmp_path):
 
 def test_a_checkpoint_without_class_list_is_refused(few_blocks, tmp_path):
     model = InceptionBN(num_classes=4, variant="standard", width=0.125)
-    state = steps.init_state(model, optax.sgd(0.1), 32, "he_normal", 0)
+    state = init_state(InceptionNetwork(model), optax.sgd(0.1), 32, "he_normal", 0)
     meta = {
         "epoch_done": True,
         "model": model.describe(),

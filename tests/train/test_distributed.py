@@ -24,7 +24,8 @@ from i21k.checkpoints import Checkpoints
 from i21k.data.format.splits import open_split
 from i21k.evaluation.scores import Scores, accuracies
 from i21k.labels import ClassList
-from i21k.train import facts, processes, workdir
+from i21k.train import processes, workdir
+from i21k.train.devices import find_devices
 from i21k.train.interruption import Interruption
 from i21k.train.processes import Agreement, Place, find_place
 from i21k.train.recipe import parse
@@ -256,7 +257,7 @@ def test_a_loss_that_is_not_finite_stops_all_and_is_said_once(of_three_epochs, t
     both = start_two(start, recipe, tmp_path / "w")
     assert [process.end() for process in both] == [2, 2]
     assert re.search(
-        r"(the loss is (nan|inf)|moving_\w+ of \w+ is not finite) at step \d+, learning rate 1000; the last good checkpoint is",
+        r"(the loss is (nan|inf)|batch_stats/\w+/moving_\w+ is not finite) at step \d+, learning rate 1000; the last good checkpoint is",
         both[0].out,
     )
     assert both[1].out == ""
@@ -580,17 +581,17 @@ def test_a_checkpoint_that_another_process_sees_otherwise(alone, tmp_path):
         (
             3,
             (2, 2),
-            r"config.devices is 3; the 2 processes have 2, 2 cpu devices, and each must give equally many; use --config.devices=4",
+            r"config.devices is 3, and the 2 processes have 2, 2 cpu devices. Use equally many of each process: --config.devices=4",
         ),
         (
             8,
             (2, 2),
-            r"config.devices is 8; the 2 processes have 2, 2 cpu .*; use --config.devices=4",
+            r"config.devices is 8, and the 2 processes have 2, 2 cpu .*: --config.devices=4",
         ),
         (
             0,
             (4, 2),
-            r"config.devices is 0, all; the 2 processes have 4, 2 cpu .*; use --config.devices=4",
+            r"config.devices is 0 \(all\), and the 2 processes have 4, 2 cpu .*\. Use .*: --config.devices=4",
         ),
     ],
 )
@@ -602,9 +603,9 @@ def test_devices_of_processes(recipe, monkeypatch, devices, of_process, message)
     )
     recipe.devices = devices
     with pytest.raises(ValueError, match=message):
-        facts.find_devices(parse(recipe))
+        find_devices(parse(recipe))
     recipe.devices = 4
-    assert len(facts.find_devices(parse(recipe))) == 4
+    assert len(find_devices(parse(recipe))) == 4
 
 
 def test_parts_of_a_second_set_add_up(of_three_epochs):

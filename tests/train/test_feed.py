@@ -11,7 +11,7 @@ import pytest
 from i21k.data.format.splits import open_split
 from i21k.data.load import loader
 from i21k.data.load.loader import LoaderOptions
-from i21k.train import steps
+from i21k.train.devices import put_batch
 from i21k.train.feed import Feeder
 
 
@@ -87,7 +87,7 @@ def test_what_was_handed_to_a_device_is_never_written_again(dataset, options, wo
     ) as stream:
         for batch in stream:
             kept.append(
-                (batch, steps.put_batch(batch, jax.local_devices()).images)
+                (batch, put_batch(batch, jax.local_devices()).images)
             )  # which aliases the batch on a CPU
             before.append(batch.images.copy())
     for (_, there), images in zip(kept, before, strict=True):

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from i21k.models.network import build
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.recipe import parse
 
@@ -28,12 +29,12 @@ def test_cosine_with_warmup(cfg):
 
 
 @pytest.mark.parametrize(
-    ("decay", "fixed_gamma", "expected"),
-    [("all", False, "kbg"), ("all", True, "kb"), ("kernels", False, "k")],
+    ("decay", "revision", "expected"),
+    [("all", "released", "kbg"), ("all", "symbol2016", "kb"), ("kernels", "released", "k")],
 )
-def test_what_decays(cfg, decay, fixed_gamma, expected):
+def test_what_decays(cfg, decay, revision, expected):
     cfg = dataclasses.replace(cfg, decay=decay, weight_decay=0.1, momentum=0.0, learning_rate=1.0)
-    optimizer = make_optimizer(cfg, make_schedule(cfg, 1, 1), fixed_gamma=fixed_gamma)
+    optimizer = make_optimizer(cfg, make_schedule(cfg, 1, 1), build({"revision": revision}, 4))
     params = {
         "conv_x": {"kernel": np.ones(2, np.float32)},
         "bn_x": {"beta": np.ones(2, np.float32), "gamma": np.ones(2, np.float32)},
@@ -53,7 +54,7 @@ def test_what_decays(cfg, decay, fixed_gamma, expected):
 
 def test_momentum_is_that_of_mxnet(cfg):
     cfg = dataclasses.replace(cfg, decay="all", weight_decay=0.01, learning_rate=0.05)
-    optimizer = make_optimizer(cfg, make_schedule(cfg, 1, 1), fixed_gamma=False)
+    optimizer = make_optimizer(cfg, make_schedule(cfg, 1, 1), build({}, 4))
     params = {"a": {"kernel": np.array(2.0, np.float32)}}
     state, weight, momentum = optimizer.init(params), 2.0, 0.0
     for gradient in (0.3, -0.2, 0.5):

@@ -2,13 +2,18 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 
 from i21k.data.format.splits import open_split
 from i21k.data.load.loader import LoaderOptions
 from i21k.train import steps
+from i21k.train.devices import put_batch, put_state
 from i21k.train.recalibration import Population, recalibrate
 from i21k.train.recipe import parse
+from i21k.train.state import init_state, make_network
 from tests.helpers.datasets import write_dataset
+
+MEAN, VARIANCE = ("a", "b", "mean"), ("a", "variance")  # a tree of uneven depth
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 
@@ -20,14 +25,14 @@ def test_parts_of_a_population_combine_to_the_whole():
     )  # six parts whose means differ
     population = None
     for pair in values.reshape(3, 2, 50, 4):
-        parts = {"bn_x": {"moving_mean": pair.mean(axis=1), "moving_var": pair.var(axis=1)}}
-        population = population or Population(parts)
+        parts = {"a": {"b": {"mean": pair.mean(axis=1)}, "variance": pair.var(axis=1)}}
+        population = population or Population([(MEAN, VARIANCE)])
         population.add(parts)
-    combined = population.statistics()["bn_x"]
-    np.testing.assert_allclose(combined["moving_mean"], values.mean(axis=(0, 1)), rtol=1e-6)
-    np.testing.assert_allclose(combined["moving_var"], values.var(axis=(0, 1)), rtol=1e-5)
+    combined = flatten_dict(population.statistics())
+    np.testing.assert_allclose(combined[MEAN], values.mean(axis=(0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(combined[VARIANCE], values.var(axis=(0, 1)), rtol=1e-5)
     assert (
-        values.var(axis=1).mean(axis=0) < 0.5 * combined["moving_var"]
+        values.var(axis=1).mean(axis=0) < 0.5 * combined[VARIANCE]
     ).any()  # the mean of variances alone is far off
 
 
@@ -37,19 +42,25 @@ def split(tmp_path_factory):
 
 
 @pytest.fixture
-def network(recipe):
-    model = steps.make_model(parse(recipe).model, 4)
-    state = steps.init_state(model, optax.sgd(0.1), 32, "he_normal", 0)
-    return model, {"params": state.params, "batch_stats": state.batch_stats}
+def trained(recipe):
+    network = make_network(parse(recipe).model, 4)
+    state = init_state(network, optax.sgd(0.1), 32, "he_normal", 0)
+    return network, {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def test_the_first_layer_gets_the_statistics_of_the_population(split, network):
+def test_the_first_layer_gets_the_statistics_of_the_population(split, trained):
     """Conv1 does not depend on other layers' normalisation, so its statistics can be computed plainly over all pictures at once."""
-    model, variables = network
+    network, variables = trained
     options = LoaderOptions(8, 32, crop="plain", mirror=False, threads=1)
     devices = jax.local_devices()
     fixed = recalibrate(
-        steps.make_statistics_step(model, devices), variables, split, options, devices, 64
+        steps.make_statistics_step(network, devices),
+        variables,
+        split,
+        options,
+        devices,
+        64,
+        network.moments,
     )
     from i21k.data.load.loader import batches
 
@@ -68,12 +79,13 @@ def test_the_first_layer_gets_the_statistics_of_the_population(split, network):
     np.testing.assert_allclose(found["moving_mean"], x.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-2)
     np.testing.assert_allclose(found["moving_var"], x.var(axis=(0, 1, 2)), rtol=1e-3)
     again = recalibrate(
-        steps.make_statistics_step(model, devices),
+        steps.make_statistics_step(network, devices),
         variables,
         split,
         LoaderOptions(8, 32, crop="plain", mirror=False, threads=4),
         devices,
         64,
+        network.moments,
     )
     assert all(
         np.array_equal(a, b)
@@ -81,19 +93,17 @@ def test_the_first_layer_gets_the_statistics_of_the_population(split, network):
     )
 
 
-def test_it_repairs_what_momentum_a_tenth_breaks(split, network):
+def test_it_repairs_what_momentum_a_tenth_breaks(split, trained):
     """Planted: moving averages that are those of one batch of 2 pictures, as momentum 0.1 leaves them, against the population's."""
-    model, variables = network
+    network, variables = trained
     devices = jax.local_devices()
     options = LoaderOptions(8, 32, crop="plain", threads=1)
-    step = steps.make_statistics_step(model, devices)
+    step = steps.make_statistics_step(network, devices)
     from i21k.data.load.loader import batches
 
     with batches(split, options, 0, 8) as stream:
         parts = [
-            jax.device_get(
-                step(steps.put_state(variables, devices), steps.put_batch(batch, devices))
-            )
+            jax.device_get(step(put_state(variables, devices), put_batch(batch, devices)))
             for batch in stream
         ]
     everything = jax.tree.map(
@@ -104,7 +114,13 @@ def test_it_repairs_what_momentum_a_tenth_breaks(split, network):
     )
     fixed = jax.device_get(
         recalibrate(
-            steps.make_statistics_step(model, devices), variables, split, options, devices, 64
+            steps.make_statistics_step(network, devices),
+            variables,
+            split,
+            options,
+            devices,
+            64,
+            network.moments,
         )
     )["batch_stats"]
     for layer in ("bn_conv1", "bn_3a_1x1", "bn_5b_proj"):

@@ -15,7 +15,9 @@ import pytest
 
 from i21k.checkpoints import Checkpoints
 from i21k.train import feed, interruption, loop, steps
+from i21k.train.devices import put_batch, put_state, transfers
 from i21k.train.report import read_metrics
+from i21k.train.state import DeviceBatch
 from i21k.trained import load
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
@@ -39,9 +41,9 @@ def after_step(monkeypatch, number: int, act) -> None:
 
 def test_a_batch_that_nobody_sent_does_not_reach_the_step(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        feed.steps,
+        feed,
         "put_batch",
-        lambda batch, devices: steps.DeviceBatch(
+        lambda batch, devices: DeviceBatch(
             *(np.reshape(x, (len(devices), -1, *x.shape[1:])) for x in batch)
         ),
     )
@@ -115,9 +117,9 @@ def test_each_step_is_compiled_once_in_a_run_and_once_when_it_goes_on(
 
 
 def test_a_second_shape_is_an_error_and_not_a_second_compilation(recipe, tmp_path, monkeypatch):
-    put_batch, number = steps.put_batch, iter(range(100))
+    number = iter(range(100))
     monkeypatch.setattr(
-        feed.steps,
+        feed,
         "put_batch",
         lambda batch, devices: put_batch(
             type(batch)(*(x[: 4 if next(number) >= 10 else 8] for x in batch)), devices
@@ -139,7 +141,7 @@ def test_a_buffer_donated_in_vain_is_an_error(recipe, tmp_path, monkeypatch, num
     monkeypatch.setattr(steps, "train_step", wasteful)
     with pytest.raises(
         AssertionError,
-        match=r"\d+ buffers of the state were donated in vain, such as .*: the new ones stand beside them",
+        match=r"\d+ donated buffers of the state were not reused, such as .*: old and new state",
     ):
         loop.run(recipe, tmp_path / "w")
 
@@ -151,12 +153,12 @@ def spoil(part: str, layer: str, name: str, value: float):
     """Put a number into the state, unseen by the loss."""
 
     def act(run):
-        with steps.transfers("allow"):
+        with transfers("allow"):
             tree = jax.device_get(getattr(run.state, part))
             array = tree[layer][name].copy()
             array.flat[0] = value
             tree = {**tree, layer: {**tree[layer], name: array}}
-            run.state = run.state.replace(**{part: steps.put_state(tree, run.devices)})
+            run.state = run.state.replace(**{part: put_state(tree, run.devices)})
 
     return act
 
@@ -173,7 +175,7 @@ def test_statistics_that_the_loss_does_not_show_stop_the_run_at_the_next_line(
     recipe, tmp_path, monkeypatch
 ):
     after_step(monkeypatch, 8, spoil("batch_stats", "bn_conv2", "moving_var", np.inf))
-    message = r"moving_var of bn_conv2 is not finite at step 9, learning rate 0.01; the last good checkpoint is step 6; try a lower"
+    message = r"batch_stats/bn_conv2/moving_var is not finite at step 9, learning rate 0.01; the last good checkpoint is step 6. Try a lower"
     with pytest.raises(ValueError, match=message):
         loop.run(recipe, tmp_path / "w")
     assert Checkpoints(tmp_path / "w" / "checkpoints").steps() == [6]
@@ -185,7 +187,7 @@ def test_parameters_that_the_last_step_of_an_epoch_spoils_are_not_saved(
     recipe, tmp_path, monkeypatch, step, checkpoints, last
 ):
     after_step(monkeypatch, step, spoil("params", "fc1", "kernel", np.nan))
-    message = rf"params/fc1/kernel is not finite at step {step}, learning rate 0.01; the last good checkpoint is {last}; try a lower"
+    message = rf"params/fc1/kernel is not finite at step {step}, learning rate 0.01; the last good checkpoint is {last}. Try a lower"
     with pytest.raises(ValueError, match=message):
         loop.run(recipe, tmp_path / "w")
     assert Checkpoints(tmp_path / "w" / "checkpoints").steps() == checkpoints
@@ -241,6 +243,6 @@ def test_a_run_in_micro_batches_goes_on_bit_exact_and_counts_updates(
 
 def test_a_batch_that_does_not_divide_into_micro_batches_of_a_step(recipe, tmp_path):
     recipe.accumulate_steps = 3
-    message = r"batch_size 8 is not divisible by 4 devices x 3 accumulate_steps; try --config.batch_size=12"
+    message = r"batch_size 8 is not divisible by 4 devices x 3 accumulate_steps. Use a multiple, for example --config.batch_size=12"
     with pytest.raises(ValueError, match=message):
         loop.run(recipe, tmp_path / "w")

@@ -5,10 +5,14 @@ import optax
 import pytest
 
 from i21k.models.inception_bn import InceptionBN
+from i21k.models.inception_network import InceptionNetwork
 from i21k.train import steps
+from i21k.train.augment import mirror
+from i21k.train.devices import check_donated, put_batch, put_state
 from i21k.train.metrics import Sums, Totals
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.recipe import parse
+from i21k.train.state import AXIS, init_state, make_network
 from tests.helpers.stepping import make_batch
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
@@ -16,16 +20,14 @@ pytestmark = pytest.mark.usefixtures("few_blocks")
 
 def run_steps(recipe, num_devices: int, batches):
     cfg = parse(recipe)
-    model = steps.make_model(cfg.model, 4)
-    optimizer = make_optimizer(cfg.optimizer, make_schedule(cfg.optimizer, 5, 10), fixed_gamma=True)
+    network = make_network(cfg.model, 4)
+    optimizer = make_optimizer(cfg.optimizer, make_schedule(cfg.optimizer, 5, 10), network)
     devices = jax.local_devices()[:num_devices]
-    first = steps.put_state(
-        jax.device_get(steps.init_state(model, optimizer, 32, "he_normal", 0)), devices
-    )
-    step = steps.make_train_step(model, optimizer, devices)
+    first = put_state(jax.device_get(init_state(network, optimizer, 32, "he_normal", 0)), devices)
+    step = steps.make_train_step(network, optimizer, devices)
     state = first
     for batch in batches:
-        state = step(state, steps.put_batch(batch, devices))
+        state = step(state, put_batch(batch, devices))
     return first, state
 
 
@@ -41,7 +43,7 @@ def test_replicas_stay_identical_and_donated_buffers_are_gone(recipe):
         assert all(np.array_equal(copies[0], other) for other in copies[1:]), jax.tree_util.keystr(
             path
         )
-    steps.check_donated(first)
+    check_donated(first)
 
 
 def test_gammas_that_are_held_at_1_stay_there(recipe):
@@ -55,25 +57,25 @@ def test_gammas_that_are_held_at_1_stay_there(recipe):
 
 
 def test_the_recipe_chooses_whose_statistics_normalise(recipe):
-    assert steps.make_model(parse(recipe).model, 4).bn_axis_name is None
+    assert make_network(parse(recipe).model, 4).module.bn_axis_name is None
     recipe.model.sync_bn = True
-    assert steps.make_model(parse(recipe).model, 4).bn_axis_name == steps.AXIS
+    assert make_network(parse(recipe).model, 4).module.bn_axis_name == AXIS
 
 
-def test_the_device_mirrors_the_flagged_pictures_and_subtracts_the_mean():
+def test_the_device_mirrors_the_flagged_images():
     images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-    out = np.asarray(steps.prepare(jnp.asarray(images), jnp.array([False, True])))
-    assert (out[0] == images[0].astype(np.float32) - 117).all()
-    assert (out[1] == images[1, :, ::-1].astype(np.float32) - 117).all()
+    out = np.asarray(mirror(jnp.asarray(images), jnp.array([False, True])))
+    assert out.dtype == np.uint8
+    assert (out[0] == images[0]).all() and (out[1] == images[1, :, ::-1]).all()
 
 
 def test_initial_weights():
-    model = InceptionBN(num_classes=10, variant="standard", width=0.25)
-    a, b = (steps.init_state(model, optax.sgd(0.1), 64, "uniform", seed) for seed in (0, 1))
+    network = InceptionNetwork(InceptionBN(num_classes=10, variant="standard", width=0.25))
+    a, b = (init_state(network, optax.sgd(0.1), 64, "uniform", seed) for seed in (0, 1))
     kernel = a.params["conv_conv2"]["kernel"]
     assert np.abs(kernel).max() <= 0.01 and kernel.std() == pytest.approx(0.01 / 3**0.5, rel=0.02)
     assert not np.array_equal(kernel, b.params["conv_conv2"]["kernel"])
-    he = steps.init_state(model, optax.sgd(0.1), 64, "he_normal", 0).params["conv_conv2"]["kernel"]
+    he = init_state(network, optax.sgd(0.1), 64, "he_normal", 0).params["conv_conv2"]["kernel"]
     assert he.std() == pytest.approx((2 / (9 * 16)) ** 0.5, rel=0.05)
     assert (a.params["bn_conv1"]["gamma"] == 1).all() and (
         a.batch_stats["bn_conv1"]["moving_mean"] == 0

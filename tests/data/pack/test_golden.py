@@ -17,9 +17,7 @@ with tarfile.open(FIXTURES / "version1.tar.xz") as fixture:
 
 @pytest.mark.parametrize("case", sorted(_GOLDEN["cases"]))
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_shards_have_the_bytes_of_version_one(
-    case: str, num_workers: int, tmp_path: Path
-) -> None:
+def test_shards_have_the_bytes_of_version_one(case: str, num_workers: int, tmp_path: Path) -> None:
     versions = {name: importlib.metadata.version(name) for name in _GOLDEN["versions"]}
     if case == "recode" and versions != _GOLDEN["versions"]:
         pytest.skip(f"resampling and encoding differ between versions: {versions}")

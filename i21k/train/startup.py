@@ -1,0 +1,84 @@
+"""The lines that a run prints before its first step. Each comes before the slow phase it names."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+
+from i21k.data.format.splits import Split
+from i21k.data.load import loader
+from i21k.models.network import Network
+from i21k.train import feed, workdir
+from i21k.train.devices import why_no_gpu
+from i21k.train.recipe import Recipe
+from i21k.train.state import TrainState
+
+Say = Callable[[str], None]
+
+_PACKAGES = ("i21k", "commit", "jax", "flax", "grain", "orbax-checkpoint")
+
+
+def say_run(
+    say: Say,
+    cfg: Recipe,
+    directory: Path,
+    devices: Sequence[jax.Device],
+    train: Split,
+    sets: Mapping[str, Split],
+) -> None:
+    """Print versions, devices, data and steps."""
+    versions = workdir.versions()
+    say(" | ".join(f"{name} {versions[name]}" for name in _PACKAGES if name in versions))
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    workers = loader.describe_hands(feed.train_options(cfg))
+    say(f"{len(devices)} x {devices[0].device_kind}{processes} | {workers} | workdir {directory}")
+    if devices[0].platform == "cpu" and (reason := why_no_gpu()):
+        say(f"warning: {reason}")
+    mib = sum(path.stat().st_size for path in train.shard_paths) / 2**20
+    evaluated = ", ".join(f"{split.num_records:,} {name} images" for name, split in sets.items())
+    for skipped in feed.skipped_sets(cfg):
+        say(f"evaluation {skipped.name} is skipped: {train.directory} has no split {skipped.split}")
+    say(
+        f"{train.num_records:,} train images of {len(train.classes):,} classes in"
+        f" {len(train.shard_paths):,} shards ({mib:,.0f} MiB) | {evaluated or 'no evaluation'}"
+    )
+    per_device = str(cfg.batch_size // len(devices) // cfg.accumulate_steps)
+    if cfg.accumulate_steps > 1:
+        per_device += f" x {cfg.accumulate_steps}"
+    say(
+        f"{cfg.epochs} epochs of {train.num_records / cfg.batch_size:,.1f} steps |"
+        f" batch {cfg.batch_size} = {len(devices)} x {per_device} |"
+        f" {cfg.image_size} px, crop {cfg.data.crop}"
+    )
+
+
+def say_model(say: Say, network: Network, state: TrainState, cfg: Recipe) -> None:
+    """Print the number of parameters and of floating-point operations."""
+    num_parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    gflops = forward_gflops(network, state, cfg.image_size)
+    say(
+        f"{network.title}: {num_parameters:,} parameters,"
+        f" {gflops:.2f} GFLOPs forward an image | {network.dtype}, remat {cfg.model.remat}"
+    )
+
+
+def forward_gflops(network: Network, state: TrainState, image_size: int) -> float:
+    """Return 1e9 operations of a forward pass for one image, as XLA counts them.
+
+    A multiply-add is two operations.
+    """
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), "float32")
+    forward = jax.jit(lambda variables, images: network.apply(variables, images).logits)
+    cost = forward.lower(jax.eval_shape(lambda: state.variables), images).cost_analysis()
+    assert cost is not None
+    return float(cost["flops"]) / 1e9
+
+
+def say_first_batch(say: Say, batch: loader.Batch) -> None:
+    """Print the range of the values: the quickest way to see that they are images."""
+    images, labels = batch.images, batch.labels
+    say(
+        f"first batch {images.dtype} {list(images.shape)}, {images.min()} to {images.max()},"
+        f" mean {images.mean():.1f}, labels {labels.min()} to {labels.max()} |"
+        " compiling the train step"
+    )

@@ -1,0 +1,79 @@
+"""What a training step takes and changes: the network, the state and the batch."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Int32, UInt8
+
+from i21k.models.network import Init, Network, build
+from i21k.train.metrics import Sums
+from i21k.train.recipe import ModelRecipe
+
+AXIS = "batch"  # what collectives call the axis of devices
+
+_OF_TRAINING = ("remat", "init", "sync_bn")  # keys of a recipe that do not describe the function
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that a step changes. Every device holds the same values."""
+
+    step: Int[Array, ""]  # number of steps done
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    sums: Sums  # of the epoch so far
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the network takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+class DeviceBatch(struct.PyTreeNode):
+    """A batch on the devices: axis D counts them."""
+
+    images: UInt8[Array, "D b S S 3"]
+    labels: Int32[Array, "D b"]
+    mirror: Bool[Array, "D b"]
+    weights: Float[Array, "D b"]
+
+
+def make_network(cfg: ModelRecipe, num_classes: int) -> Network:
+    """Build the network of a recipe, as it is trained."""
+    description = {k: v for k, v in dataclasses.asdict(cfg).items() if k not in _OF_TRAINING}
+    description["bn_momentum"] = None if cfg.bn_momentum == "default" else cfg.bn_momentum
+    network = build(description, num_classes).with_remat(cfg.remat)
+    return network.with_statistics_over(AXIS if cfg.sync_bn else None)
+
+
+def init_state(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    image_size: int,
+    init: Init,
+    seed: int,
+) -> TrainState:
+    """Make the first state of a run: the same on every machine.
+
+    Args:
+        network: draws its variables.
+        optimizer: makes its own state of the parameters.
+        image_size: in px.
+        init: how kernels are drawn; see `Network.initial`.
+        seed: of the run.
+
+    Raises:
+        UserError: if the network does not take images of this size.
+    """
+    variables = network.initial(image_size, init, seed)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=jax.jit(optimizer.init)(variables["params"]),
+        sums=Sums.zero(),
+    )
