@@ -1,6 +1,7 @@
 """Inception-BN as a `Network`: the trainable one. `inception_bn.py` says what it computes."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from i21k.errors import UserError
 from i21k.models import folding, inception_tables, initial
 from i21k.models.inception_bn import MEAN, InceptionBN
 from i21k.models.inception_tables import REVISIONS, WIDTHS, Mixed, scaled
-from i21k.models.network import Init, Network, Output, Path, Remat, Variables
+from i21k.models.network import Init, Layer, Network, Output, Path, Remat, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,11 @@ class InceptionNetwork(Network):
                 raise UserError(
                     f"{key} is {value!r}. Use one of {', '.join(map(repr, known[key]))}."
                 )
+        dtype, width = own.get("dtype", "float32"), own.get("width", 1.0)
+        if dtype not in ("float32", "bfloat16"):
+            raise UserError(f"dtype is {dtype!r}. Use one of 'float32', 'bfloat16'.")
+        if not isinstance(width, float | int) or not 0 < width <= 16:
+            raise UserError(f"width is {width!r}. Use a number above 0, at most 16.")
         own = own | {"dtype": jnp.dtype(own.get("dtype", "float32"))}
         return cls(InceptionBN(num_classes=num_classes, **own))
 
@@ -109,6 +115,43 @@ class InceptionNetwork(Network):
         layers = [path[:-1] for path in paths if path[-1] == "moving_mean"]
         return [((*layer, "moving_mean"), (*layer, "moving_var")) for layer in layers]
 
+    def layers(self, image_size: int) -> list[Layer]:
+        module = self.module.clone(remat="none")  # intermediates do not leave what is recomputed
+        images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+        shapes = self.shapes(image_size)
+        order: list[str] = []  # of the network: trees that JAX returns are sorted by name
+
+        def run(variables: Variables, images: Array) -> Any:
+            _, state = module.apply(
+                variables, images, capture_intermediates=True, mutable=["intermediates"]
+            )
+            order.extend(name for name in state["intermediates"] if name in variables["params"])
+            return state["intermediates"]
+
+        sown: Any = jax.eval_shape(run, shapes, images)
+
+        def layer(name: str) -> Layer:
+            output = sown[name]["__call__"][0]
+            output = output[0] if isinstance(output, tuple) else output  # without the bias
+            parameters = shapes["params"][name]
+            kernel = parameters.get("kernel")
+            pixels = math.prod(output.shape[1:-1])
+            block = "head" if (name,) == self.head else name.split("_")[1]
+            block = "stem" if block in _STEM else block
+            top = {"stem": "pool2", "head": name}.get(block, f"ch_concat_{block}_chconcat")
+            whole = output if block == "head" else sown[top][0]
+            return Layer(
+                name=name,
+                block=block,
+                shape=output.shape[1:],
+                block_shape=whole.shape[1:],
+                num_parameters=sum(leaf.size for leaf in parameters.values()),
+                multiply_adds=0 if kernel is None else kernel.size * pixels,
+                activation_bytes=output.size * output.dtype.itemsize,
+            )
+
+        return [layer(name) for name in order]
+
     def with_remat(self, remat: Remat) -> "InceptionNetwork":
         return self._with(remat=remat)
 
@@ -138,4 +181,5 @@ class FoldedNetwork(InceptionNetwork):
         return self, lambda variables: variables
 
 
+_STEM = ("conv1", "conv2red", "conv2")
 _DESCRIBED = ("variant", "revision", "width", "bn_momentum", "count_padding")

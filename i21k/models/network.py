@@ -28,6 +28,18 @@ class Output(NamedTuple):
     features: Float[Array, "B F"]  # float32: what the classifier head takes
 
 
+class Layer(NamedTuple):
+    """A layer with parameters, for one image."""
+
+    name: str
+    block: str  # that it belongs to
+    shape: tuple[int, ...]  # of its output
+    block_shape: tuple[int, ...]  # of the output of the block
+    num_parameters: int
+    multiply_adds: int  # with those by padding
+    activation_bytes: int  # of its output
+
+
 class Network(abc.ABC):
     """A network without its variables. Immutable and hashable; the `with_` methods return another.
 
@@ -126,6 +138,10 @@ class Network(abc.ABC):
     @abc.abstractmethod
     def moments(self, batch_stats: Mapping[str, Any]) -> list[tuple[Path, Path]]:
         """Return the paths of all statistics: each mean, and the variance that belongs to it."""
+
+    @abc.abstractmethod
+    def layers(self, image_size: int) -> list[Layer]:
+        """List all layers that have parameters, for one image of this size (px)."""
 
     # The same function in another way
 

@@ -1,75 +1,102 @@
-"""What a network consists of, as a table; apart from the network because it only looks at the tree of its variables."""
+"""A table of the blocks or layers of a network: shapes, parameters and operations."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import flax
 import jax
 import jax.numpy as jnp
 
-from i21k.models.inception_bn import InceptionBN
+from i21k.models.inception_network import InceptionNetwork
+from i21k.models.network import Layer, Network
 
 
 class Parameter(NamedTuple):
-    """One line of the table."""
+    """One array of parameters."""
 
-    name: str  # `conv_3a_1x1/kernel`
+    name: str  # such as conv_3a_1x1/kernel
     shape: tuple[int, ...]
     size: int
 
 
 def parameter_table(params: Mapping[str, Any]) -> list[Parameter]:
-    """List every array of a tree of parameters (or of their shapes, as `jax.eval_shape` gives them) in the order of the network.
-
-    Moving statistics are not parameters: give `variables["params"]`.
-    """
+    """List every array of `variables["params"]`, or of their shapes, in the order of the tree."""
     return [
-        Parameter(f"{layer}/{kind}", tuple(leaf.shape), math.prod(leaf.shape))
-        for layer, leaves in params.items()
-        for kind, leaf in leaves.items()
+        Parameter("/".join(path), tuple(leaf.shape), leaf.size)
+        for path, leaf in flax.traverse_util.flatten_dict(params).items()
     ]
 
 
-def activation_bytes(model: InceptionBN, image_size: int) -> int:
-    """Return the bytes of what all layers put out for one picture, as a training step without recomputation keeps them."""
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
-    _, outputs = jax.eval_shape(
-        lambda v, x: model.apply(v, x, capture_intermediates=True, mutable=["intermediates"]),
-        variables,
-        images,
-    )
-    layers = [
-        leaves["__call__"] for leaves in outputs["intermediates"].values() if "__call__" in leaves
-    ]  # pools and ReLUs are no modules
-    activations = (
-        x for x in jax.tree.leaves(layers) if x.ndim > 1
-    )  # not the biases that convolutions hand on
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in activations)
+def activation_bytes(network: Network, image_size: int) -> int:
+    """Return the bytes that all layers put out for one image.
+
+    A training step without recomputation keeps them for the backward pass.
+    """
+    network = _network(network)
+    return sum(layer.activation_bytes for layer in network.layers(image_size))
 
 
-def forward_gflops(model: InceptionBN, image_size: int) -> float:
-    """Return 1e9 floating-point operations of a forward pass for one picture, as XLA counts them (a multiply-add is two)."""
+def forward_gflops(network: Network, image_size: int) -> float:
+    """Return 1e9 floating-point operations of a forward pass for one image, as XLA counts them.
+
+    A multiply-add is two operations. Multiplications with padding are not counted.
+    """
+    network = _network(network)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
-    cost = jax.jit(lambda v, x: model.apply(v, x)).lower(variables, images).cost_analysis()
+    shapes = network.shapes(image_size)
+    lowered = jax.jit(lambda v, x: network.apply(v, x).logits).lower(shapes, images)
+    cost = lowered.cost_analysis()
     assert cost is not None
     return float(cost["flops"]) / 1e9
 
 
-def describe(model: InceptionBN, image_size: int) -> str:
-    """Return Flax's table of all layers for one picture (shapes, parameters, floating-point operations), and the totals."""
-    images = jnp.zeros((1, image_size, image_size, 3))
-    table = model.tabulate(
-        jax.random.key(0),
-        images,
-        compute_flops=True,
-        depth=1,
-        console_kwargs={"width": 150, "force_terminal": False},
-    )
-    params = jax.eval_shape(lambda: model.init(jax.random.key(0), images))["params"]
-    num_parameters = sum(parameter.size for parameter in parameter_table(params))
-    totals = (
-        f"{num_parameters:,} parameters | {forward_gflops(model, image_size):.2f} GFLOPs forward"
-    )
-    return f"{table}\n{totals} | {activation_bytes(model, image_size):,} bytes of activations, for one picture of {image_size} px\n"
+def describe(network: Network, image_size: int, layers: bool = False) -> str:
+    """Return a table of the network for one image, and the totals.
+
+    Args:
+        network: any.
+        image_size: in px.
+        layers: list every layer instead of every block.
+    """
+    network = _network(network)
+    listed = network.layers(image_size)
+    rows = listed if layers else _blocks(listed)
+    name_width = max(len(row.name) for row in rows)
+    lines = [f"{'':{name_width}}  {'output':>15} {'parameters':>12} {'GFLOPs':>8}"]
+    for row in rows:
+        shape = " x ".join(map(str, row.shape))
+        gflops = f"{2 * row.multiply_adds / 1e9:.3f}" if row.multiply_adds else ""
+        lines.append(f"{row.name:{name_width}}  {shape:>15} {row.num_parameters:12,} {gflops:>8}")
+    num_parameters = sum(row.num_parameters for row in rows)
+    padded = sum(2 * row.multiply_adds for row in rows) / 1e9
+    lines += [
+        "",
+        f"{network.title}, {network.num_classes:,} classes, one image of {image_size} px:",
+        f"{num_parameters:,} parameters",
+        f"{forward_gflops(network, image_size):.2f} GFLOPs forward (a multiply-add is 2), and "
+        f"{padded:.2f} with multiplications by padding, as the table counts",
+        f"{sum(row.activation_bytes for row in rows):,} bytes of activations",
+    ]
+    return "\n".join(lines)
+
+
+def _blocks(layers: list[Layer]) -> list[Layer]:
+    """Add up the layers of each block. The output of a block is that of its last layer."""
+    blocks: dict[str, Layer] = {}
+    for layer in layers:
+        before = blocks.get(layer.block)
+        blocks[layer.block] = Layer(
+            name=layer.block,
+            block=layer.block,
+            shape=layer.block_shape,
+            block_shape=layer.block_shape,
+            num_parameters=layer.num_parameters + (before.num_parameters if before else 0),
+            multiply_adds=layer.multiply_adds + (before.multiply_adds if before else 0),
+            activation_bytes=layer.activation_bytes + (before.activation_bytes if before else 0),
+        )
+    return list(blocks.values())
+
+
+def _network(network: Any) -> Network:
+    """Wrap a bare module, for callers that have no `Network` yet."""
+    return network if isinstance(network, Network) else InceptionNetwork(network)

@@ -16,7 +16,6 @@ from i21k.train import loop
 from i21k.train.state import init_state
 from i21k.trained import load
 from tests.helpers.datasets import CLASSES, NUM_VAL
-from tests.helpers.paths import ROOT
 
 ORDER = ClassList(tuple(reversed(CLASSES.ids)))  # as in 2015: not sorted
 
@@ -159,16 +158,3 @@ def test_nothing_is_overwritten_and_nothing_is_left_after_an_error(
     assert "has 1 classes" in capsys.readouterr().err and not (tmp_path / "x").exists()
     with pytest.raises(ValueError, match="holds an imported model, not a run to go on with"):
         loop.run(recipe, tmp_path / "w")
-
-
-def test_the_summary_of_a_recipe(capsys):
-    assert (
-        run("summary", "--config", ROOT / "configs" / "tiny_imagenet.py", "--num-classes", 200) == 0
-    )
-    out = capsys.readouterr().out
-    assert (
-        "conv_3a_double_3x3_0" in out
-        and "2,680,024 parameters | 0.07 GFLOPs forward | 1,220,896 bytes of activations" in out
-    )
-    assert run("summary", "--config", "configs/gone.py") == 2
-    assert "there is no config configs/gone.py" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from i21k.models.cpu import winograd
 from i21k.models.folding import fold, folded
 from i21k.models.inception_bn import MEAN, InceptionBN
 from i21k.models.inception_tables import REVISIONS, check_size
-from i21k.models.layers import BatchNorm
+from i21k.models.layers import BatchNorm, _product
 from i21k.models.pools import max_pool
 from i21k.models.summary import parameter_table
 from tests.golden.make_golden import images, labels, parameter
@@ -371,6 +371,29 @@ def test_a_folded_network_cannot_be_trained():
     params = fold(variables, "symbol2016")
     with pytest.raises(AssertionError, match="cannot be trained"):
         folded(model, "cpu").apply(params, np.zeros((1, 32, 32, 3), np.float32), train=True)
+
+
+def test_the_logits_of_a_bfloat16_network_are_float32():
+    model, variables = small("standard", "released")
+    pictures = images(4, 5)[:, :64, :64].astype(np.float32) - np.float32(MEAN)
+    half = model.clone(dtype=jnp.bfloat16)
+    logits, features = jax.jit(functools.partial(half.apply, method="outputs"))(variables, pictures)
+    assert logits.dtype == features.dtype == jnp.float32
+    assert not np.array_equal(logits, logits.astype(jnp.bfloat16).astype(jnp.float32))
+    head = variables["params"]["fc1"]
+    kernel = head["kernel"].astype(jnp.bfloat16).astype(np.float64)
+    rounded = np.asarray(features.astype(jnp.bfloat16), np.float64)
+    np.testing.assert_allclose(logits, rounded @ kernel + head["bias"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_gradient_of_the_head_is_that_of_a_product_in_its_dtype(dtype):
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=shape), dtype) for shape in ((3, 8), (8, 5)))
+    cotangent = jnp.asarray(rng.normal(size=(3, 5)), jnp.float32)
+    got = jax.vjp(_product, x, kernel)[1](cotangent)
+    want = jax.vjp(lambda x, kernel: x @ kernel, x, kernel)[1](cotangent.astype(dtype))
+    assert all(np.array_equal(*pair) for pair in zip(got, want, strict=True))
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 6), (7, 4), (1, 5)])

@@ -1,0 +1,37 @@
+import pytest
+
+from i21k import cli
+from i21k.models.network import build
+from i21k.models.summary import activation_bytes, describe, forward_gflops
+from tests.helpers.paths import ROOT
+
+
+def test_the_summary_of_a_recipe(capsys):
+    config = ROOT / "configs" / "tiny_imagenet.py"
+    assert cli.main(["summary", "--config", str(config), "--num-classes", "200"]) == 0
+    out = capsys.readouterr().out
+    assert "2,680,024 parameters" in out and "\n0.07 GFLOPs forward" in out
+    assert "1,220,896 bytes of activations" in out
+    assert "3a" in out and "conv_3a_1x1" not in out
+    assert cli.main(["summary", "--config", "configs/gone.py"]) == 2
+    assert "there is no config configs/gone.py" in capsys.readouterr().err.lower()
+
+
+@pytest.mark.parametrize("remat", ["none", "conv", "block"])
+def test_the_summary_of_a_network_that_recomputes(remat):
+    network = build({"width": 0.125, "revision": "symbol2016"}, 7).with_remat(remat)
+    blocks, layers = (describe(network, 64, layers=layers) for layers in (False, True))
+    assert [line.split()[0] for line in blocks.splitlines()[1:13]] == [
+        "stem", "3a", "3b", "3c", "4a", "4b", "4c", "4d", "4e", "5a", "5b", "head",
+    ]  # fmt: skip
+    assert "conv_5b_double_3x3_1" in layers
+    assert blocks.splitlines()[-3:] == layers.splitlines()[-3:]
+
+
+def test_operations_with_and_without_padding():
+    network = build({}, 21841)
+    counted = forward_gflops(network, 224)
+    padded = sum(2 * layer.multiply_adds for layer in network.layers(224)) / 1e9
+    print(counted, padded)
+    assert counted < padded < 1.1 * counted
+    assert activation_bytes(network, 224) > 0
