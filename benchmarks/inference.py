@@ -1,15 +1,15 @@
-"""Pictures a second of inference: the network as trained, as `i21k evaluate` runs it, and (on request) in MXNet 1.9.1, in turn.
+"""Measure images per second of inference: unfolded, folded, for a CPU, and in MXNet 1.9.1.
 
-    python benchmarks/inference.py [--mxnet-python mx/bin/python]
+    python benchmarks/inference.py [--mxnet-python mx/bin/python] [--parts]
 
-`folded` has BatchNorm folded into the convolutions and is arranged for the device (`folding.folded`); `only_folded` is not arranged.
-float32, pictures of 224 px that lie in memory, 21,841 classes, medians of several rounds; what is timed runs round by round in turn, so
-that a busy machine slows all of it. Prints one JSON line. MXNet gets the graph that `write_symbol` writes, random parameters and the
-threads it chooses; its environment: python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1.
+`unfolded` is the network as it is trained, `only_folded` has BatchNorm folded into the convolutions,
+and `folded` is also arranged for the device, as prediction uses it. `--parts` also times that
+arrangement without each of its parts. float32, images of 224 px in memory, 21,841 classes, medians
+of several rounds. All variants run in turn in each round, so that other load slows all of them.
+Prints one JSON line.
 
-On a CPU folding alone gains nothing: XLA computes an unfolded BatchNorm in the same pass over memory as bias and ReLU. What is arranged
-for its caches gives 1.24 times unfolded (58 images/s on 2 cores of an AMD EPYC, jaxlib 0.10.2; `notebooks/LOG.md` takes it apart). MXNet,
-one thread by its own choice, gives 34 images/s there; with OMP_NUM_THREADS=2 in the environment its oneDNN convolutions give 63.
+MXNet gets the graph that `write_symbol` writes, random parameters, and the threads that it chooses.
+Its environment: python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1.
 """
 
 import argparse
@@ -31,13 +31,32 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
-from i21k.interop.mxnet.symbol import write_symbol
-from i21k.models import folding
+from i21k.interop.mxnet.write_symbol import write_symbol
+from i21k.models import cpu, folding
 from i21k.models.inception_bn import InceptionBN
 
 SIZE_PX = 224
 
-# A round for every line it reads, answered with the seconds it took.
+
+class WithoutPieces(cpu.CpuInceptionBN):
+    part = folding.FoldedInceptionBN.part  # type: ignore[assignment]
+
+
+class WithoutWinograd(cpu.CpuInceptionBN):
+    convolution = folding.FoldedInceptionBN.convolution
+
+
+class WithoutSlices(cpu.CpuInceptionBN):
+    average_pool = folding.FoldedInceptionBN.average_pool
+
+
+WITHOUT = {
+    "without_pieces": WithoutPieces,
+    "without_winograd": WithoutWinograd,
+    "without_slices": WithoutSlices,
+}
+
+# Runs once for every line that it reads, and prints the seconds.
 MXNET = """
 import sys, time, mxnet as mx
 batch = int(sys.argv[2])
@@ -72,7 +91,7 @@ def timer(model: InceptionBN, variables: dict, images: jax.Array) -> Callable[[]
 def mxnet_timer(
     python: str, model: InceptionBN, batch_size: int, directory: str
 ) -> Callable[[], float]:
-    """Start MXNet in its own environment and return a function that has it run the same network once."""
+    """Start MXNet in its own environment and return a function that runs the same network once."""
     symbol = Path(directory) / "symbol.json"
     write_symbol(symbol, model)
     peer = subprocess.Popen(
@@ -102,6 +121,7 @@ def main() -> None:
         help="of activations; MXNet always runs float32",
     )
     cli.add_argument("--revision", choices=("released", "symbol2016"), default="released")
+    cli.add_argument("--parts", action="store_true", help="time each part of what is for a CPU")
     cli.add_argument("--mxnet-python", help="interpreter that has MXNet 1.9.1")
     args = cli.parse_args()
     load_before = round(os.getloadavg()[0], 1)
@@ -115,9 +135,14 @@ def main() -> None:
         folded = folding.fold(variables, args.revision)
         timers = {
             "unfolded": timer(model, variables, images),
-            "only_folded": timer(model.clone(folded=True), folded, images),
+            "only_folded": timer(folding.folded(model, "gpu"), folded, images),
             "folded": timer(folding.folded(model, jax.default_backend()), folded, images),
         }
+        if args.parts:
+            timers |= {
+                name: timer(folding.folded(model, "cpu", kind), folded, images)
+                for name, kind in WITHOUT.items()
+            }
         if args.mxnet_python:
             timers["mxnet"] = mxnet_timer(args.mxnet_python, model, args.batch_size, directory)
         seconds: dict[str, list[float]] = {name: [] for name in timers}
@@ -146,10 +171,8 @@ def main() -> None:
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
     }
-    line |= {
-        "load_before": load_before
-    }  # other programs' share of the machine: runnable threads, mean of a minute
-    print(json.dumps(line))
+    # Runnable threads of all programs, mean of a minute.
+    print(json.dumps(line | {"load_before": load_before}))
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ import jaxlib
 import numpy as np
 
 from i21k.data.load.loader import Batch
-from i21k.interop.mxnet.symbol import write_symbol
+from i21k.interop.mxnet.write_symbol import write_symbol
 from i21k.models.network import Network
 from i21k.train import steps
 from i21k.train.devices import put_batch, put_state

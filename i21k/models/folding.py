@@ -27,14 +27,21 @@ class FoldedInceptionBN(InceptionBN):
         return x + bias.astype(self.dtype)
 
 
-def folded(model: InceptionBN, platform: str) -> FoldedInceptionBN:
+def folded(
+    model: InceptionBN, platform: str, kind: type[FoldedInceptionBN] | None = None
+) -> FoldedInceptionBN:
     """Return the network for variables of `fold`, arranged for a platform as JAX names it.
 
     A GPU needs the whole batch, and XLA has its own algorithms there.
+
+    Args:
+        model: the unfolded network.
+        platform: "cpu", "gpu".
+        kind: of the result. None: as the platform needs.
     """
     from i21k.models.cpu import CpuInceptionBN  # which imports this file
 
-    kind = CpuInceptionBN if platform == "cpu" else FoldedInceptionBN
+    kind = kind or (CpuInceptionBN if platform == "cpu" else FoldedInceptionBN)
     fields = {
         field.name: getattr(model, field.name)
         for field in dataclasses.fields(model)

@@ -61,14 +61,6 @@ class InceptionBN(nn.Module):
         head = Dense(self.num_classes, self.dtype, self.kernel_init, name="fc1")
         return head(features), features
 
-    def describe(self) -> dict[str, Any]:
-        """Return what `InceptionNetwork.describe` does, for callers that have no `Network` yet."""
-        from i21k.models.inception_network import InceptionNetwork
-
-        described = InceptionNetwork(self).describe()
-        del described["network"]
-        return described
-
     def stem(self, x: Array, train: bool) -> Array:
         conv1, conv2red, conv2 = WIDTHS[self.variant].stem
 

@@ -7,7 +7,6 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from i21k.models.inception_network import InceptionNetwork
 from i21k.models.network import Layer, Network
 
 
@@ -32,7 +31,6 @@ def activation_bytes(network: Network, image_size: int) -> int:
 
     A training step without recomputation keeps them for the backward pass.
     """
-    network = _network(network)
     return sum(layer.activation_bytes for layer in network.layers(image_size))
 
 
@@ -41,7 +39,6 @@ def forward_gflops(network: Network, image_size: int) -> float:
 
     A multiply-add is two operations. Multiplications with padding are not counted.
     """
-    network = _network(network)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     shapes = network.shapes(image_size)
     lowered = jax.jit(lambda v, x: network.apply(v, x).logits).lower(shapes, images)
@@ -58,7 +55,6 @@ def describe(network: Network, image_size: int, layers: bool = False) -> str:
         image_size: in px.
         layers: list every layer instead of every block.
     """
-    network = _network(network)
     listed = network.layers(image_size)
     rows = listed if layers else _blocks(listed)
     name_width = max(len(row.name) for row in rows)
@@ -95,8 +91,3 @@ def _blocks(layers: list[Layer]) -> list[Layer]:
             activation_bytes=layer.activation_bytes + (before.activation_bytes if before else 0),
         )
     return list(blocks.values())
-
-
-def _network(network: Any) -> Network:
-    """Wrap a bare module, for callers that have no `Network` yet."""
-    return network if isinstance(network, Network) else InceptionNetwork(network)

@@ -19,14 +19,10 @@ from i21k.interop.mxnet.convert import (
     variables_from_mxnet,
     write_model,
 )
+from i21k.interop.mxnet.graph import Operator, operators, parameter_shapes
 from i21k.interop.mxnet.params import read_params, write_params
-from i21k.interop.mxnet.symbol import (
-    Operator,
-    operators,
-    parameter_shapes,
-    read_symbol,
-    write_symbol,
-)
+from i21k.interop.mxnet.read_symbol import read_symbol
+from i21k.interop.mxnet.write_symbol import write_symbol
 from i21k.labels import ClassList
 from i21k.models.inception_bn import MEAN, REVISIONS, InceptionBN
 from tests.golden.make_golden import images, parameter
@@ -129,7 +125,7 @@ HOSTILE = {
         params_file(count=2**63),
         "byte 16: 9,223,372,036,854,775,808 arrays; expected at most 10,000",
     ),
-    "9,999 arrays": (params_file(count=9999), "byte 16: 9,999 arrays cannot stand in the"),
+    "9,999 arrays": (params_file(count=9999), "byte 16: 9,999 arrays do not fit in the"),
     "no dimension": (params_file(shape=()), "byte 24: array 0 of 1 has 0 dimensions"),
     "9 dimensions": (params_file(shape=(1,) * 9), "byte 24: array 0 of 1 has 9 dimensions"),
     "2**31 dimensions": (
@@ -191,7 +187,7 @@ def test_hostile_params_are_refused_without_allocating(tmp_path, data, message):
 
 def test_params_refuse_names_that_stand_twice(tmp_path):
     (tmp_path / "x.params").write_bytes(BY_MXNET.replace(b"aux:b", b"arg:a"))
-    with pytest.raises(ValueError, match="byte 207: name 'arg:a' stands twice"):
+    with pytest.raises(ValueError, match="byte 207: name 'arg:a' occurs twice"):
         read_params(tmp_path / "x.params")
 
 
@@ -348,7 +344,7 @@ def test_variables_take_the_names_of_the_1000_class_release():
             lambda a: a.update({"aux:fc1_bias": a.pop("fc1_bias")}),
             "'aux:fc1_bias' has the prefix 'aux'; expected",
         ),
-        (lambda a: a.update({"arg:fc1_bias": a["fc1_bias"]}), "'arg:fc1_bias' stands twice"),
+        (lambda a: a.update({"arg:fc1_bias": a["fc1_bias"]}), "'arg:fc1_bias' occurs twice"),
         (
             lambda a: a.update(fc1_bias=np.full(5, 1e300)),
             "'fc1_bias' holds values that are not finite in float32",
@@ -572,8 +568,8 @@ DIFFERENCES = {
     "no shape": (attribute("conv_4d_3x3", "kernel", "(3; 3)"), r"kernel is '\(3; 3\)'; expected a tuple"),
     "no truth": (attribute("conv_4d_3x3", "no_bias", "maybe"), "no_bias is 'maybe'; expected a bool"),
     "no text": (attribute("conv_4d_3x3", "no_bias", 1), "no_bias is 1; expected a string"),
-    "twice": (rename("relu_3a_1x1", "data"), "name 'data' stands twice"),
-    "aliased twice": (rename("relu_3a_1x1", "fc"), "name 'fc1?' stands twice"),
+    "twice": (rename("relu_3a_1x1", "data"), "name 'data' occurs twice"),
+    "aliased twice": (rename("relu_3a_1x1", "fc"), "name 'fc1?' occurs twice"),
     "cycle": (lambda g: node_of(g, "conv_conv1")["inputs"][0].__setitem__(0, 400), "expected the first output of a node before it"),
     "negative input": (lambda g: node_of(g, "conv_conv1")["inputs"][0].__setitem__(0, -1), "expected the first output of a node before it"),
     "other input": (lambda g: node_of(g, "conv_conv1")["inputs"].__setitem__(0, "x"), r"expected \[node, output\]"),
@@ -775,7 +771,7 @@ def test_model_names_files_that_do_not_belong_together(tmp_path):
         read_model(other, params, synset)
     (tmp_path / "short.txt").write_text("a\nb\n")
     with pytest.raises(
-        ValueError, match=r"short\.txt has 2 classes, .*x\.json 5; expected the lists of one model"
+        ValueError, match=r"short\.txt has 2 classes and .*x\.json 5\. Give the files of one model"
     ):
         read_model(symbol, params, tmp_path / "short.txt")
     write_params(params, arrays_of(narrow(num_classes=6)))

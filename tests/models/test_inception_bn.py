@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from i21k.interop.mxnet.convert import variables_from_mxnet
-from i21k.interop.mxnet.symbol import parameter_shapes
+from i21k.interop.mxnet.graph import parameter_shapes
 from i21k.models.cpu import winograd
 from i21k.models.folding import fold, folded
 from i21k.models.inception_bn import MEAN, InceptionBN

@@ -37,7 +37,7 @@ def save_model(workdir, seed=0, step=0, classes=CLASSES, **meta):
         "batch_stats": state.batch_stats,
     }  # probabilities of 0.01 to 0.9
     meta = {
-        "model": model.describe(),
+        "model": InceptionNetwork(model).describe(),
         "input": {"image_size": 32, "crop_fraction": 0.875},
         "classes": list(classes.ids),
         **meta,
@@ -353,7 +353,7 @@ def test_a_checkpoint_without_class_list_is_refused(few_blocks, tmp_path):
     state = init_state(InceptionNetwork(model), optax.sgd(0.1), 32, "he_normal", 0)
     meta = {
         "epoch_done": True,
-        "model": model.describe(),
+        "model": InceptionNetwork(model).describe(),
         "input": {"image_size": 32, "crop_fraction": 0.875},
     }
     Checkpoints(tmp_path / "checkpoints").save(

@@ -1,13 +1,18 @@
-"""The released model of 2015 in, and ours out as MXNet's files: what stands behind `i21k import-mxnet` and `export-mxnet`."""
+"""Turn a model of MXNet, such as the one released in 2015, into a checkpoint, and a checkpoint into
+files of MXNet.
+"""
 
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from i21k.checkpoints import Checkpoints
 from i21k.errors import UserError
 from i21k.interop.mxnet import convert
 from i21k.interop.mxnet.params import Layout
 from i21k.labels import ClassList
+from i21k.models.inception_network import InceptionNetwork
 from i21k.train import workdir
 from i21k.trained import Preprocessing, load
 
@@ -21,21 +26,21 @@ def import_mxnet(
     directory: str | Path,
     count_padding: bool | None = None,
 ) -> dict[str, Any]:
-    """Turn the three files of a release into a checkpoint that every other command takes.
+    """Turn the three files of a release into a checkpoint.
 
     Args:
         symbol: the graph, `Inception-symbol.json`.
         params: the arrays, `Inception-0009.params`.
         synset: the classes in the order of the network's outputs, `synset.txt`.
-        directory: of the checkpoint; may not hold one yet.
-        count_padding: whether average pools divide by 9 at the border too; None: as the graph says, or its revision. On the GPUs of
-            2015 they did not, on CPUs they did.
+        directory: for the checkpoint. It may not hold one yet.
+        count_padding: whether average pools divide by 9 at the border too. On the GPUs of 2015 they
+            did not, on CPUs they did. None: as the graph has it, or else as its revision does.
 
     Returns:
-        What was imported.
+        A description of what was imported, for JSON.
 
     Raises:
-        ValueError: naming the file and what is wrong in it, or if the directory holds a checkpoint or cannot be written.
+        UserError: naming the file and what is wrong in it, or if the directory holds a checkpoint.
     """
     imported = convert.read_model(symbol, params, synset, count_padding)
     directory = Path(directory)
@@ -43,11 +48,11 @@ def import_mxnet(
         checkpoints = Checkpoints(directory / "checkpoints")
         if checkpoints.steps():
             raise UserError(
-                f"{directory} holds a checkpoint already; expected a new directory; choose another --out"
+                f"{directory} holds a checkpoint already. Choose a new directory (--out)."
             )
         meta: dict[str, Any] = {
             "epoch_done": True,
-            "model": imported.model.describe(),
+            "model": InceptionNetwork(imported.model).describe(),
             "preprocessing": Preprocessing(IMAGE_SIZE, CROP_FRACTION).to_json(),
             "classes": list(imported.classes.ids),
             "classes_hash": imported.classes.hash,
@@ -59,9 +64,7 @@ def import_mxnet(
         "out": str(directory),
         **meta["model"],
         "num_classes": len(imported.classes),
-        "num_parameters": sum(
-            x.size for leaves in imported.variables["params"].values() for x in leaves.values()
-        ),
+        "num_parameters": sum(x.size for x in jax.tree.leaves(imported.variables["params"])),
         "provenance": imported.provenance,
     }
 
@@ -72,26 +75,29 @@ def export_mxnet(
     order: ClassList | None = None,
     layout: Layout = "V2",
 ) -> tuple[Path, Path, Path]:
-    """Write a checkpoint as `Inception-symbol.json`, `Inception-0000.params` and `synset.txt`, which MXNet 1.9.1 loads.
+    """Write a checkpoint as files that MXNet 1.9.1 loads.
+
+    The files are `Inception-symbol.json`, `Inception-0000.params` and `synset.txt`.
 
     Args:
-        checkpoint: working directory of a run or of an imported model.
-        directory: for the files; made if it is missing.
-        order: of the classes in the files; None: sorted, as in the checkpoint.
+        checkpoint: the working directory of a run or of an imported model.
+        directory: for the files. It is made if it is missing.
+        order: of the classes in the files. None: sorted, as in the checkpoint.
         layout: of the `.params`: "2015", "V1", "V2" or "V3".
 
     Returns:
         The three paths.
 
     Raises:
-        ValueError: if there is no checkpoint, `order` is of other classes, or one of the files is there already.
+        UserError: if there is no checkpoint, it is of another network than Inception-BN, `order` is
+            of other classes, or a file exists.
     """
     loaded = load(checkpoint)
     for name in ("Inception-symbol.json", "Inception-0000.params", "synset.txt"):
         if (Path(directory) / name).exists():
-            raise UserError(
-                f"{directory} holds {name} already; expected a directory without it; choose another --out"
-            )
+            raise UserError(f"{directory} holds {name} already. Choose another directory (--out).")
+    if not isinstance(loaded.network, InceptionNetwork):
+        raise UserError(f"{loaded.network.title} cannot be exported. Only Inception-BN can.")
     return convert.write_model(
         directory,
         loaded.network.module,

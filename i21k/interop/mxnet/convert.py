@@ -1,8 +1,8 @@
-"""Takes over a model that MXNet trained, and hands one back: names, layouts and label order.
+"""Convert a model from and to MXNet: names, layouts and the order of classes.
 
-A room of its own because the release of 2015 is three files that only mean something together: the graph (`mxnet_symbol`), the
-arrays (`mxnet_params`) and `synset.txt`, whose order is the order of `fc1`'s rows and not that of the sorted class list.
-Layouts: convolutions are OIHW there and HWIO here, the fully connected layer is [classes, features] there and transposed here.
+A release is three files: the graph, the arrays, and `synset.txt`, whose order is that of the rows
+of `fc1`. Our class lists are sorted. Convolutions are OIHW in MXNet and HWIO here, and the fully
+connected layer is [classes, features] in MXNet and [features, classes] here.
 """
 
 import hashlib
@@ -13,22 +13,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from i21k.errors import UserError
+from i21k.interop.mxnet.graph import our_name, parameter_shapes
 from i21k.interop.mxnet.params import Layout, read_params, write_params
-from i21k.interop.mxnet.symbol import our_name, parameter_shapes, read_symbol, write_symbol
+from i21k.interop.mxnet.read_symbol import read_symbol
+from i21k.interop.mxnet.write_symbol import write_symbol
 from i21k.labels import ClassList
 from i21k.models.inception_bn import REVISIONS, WIDTHS, InceptionBN
 
 _STATISTICS = ("moving_mean", "moving_var")
-_MAX_SYNSET_BYTES = 16 << 20  # chosen here; the one of 2015 has 741 KB
+_MAX_SYNSET_BYTES = 16 << 20  # our choice; the one of 2015 has 741 KB
 
 
 class Imported(NamedTuple):
-    """What the three files of a release say."""
+    """A release, converted."""
 
     model: InceptionBN
     variables: dict[str, Any]  # `fc1` in the order of `classes`
     classes: ClassList  # sorted
-    provenance: dict[str, Any]  # JSON: files and their hashes, and the order of labels they came in
+    provenance: dict[str, Any]  # JSON: the files, their hashes and their order of classes
 
 
 def variables_from_mxnet(
@@ -37,12 +39,13 @@ def variables_from_mxnet(
     """Turn MXNet's arrays into Flax variables (float32) of `InceptionBN`.
 
     Args:
-        arrays: by MXNet's name, `arg:` or `aux:` in front or not, in the spelling of either release.
+        arrays: by MXNet's name of either release, with or without `arg:` or `aux:` in front.
         variant: `full` or `standard`; None takes the one whose shapes fit better.
-        width: of the network's layers, as in `InceptionBN`.
+        width: of the network, as in `InceptionBN`.
 
     Raises:
-        ValueError: naming arrays that are missing, extra, of another shape, or of values that no network can have.
+        UserError: naming arrays that are missing, extra, of another shape, not finite, or
+            variances below 0.
     """
     plain: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
@@ -50,10 +53,11 @@ def variables_from_mxnet(
         ours = our_name(rest)
         if prefix not in ("", "aux" if ours.endswith(_STATISTICS) else "arg"):
             raise UserError(
-                f"array {name!r} has the prefix {prefix!r}; expected 'aux' for moving statistics and 'arg' for all others"
+                f"array {name!r} has the prefix {prefix!r}; "
+                "expected 'aux' for moving statistics and 'arg' for all others"
             )
         if ours in plain:
-            raise UserError(f"array {name!r} stands twice under different names")
+            raise UserError(f"array {name!r} occurs twice under different names")
         plain[ours] = array
     if variant is None:
         variant = max(
@@ -89,7 +93,7 @@ def _from_mxnet(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def mxnet_from_variables(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Turn Flax variables of `InceptionBN` into MXNet's arrays by plain name: the inverse of `variables_from_mxnet`."""
+    """Turn Flax variables of `InceptionBN` into MXNet's arrays by name without prefix."""
     arrays: dict[str, np.ndarray] = {}
     for collection in ("params", "batch_stats"):
         for layer, leaves in variables[collection].items():
@@ -111,10 +115,11 @@ def _split(name: str) -> tuple[str, str]:
 def _shapes(
     variant: str, arrays: Mapping[str, np.ndarray], width: float
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of a variant with as many classes as `arrays` have."""
+    """Return the shapes of a variant with as many classes as `arrays` have."""
     bias = arrays.get("fc1_bias")
     num_classes = bias.shape[0] if bias is not None and bias.ndim == 1 else 1
-    return parameter_shapes(InceptionBN(num_classes=num_classes, variant=variant, width=width))  # type: ignore[arg-type]
+    model = InceptionBN(num_classes=num_classes, variant=variant, width=width)  # type: ignore[arg-type]
+    return parameter_shapes(model)
 
 
 def _check_shapes(
@@ -148,10 +153,11 @@ def read_model(
         symbol: `Inception-symbol.json`.
         params: `Inception-0009.params`.
         synset: `synset.txt`, one class a line in the order of the network's outputs.
-        count_padding: whether average pools divide by 9 at the border too; None as the graph says, or else as its revision does.
+        count_padding: whether average pools divide by 9 at the border too. None: as the graph
+            has it, or else as its revision does.
 
     Raises:
-        ValueError: naming the file and what is wrong in it.
+        UserError: naming the file and what is wrong in it.
     """
     model = read_symbol(symbol)
     if count_padding is not None:
@@ -163,18 +169,21 @@ def read_model(
     order = _read_synset(Path(synset))
     if len(order) != model.num_classes:
         raise UserError(
-            f"{synset} has {len(order):,} classes, {symbol} {model.num_classes:,}; expected the lists of one model"
+            f"{synset} has {len(order):,} classes and {symbol} {model.num_classes:,}. "
+            "Give the files of one model."
         )
     arrays = read_params(params)
     try:
         variables = variables_from_mxnet(arrays, model.variant, model.width)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{params}: {error}") from error
-    if variables["params"]["fc1"]["bias"].size != model.num_classes:
+    num_classes = variables["params"]["fc1"]["bias"].size
+    if num_classes != model.num_classes:
         raise UserError(
-            f"{params}: fc1 has {variables['params']['fc1']['bias'].size:,} classes, {symbol} {model.num_classes:,}"
+            f"{params}: fc1 has {num_classes:,} classes, {symbol} {model.num_classes:,}. "
+            "Give the files of one model."
         )
-    if REVISIONS[model.revision].fixed_gamma:  # MXNet computes with 1 whatever is stored
+    if REVISIONS[model.revision].fixed_gamma:  # MXNet uses 1, whatever the file has
         for leaves in variables["params"].values():
             leaves.update(
                 {kind: np.ones_like(leaf) for kind, leaf in leaves.items() if kind == "gamma"}
@@ -203,23 +212,30 @@ def write_model(
     epoch: int = 0,
     layout: Layout = "V2",
 ) -> tuple[Path, Path, Path]:
-    """Write the three files that `mx.model.load_checkpoint(directory/prefix, epoch)` and `read_model` take.
+    """Write three files for `mx.model.load_checkpoint(directory/prefix, epoch)` and `read_model`.
 
     Args:
+        directory: for the files. It is made if it is missing.
+        model: the network.
         variables: parameters and statistics, `fc1` in the order of `classes`.
-        order: the same classes as the files are to have them, such as the `synset.txt` of 2015; None keeps the order.
+        classes: of the model.
+        order: the same classes in the order for the files, such as the `synset.txt` of 2015. None:
+            the order of `classes`.
+        prefix: of the names of the files.
+        epoch: in the name of the `.params`.
         layout: of the `.params`.
 
     Returns:
         The paths of the symbol, the parameters and the class list.
 
     Raises:
-        ValueError: if variables or classes do not belong to `model`, or the two class lists differ in more than order.
+        UserError: if variables or classes do not belong to `model`, or the two class lists differ
+            in more than order.
     """
     order = order or classes
     if sorted(order.ids) != sorted(classes.ids):
         raise UserError(
-            f"the order to write is of other classes than the model's: {order.difference(classes)}"
+            f"the order is of other classes than the model: {order.difference(classes)}"
         )
     params = {**variables["params"], "fc1": _reorder(variables["params"]["fc1"], classes, order)}
     arrays = mxnet_from_variables({"params": params, "batch_stats": variables["batch_stats"]})
@@ -248,10 +264,11 @@ def write_model(
 def _reorder(
     dense: Mapping[str, Any], order: ClassList, wanted: ClassList
 ) -> dict[str, np.ndarray]:
-    """Put the outputs of the last layer, which stand in the order of the first list, in that of the second."""
+    """Put the outputs of the last layer from the order of the first list in that of the second."""
     if len(order) != np.shape(dense["bias"])[0]:
         raise UserError(
-            f"fc1 has {np.shape(dense['bias'])[0]:,} outputs, the class list {len(order):,}; expected one each"
+            f"fc1 has {np.shape(dense['bias'])[0]:,} outputs, the class list {len(order):,}; "
+            "expected one each"
         )
     rows = np.array([order.label_of[class_id] for class_id in wanted.ids])
     return {kind: np.ascontiguousarray(np.asarray(leaf)[..., rows]) for kind, leaf in dense.items()}
@@ -260,7 +277,8 @@ def _reorder(
 def _read_synset(path: Path) -> ClassList:
     if path.is_file() and path.stat().st_size > _MAX_SYNSET_BYTES:
         raise UserError(
-            f"{path} has {path.stat().st_size:,} bytes; expected a list of classes of at most {_MAX_SYNSET_BYTES:,}"
+            f"{path} has {path.stat().st_size:,} bytes; "
+            f"expected a list of classes of at most {_MAX_SYNSET_BYTES:,}"
         )
     return ClassList.read(path)
 

@@ -1,17 +1,19 @@
-"""Reads and writes MXNet's `.params` files in their four layouts, with NumPy alone.
+"""Read and write MXNet's `.params` files in their four layouts, with NumPy alone.
 
-A room of its own because such files come from strangers: every count, shape and length is held against the bytes that are left
-before anything is allocated, and whatever is wrong ends in a `ValueError` that names the file and the byte.
+Such files come from strangers. So every count, shape and length is compared with the bytes that are
+left before anything is allocated, and errors name the file and the byte. A file is little-endian:
 
-The layouts, all little-endian, differ only in how an array's header is written:
+    uint64 0x112 | uint64 0 | uint64 N | N arrays | uint64 N | N names (uint64 length, UTF-8)
 
-    uint64 0x112 | uint64 0 | uint64 N | N arrays | uint64 N | N names, each uint64 length and UTF-8 bytes
-    2015  uint32 ndim, ndim x uint32                                          then int32 device, int32 device id,
-    V1    uint32 0xF993FAC8, uint32 ndim, ndim x int64                        int32 dtype, data in C order
+An array is a header, int32 device, int32 device id, int32 dtype, and data in C order. The headers:
+
+    2015  uint32 ndim, ndim x uint32
+    V1    uint32 0xF993FAC8, uint32 ndim, ndim x int64
     V2    uint32 0xF993FAC9, int32 storage type (0: dense), int32 ndim, ndim x int64
     V3    uint32 0xF993FACA, as V2
 
-Source: MXNet src/ndarray/ndarray.cc at c39de26131 (2015), 05e07287a7 (V1), 0b1363116c (V2), e8a20fbb15 (V3).
+Source: MXNet src/ndarray/ndarray.cc at c39de26131 (2015), 05e07287a7 (V1), 0b1363116c (V2),
+e8a20fbb15 (V3).
 """
 
 import math
@@ -36,16 +38,16 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f8"),
     2: np.dtype("<f2"),
 }  # by MXNet's type flag
-_DEVICES = (1, 2, 3, 5)  # CPU, GPU, pinned and shared memory; where the array lay when it was saved
-_MAX_NDIM = 8  # chosen here; the network has 4
-_MAX_ARRAYS = 10_000  # chosen here; the network has 416
-_MAX_NAME_BYTES = 1024  # chosen here; the longest name has 35
+_DEVICES = (1, 2, 3, 5)  # where it was saved from: CPU, GPU, pinned, shared memory
+_MAX_NDIM = 8  # our choice; the network has 4
+_MAX_ARRAYS = 10_000  # our choice; the network has 416
+_MAX_NAME_BYTES = 1024  # our choice; the longest name has 35
 _MIN_ARRAY_BYTES = 4 + 4 + 12 + 2  # ndim, one dimension, device and dtype, one float16
 _MIN_NAME_BYTES = 8 + 1
 
 
 class _Stream:
-    """A file read from its beginning, which knows how many bytes are left."""
+    """A file read from its beginning, that knows how many bytes are left."""
 
     def __init__(self, path: Path, file: BinaryIO):
         self.path, self.file, self.offset = path, file, 0
@@ -55,13 +57,14 @@ class _Stream:
     def left(self) -> int:
         return self.size - self.offset
 
-    def error(self, problem: str, at: int | None = None) -> ValueError:
-        return ValueError(f"{self.path}, byte {self.offset if at is None else at}: {problem}")
+    def error(self, problem: str, at: int | None = None) -> UserError:
+        return UserError(f"{self.path}, byte {self.offset if at is None else at}: {problem}")
 
     def bytes(self, count: int, what: str) -> bytes:
         if count > self.left:
             raise self.error(
-                f"{what} needs {count:,} bytes, the file has {self.left:,} left; it is truncated or damaged"
+                f"{what} needs {count:,} bytes, the file has {self.left:,} left. "
+                "It is truncated or damaged."
             )
         data = self.file.read(count)
         if len(data) != count:
@@ -78,16 +81,18 @@ class _Stream:
             raise self.error(f"{count:,} {what}; expected at most {_MAX_ARRAYS:,}", self.offset - 8)
         if count * smallest_bytes > self.left:
             raise self.error(
-                f"{count:,} {what} cannot stand in the {self.left:,} bytes left", self.offset - 8
+                f"{count:,} {what} do not fit in the {self.left:,} bytes left", self.offset - 8
             )
         return count
 
 
 def read_params(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a `.params` file by name, as they are stored (`arg:conv_conv1_weight`; float16, float32 or float64).
+    """Read the arrays of a `.params` file by name, such as `arg:conv_conv1_weight`.
+
+    They keep their types: float16, float32 or float64.
 
     Raises:
-        ValueError: naming file and byte, if the file is not a list of named, dense, finite arrays and nothing else.
+        UserError: naming file and byte, if the file has anything but named, dense, finite arrays.
     """
     path = Path(path)
     try:
@@ -103,7 +108,8 @@ def _read_list(stream: _Stream) -> dict[str, np.ndarray]:
     magic, reserved = stream.numbers("QQ", "the file's header")
     if magic != _FILE_MAGIC or reserved != 0:
         raise stream.error(
-            f"the file begins with {magic:#x} and {reserved:#x}; expected 0x112 and 0x0 of MXNet's .params",
+            f"the file begins with {magic:#x} and {reserved:#x}; "
+            "expected 0x112 and 0x0 of MXNet's .params",
             0,
         )
     num_arrays = stream.count("arrays", _MIN_ARRAY_BYTES)
@@ -120,7 +126,7 @@ def _read_list(stream: _Stream) -> dict[str, np.ndarray]:
         at = stream.offset
         name = _read_name(stream, f"name {k} of {num_names}")
         if name in named:
-            raise stream.error(f"name {name!r} stands twice; expected distinct names", at)
+            raise stream.error(f"name {name!r} occurs twice; expected distinct names", at)
         if not np.isfinite(array).all():
             raise stream.error(
                 f"array {name!r} holds {_first_not_finite(array)}; expected finite values",
@@ -187,14 +193,16 @@ def _first_not_finite(array: np.ndarray) -> str:
 
 
 def write_params(path: str | Path, arrays: Mapping[str, np.ndarray], layout: Layout = "V2") -> None:
-    """Write named arrays as a `.params` file; the reader takes every file that this writes.
+    """Write named arrays as a `.params` file. `read_params` reads every file that this writes.
 
     Args:
-        arrays: by name, with `arg:` or `aux:` in front where MXNet's `load_checkpoint` is to find them.
+        path: of the file.
+        arrays: by name. MXNet's `load_checkpoint` needs `arg:` or `aux:` in front.
         layout: `2015` for the oldest readers, `V2` for MXNet 1.x.
 
     Raises:
-        ValueError: naming the array, if it is not of a known dtype, not finite, or not of 1 to 8 positive dimensions.
+        UserError: naming the array, if it is of another dtype, not finite, or not of 1 to 8
+            positive dimensions.
     """
     path = Path(path)
     if layout not in get_args(Layout):
@@ -209,21 +217,25 @@ def write_params(path: str | Path, arrays: Mapping[str, np.ndarray], layout: Lay
             )
         if not 1 <= array.ndim <= _MAX_NDIM or array.size == 0:
             raise UserError(
-                f"{path}: array {name!r} has shape {array.shape}; expected 1 to {_MAX_NDIM} positive dimensions"
+                f"{path}: array {name!r} has shape {array.shape}; "
+                f"expected 1 to {_MAX_NDIM} positive dimensions"
             )
         if layout == "2015" and max(array.shape) >= 2**32:
             raise UserError(
-                f"{path}: array {name!r} has shape {array.shape}; layout 2015 stores dimensions below 2**32"
+                f"{path}: array {name!r} has shape {array.shape}; "
+                "layout 2015 stores dimensions below 2**32"
             )
         if not np.isfinite(array).all():
             raise UserError(
-                f"{path}: array {name!r} holds {_first_not_finite(np.asarray(array))}; expected finite values"
+                f"{path}: array {name!r} holds {_first_not_finite(np.asarray(array))}; "
+                "expected finite values"
             )
         if not 1 <= len(encoded[name]) <= _MAX_NAME_BYTES:
             raise UserError(
-                f"{path}: a name has {len(encoded[name]):,} bytes; expected 1 to {_MAX_NAME_BYTES:,}"
+                f"{path}: a name has {len(encoded[name]):,} bytes; "
+                f"expected 1 to {_MAX_NAME_BYTES:,}"
             )
-    # Written beside and renamed: a full disk or a signal leaves no half file under the final name.
+    # Renamed when complete: a full disk or a signal leaves no part of it under the final name.
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:
