@@ -2,11 +2,11 @@
 
     python benchmarks/inference.py [--mxnet-python mx/bin/python] [--parts]
 
-`unfolded` is the network as it is trained, `only_folded` has BatchNorm folded into the convolutions,
-and `folded` is also arranged for the device, as prediction uses it. `--parts` also times that
-arrangement without each of its parts. float32, images of 224 px in memory, 21,841 classes, medians
-of several rounds. All variants run in turn in each round, so that other load slows all of them.
-Prints one JSON line.
+`unfolded` is the network as it is trained, `only_folded` has BatchNorm folded into the
+convolutions, and `folded` is also arranged for the device, as prediction uses it. `--parts` also
+times that arrangement without each of its parts. float32, images of 224 px in memory, 21,841
+classes, medians of several rounds. All variants run in turn in each round, so that other load slows
+all of them. Prints one JSON line.
 
 MXNet gets the graph that `write_symbol` writes, random parameters, and the threads that it chooses.
 Its environment: python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1.
@@ -39,7 +39,7 @@ SIZE_PX = 224
 
 
 class WithoutPieces(cpu.CpuInceptionBN):
-    part = folding.FoldedInceptionBN.part  # type: ignore[assignment]
+    part = folding.FoldedInceptionBN.part
 
 
 class WithoutWinograd(cpu.CpuInceptionBN):

@@ -1,13 +1,16 @@
-"""GPU memory of the training step of `configs/i21k_inception.py`, from compiling it for a described H100: no GPU is needed.
+"""Measure the GPU memory of the training step of `configs/i21k_inception.py`, without a GPU.
 
-    python benchmarks/memory.py --batch 32 --dtype float32 --remat block     # one JSON line
-    python benchmarks/memory.py --table                                      # all modes at batch 32, 64 and 256, and what fits where
-    python benchmarks/memory.py --devices 4 --collectives                    # how gradients travel between four of them
+    python benchmarks/memory.py --batch 32 --dtype float32 --remat block  # one JSON line
+    python benchmarks/memory.py --table  # all modes at batch 32, 64 and 256, and what fits where
+    python benchmarks/memory.py --devices 4 --collectives  # how gradients travel between devices
 
-Needs JAX's CUDA wheels beside the project: pip install -e ".[cuda]". Full network, 21,841 classes, 224 px; `--batch` is a device's.
-Figures are XLA's plan in MiB: `temp_mib` temporaries (activations, gradients), `argument_mib` state and batch, `alias_mib` the part of
-them that is updated in place, `peak_mib` all of it at its highest. Not in them: cuDNN's workspaces (kernels are not tuned without a GPU)
-and the CUDA context.
+The step is compiled for the description of an H100. It needs JAX's CUDA wheels:
+pip install -e ".[cuda]". The network is the full one with 21,841 classes at 224 px. `--batch` is
+that of a device.
+
+Figures are XLA's plan in MiB: `temp_mib` temporaries (activations, gradients), `argument_mib`
+state and batch, `alias_mib` the part of them that is updated in place, `peak_mib` the highest sum.
+They do not include cuDNN's workspaces (kernels are not tuned without a GPU) and the CUDA context.
 """
 
 import argparse
@@ -86,7 +89,8 @@ def described_devices(num: int) -> list[Any]:
         )
     except Exception as error:  # JAX raises what its plugins happen to raise
         raise SystemExit(
-            f'JAX cannot compile for a GPU here ({error}); its CUDA wheels are needed: pip install -e ".[cuda]"'
+            f"JAX cannot compile for a GPU here ({error}). "
+            'Install its CUDA wheels: pip install -e ".[cuda]".'
         ) from error
     return list(topology.devices)
 
@@ -100,7 +104,7 @@ def compiled_step(
     accumulate_steps: int = 1,
     reduce_dtype: str = "float32",
 ) -> tuple[Any, float]:
-    """Compile the project's own step for `batch` pictures a device; return it and the seconds it took."""
+    """Compile the train step for `batch` images per device. Return it and the seconds."""
     recipe = i21k_inception.get_config()
     recipe.batch_size, recipe.devices = batch * len(devices), len(devices)
     recipe.accumulate_steps, recipe.reduce_dtype = accumulate_steps, reduce_dtype
@@ -113,10 +117,10 @@ def compiled_step(
         state = init_state(model, optimizer, cfg.image_size, cfg.model.init, 0)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), state)
     front = (len(devices), batch)
-    picture = (cfg.image_size, cfg.image_size, 3)
+    image = (cfg.image_size, cfg.image_size, 3)
     shape: Any = jax.ShapeDtypeStruct
-    pictures = DeviceBatch(
-        shape((*front, *picture), jnp.uint8),
+    images = DeviceBatch(
+        shape((*front, *image), jnp.uint8),
         shape(front, jnp.int32),
         shape(front, jnp.bool_),
         shape(front, jnp.float32),
@@ -125,7 +129,7 @@ def compiled_step(
     step: Any = steps.make_train_step(
         model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype
     )
-    lowered = step.lower(shapes, pictures)
+    lowered = step.lower(shapes, images)
     compiled = lowered.compile(compiler_options={"xla_gpu_autotune_level": 0, **options})
     return compiled, time.perf_counter() - start
 
@@ -139,10 +143,10 @@ def memory(compiled: Any) -> dict[str, int]:
 
 
 def collectives(hlo: str) -> dict[str, Any]:
-    """Read off a scheduled module how its all-reduces run.
+    """Find out how the all-reduces of a scheduled module run.
 
-    `behind` counts the convolutions and matrix products that stand between an all-reduce's start and its end (0: it hides nothing), and
-    `after_first` those that stand after the first start, of all.
+    `behind` counts the convolutions and matrix products between the start and the end of each
+    all-reduce (0: nothing runs at the same time). `after_first` counts those after the first start.
     """
     entry = hlo[hlo.index("\nENTRY ") :].splitlines()
     work = [
@@ -189,14 +193,18 @@ def _elements(dims: str) -> int:
 
 
 def table() -> str:
-    """Compile every mode at every batch; return two Markdown tables: memory, and the largest batch a card holds."""
+    """Compile every mode at every batch.
+
+    Returns:
+        Two Markdown tables: memory, and the largest batch for each size of a card.
+    """
     devices = described_devices(1)
     rows = [
         "| dtype | remat | batch | temp MiB | peak MiB | argument MiB | alias MiB | compile s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     fits = [
-        f"| dtype | remat | MiB a picture | {' | '.join(f'{card} GiB' for card in CARDS_GIB)} |",
+        f"| dtype | remat | MiB an image | {' | '.join(f'{card} GiB' for card in CARDS_GIB)} |",
         "|---|---|---|" + "---|" * len(CARDS_GIB),
     ]
     for dtype in ("float32", "bfloat16"):
@@ -219,18 +227,17 @@ def table() -> str:
                 rows.append(f"| {' | '.join(map(str, cells))} |")
                 print(rows[-1], file=sys.stderr, flush=True)
             slope = (peaks[-1] - peaks[0]) / (BATCHES[-1] - BATCHES[0])
-            room = (
+            free_mib = (
                 1024 * (card - RESERVED_GIB) - peaks[-1] + slope * BATCHES[-1] for card in CARDS_GIB
             )
-            fits.append(
-                f"| {dtype} | {remat} | {slope:.1f} | {' | '.join(f'{int(mib / slope):,}' for mib in room)} |"
-            )
+            batches = " | ".join(f"{int(mib / slope):,}" for mib in free_mib)
+            fits.append(f"| {dtype} | {remat} | {slope:.1f} | {batches} |")
     return "\n".join([*rows, "", *fits])
 
 
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    cli.add_argument("--batch", type=int, default=32, help="pictures a device")
+    cli.add_argument("--batch", type=int, default=32, help="images per device")
     cli.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     cli.add_argument("--remat", choices=("none", "conv", "block"), default="none")
     cli.add_argument("--devices", type=int, default=1)

@@ -1,13 +1,16 @@
-"""Pictures a second of the training step of `configs/i21k_inception.py`, and (on request) of MXNet's or PyTorch's, in turn.
+"""Measure images per second of the training step of `configs/i21k_inception.py`.
 
-    python benchmarks/train_step.py --batch 32 [--mxnet-python mx/bin/python] [--torch-python pt/bin/python]
-    python benchmarks/train_step.py --batch 256 --dtype bfloat16 --torch-python pt/bin/python       # on a GPU
-    python benchmarks/train_step.py --config configs/quickstart.py --classes 25 --compile-only      # a recipe's own step, compiled
+    python benchmarks/train_step.py --batch 32 [--mxnet-python mx/bin/python]
+    python benchmarks/train_step.py --batch 256 --dtype bfloat16 --torch-python pt/bin/python
+    python benchmarks/train_step.py --config configs/quickstart.py --classes 25 --compile-only
 
-One device, the full network, 21,841 classes, pictures of 224 px that lie in the device's memory. What is timed runs round by round in turn,
-so that a busy machine slows all of it; medians. Prints one JSON line. `compile_s` is tracing and compiling without any cache, `peak_mib`
-the peak of the device's memory, or of the whole process where the device does not say (CPU). Peers: `peers/train_peers.py`; `mxnet`
-takes the threads it chooses (one), `mxnet_all_cores` has OMP_NUM_THREADS set to the number of cores.
+One device, the full network with 21,841 classes, images of 224 px in the memory of the device. With
+`--mxnet-python` or `--torch-python`, `peers/train_peers.py` does the same in MXNet or PyTorch. All
+run in turn in each round, so that other load slows all of them. Prints one JSON line of medians.
+
+`compile_s` is tracing and compiling without a cache. `peak_mib` is the peak of the memory of the
+device, or of the process on a CPU. `mxnet` uses the threads that it chooses (one), and
+`mxnet_all_cores` has OMP_NUM_THREADS set to the number of cores.
 """
 
 import argparse
@@ -53,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     cli.add_argument("--revision", choices=("released", "symbol2016"), default="released")
     cli.add_argument("--mxnet-python", help="interpreter that has MXNet 1.9.1")
     cli.add_argument("--torch-python", help="interpreter that has PyTorch")
-    cli.add_argument("--config", help="with --compile-only: a recipe to take as it stands")
+    cli.add_argument("--config", help="with --compile-only: a recipe, used unchanged")
     cli.add_argument("--classes", type=int, default=NUM_CLASSES, help="with --compile-only")
     cli.add_argument(
         "--compile-only",
@@ -67,7 +70,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def recipe_of(args: argparse.Namespace) -> ConfigDict:
-    """Return the recipe on one device: a file's as it stands, or the full network with the batch, dtype ... that were asked for."""
+    """Return the recipe on one device: a file's own, or the full network with the arguments."""
     if args.config:
         recipe = runpy.run_path(args.config)["get_config"]()
     else:
@@ -93,6 +96,7 @@ import numpy as np
 
 from i21k.data.load.loader import Batch
 from i21k.interop.mxnet.write_symbol import write_symbol
+from i21k.models.inception_network import InceptionNetwork
 from i21k.models.network import Network
 from i21k.train import steps
 from i21k.train.devices import put_batch, put_state
@@ -105,7 +109,12 @@ from i21k.train.state import init_state, make_network
 
 
 def own_step(recipe: ConfigDict, num_classes: int) -> tuple[Network, Callable[[], float], float]:
-    """Compile the step; return the network, a function that does a step and gives its seconds, and the seconds compiling took."""
+    """Compile the train step.
+
+    Returns:
+        The network, a function that does a step and returns its seconds, and the seconds of
+        compiling.
+    """
     cfg = parse(recipe)
     model = make_network(cfg.model, num_classes)
     schedule = make_schedule(cfg.optimizer, 1e4, 10**5)
@@ -147,7 +156,10 @@ def compile_seconds(recipe: ConfigDict, num_classes: int) -> dict[str, float]:
 
 
 class Peer:
-    """Another framework's step in its own environment; stopped while it is not its turn, since idle OpenMP threads keep cores busy."""
+    """The step of another framework in its own environment.
+
+    It is stopped while it is not its turn, because idle OpenMP threads keep cores busy.
+    """
 
     def __init__(
         self,
@@ -184,7 +196,7 @@ class Peer:
         answer = self.process.stdout.readline()
         if not answer:
             raise SystemExit(
-                f"the peer ended with code {self.process.wait()}; what it said stands above"
+                f"The peer ended with code {self.process.wait()}. See its output above."
             )
         self.process.send_signal(signal.SIGSTOP)
         return float(answer)
@@ -209,6 +221,7 @@ def main() -> None:
     model, once, compile_s = own_step(recipe, NUM_CLASSES)
     with tempfile.TemporaryDirectory() as directory:
         symbol = Path(directory) / "symbol.json"
+        assert isinstance(model, InceptionNetwork)
         write_symbol(symbol, model.module)
         peers = {
             name: Peer(framework, python, symbol, args, changes)
@@ -262,9 +275,8 @@ def main() -> None:
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
     }
-    print(
-        json.dumps(line | {"load_before": load_before})
-    )  # other programs' share of the machine: runnable threads, mean of a minute
+    # Runnable threads of all programs, mean of a minute.
+    print(json.dumps(line | {"load_before": load_before}))
 
 
 if __name__ == "__main__":

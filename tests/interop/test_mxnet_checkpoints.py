@@ -22,7 +22,7 @@ ORDER = ClassList(tuple(reversed(CLASSES.ids)))  # as in 2015: not sorted
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
-    """Three files of a narrow network with random values, as another framework would hand them over."""
+    """Three files of a narrow network with random values, as MXNet would have written them."""
     model = InceptionBN(num_classes=4, variant="standard", revision="released", width=0.125)
     state = init_state(InceptionNetwork(model), optax.sgd(0.1), 64, "he_normal", 5)
     rng = np.random.default_rng(0)

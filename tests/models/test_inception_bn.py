@@ -17,10 +17,12 @@ from i21k.models.inception_tables import REVISIONS, check_size
 from i21k.models.layers import BatchNorm, _product
 from i21k.models.pools import max_pool
 from i21k.models.summary import parameter_table
-from tests.golden.make_golden import images, labels, parameter
+from tests.golden.make_golden import images as golden_images
+from tests.golden.make_golden import labels, parameter
 from tests.helpers.paths import GOLDEN as GOLDEN_DIR
 
-# Computed by MXNet 1.9.1 with golden/make_golden.py, seed 0; the environment variable names a directory of the same files of another seed.
+# Computed by MXNet 1.9.1 with golden/make_golden.py, seed 0. The environment variable names a
+# directory with the files of another seed.
 GOLDEN = Path(os.environ.get("I21K_GOLDEN", GOLDEN_DIR))
 NETWORKS = [(variant, revision) for variant in ("full", "standard") for revision in REVISIONS]
 
@@ -40,21 +42,21 @@ def relative(got, want) -> float:
 
 @functools.cache
 def golden(variant: str, revision: str):
-    """The stored numbers, and the network and pictures they were computed for."""
+    """The stored numbers, and the network and images they were computed for."""
     stored = np.load(GOLDEN / f"{variant}_{revision}.npz")
     seed = int(stored["seed"])
     model = InceptionBN(num_classes=int(stored["num_classes"]), variant=variant, revision=revision)
     variables = variables_from_mxnet(
         {name: parameter(name, shape, seed) for name, shape in parameter_shapes(model).items()}
     )
-    return stored, model, variables, images(4, seed).astype(np.float32) - np.float32(MEAN)
+    return stored, model, variables, golden_images(4, seed).astype(np.float32) - np.float32(MEAN)
 
 
 @functools.cache
 def evaluated(variant: str, revision: str):
-    _, model, variables, pictures = golden(variant, revision)
+    _, model, variables, images = golden(variant, revision)
     logits, sown = jax.jit(functools.partial(model.apply, mutable=["intermediates"]))(
-        variables, pictures
+        variables, images
     )
     return np.asarray(logits), {
         name: np.asarray(value[0]) for name, value in sown["intermediates"].items()
@@ -85,21 +87,21 @@ def test_golden_blocks_features_and_logits(variant, revision):
     [NETWORKS[0], *(pytest.param(*network, marks=pytest.mark.slow) for network in NETWORKS[1:])],
 )
 def test_golden_loss_and_gradients(variant, revision):
-    stored, model, variables, pictures = golden(variant, revision)
+    stored, model, variables, images = golden(variant, revision)
     label = labels(model.num_classes)
     assert (label == stored["label"]).all()
 
-    def loss_of(params, batch_stats, pictures):
+    def loss_of(params, batch_stats, images):
         logits, _ = model.apply(
             {"params": params, "batch_stats": batch_stats},
-            pictures,
+            images,
             train=True,
             mutable=["batch_stats"],
         )
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(4), label])
 
     loss, gradients = jax.jit(jax.value_and_grad(loss_of))(
-        variables["params"], variables["batch_stats"], pictures
+        variables["params"], variables["batch_stats"], images
     )
     assert abs(float(loss) - stored["train/loss"]) < 1e-5 * stored["train/loss"]
     errors = {}
@@ -110,8 +112,8 @@ def test_golden_loss_and_gradients(variant, revision):
                 stored[f"train/grad_norm/{layer}_{'weight' if kind == 'kernel' else kind}"]
             )
             if layer.startswith("conv_") and kind == "bias":
-                # BatchNorm takes the mean away: the true gradient is 0 and both programs leave rounding (at most 2e-5 seen); the
-                # smallest norm of any other gradient is 3e-2.
+                # BatchNorm subtracts the mean: the true gradient is 0, and both programs have
+                # rounding errors (at most 2e-5 seen). All other gradients have norms from 3e-2.
                 assert got < 1e-4 and want < 1e-4, layer
             elif kind == "gamma" and revision == "symbol2016":
                 assert got == want == 0, layer
@@ -250,12 +252,12 @@ def test_the_gradient_of_a_max_pool_is_that_of_xla_where_values_are_equal(size, 
 def trained_once(remat: str):
     """Loss, gradients and moving statistics of one small batch."""
     model, variables = small("full", "symbol2016")
-    pictures = images(4, 5)[:, :64, :64].astype(np.float32) - np.float32(MEAN)
+    images = golden_images(4, 5)[:, :64, :64].astype(np.float32) - np.float32(MEAN)
 
     def loss_of(params, batch_stats):
         variables = {"params": params, "batch_stats": batch_stats}
         logits, updated = model.clone(remat=remat).apply(
-            variables, pictures, train=True, mutable=["batch_stats"]
+            variables, images, train=True, mutable=["batch_stats"]
         )
         return jnp.sum(jnp.square(logits)), updated["batch_stats"]
 
@@ -269,10 +271,8 @@ def test_recomputing_changes_no_gradient_and_updates_statistics_once(remat):
     (want_loss, want_stats), want = trained_once("none")
     (loss, stats), gradients = trained_once(remat)
     assert float(loss) == pytest.approx(float(want_loss), rel=1e-6)
-    for (
-        layer,
-        leaves,
-    ) in want.items():  # a layer at a time: BatchNorm makes a convolution's bias vanish, and what is left is rounding
+    # Per layer: the gradient of a convolution's bias alone is rounding error.
+    for layer, leaves in want.items():
         got, wanted = (
             np.concatenate([np.ravel(leaf) for leaf in tree.values()])
             for tree in (gradients[layer], leaves)
@@ -298,7 +298,7 @@ def test_sizes_that_do_not_fit_are_refused(revision, size, message):
 
 @functools.cache
 def small(variant: str, revision: str):
-    """A narrow network with the statistics of a trained one: nothing at its initial value, a few channels dead."""
+    """A narrow network with statistics as after training, and with a few dead channels."""
     model = InceptionBN(num_classes=13, variant=variant, revision=revision, width=0.25)
     arrays = {name: parameter(name, shape, 3) for name, shape in parameter_shapes(model).items()}
     for name in arrays:
@@ -312,7 +312,8 @@ def small(variant: str, revision: str):
     return model, variables_from_mxnet(arrays, variant, 0.25)
 
 
-# Batches that a CPU takes whole, in equal pieces, and with the last piece filled up; sizes that leave pools and tiles incomplete.
+# Batches that a CPU takes whole, in equal pieces, and with a padded last piece. Sizes at which
+# pools and tiles are incomplete.
 @pytest.mark.parametrize(
     ("variant", "revision", "size", "batch"),
     [
@@ -324,19 +325,19 @@ def small(variant: str, revision: str):
 )
 def test_folded_equals_unfolded_where_channels_are_dead(variant, revision, size, batch):
     model, variables = small(variant, revision)
-    pictures = images(batch, 5)[:, :size, :size].astype(np.float32) - np.float32(MEAN)
-    want = jax.jit(model.apply)(variables, pictures)
+    images = golden_images(batch, 5)[:, :size, :size].astype(np.float32) - np.float32(MEAN)
+    want = jax.jit(model.apply)(variables, images)
     params = fold(variables, revision)
     assert set(params["params"]) == {
         layer for layer in variables["params"] if not layer.startswith("bn_")
     }
     assert np.isfinite(want).all()
     for platform in ("cpu", "gpu"):
-        got = jax.jit(folded(model, platform).apply)(params, pictures)
+        got = jax.jit(folded(model, platform).apply)(params, images)
         assert got.shape == want.shape
         assert max(relative(*rows) for rows in zip(got, want, strict=True)) < 1e-5, (
             platform
-        )  # each picture has its own logits
+        )  # each image has its own logits
 
 
 @pytest.mark.parametrize(
@@ -344,17 +345,17 @@ def test_folded_equals_unfolded_where_channels_are_dead(variant, revision, size,
     [*((*network, "cpu") for network in NETWORKS), ("full", "released", "gpu")],
 )
 def test_folded_equals_unfolded_at_full_size(variant, revision, platform):
-    _, model, variables, pictures = golden(variant, revision)
-    got = jax.jit(folded(model, platform).apply)(fold(variables, revision), pictures)
+    _, model, variables, images = golden(variant, revision)
+    got = jax.jit(folded(model, platform).apply)(fold(variables, revision), images)
     assert relative(got, evaluated(variant, revision)[0]) < 1e-5
 
 
 def test_only_a_cpu_gets_what_is_arranged_for_one():
     model, variables = small("standard", "symbol2016")
-    pictures = np.zeros((3, 32, 32, 3), np.float32)
+    images = np.zeros((3, 32, 32, 3), np.float32)
     graphs = {
         platform: str(
-            jax.make_jaxpr(folded(model, platform).apply)(fold(variables, "symbol2016"), pictures)
+            jax.make_jaxpr(folded(model, platform).apply)(fold(variables, "symbol2016"), images)
         )
         for platform in ("cpu", "gpu")
     }
@@ -375,9 +376,9 @@ def test_a_folded_network_cannot_be_trained():
 
 def test_the_logits_of_a_bfloat16_network_are_float32():
     model, variables = small("standard", "released")
-    pictures = images(4, 5)[:, :64, :64].astype(np.float32) - np.float32(MEAN)
+    images = golden_images(4, 5)[:, :64, :64].astype(np.float32) - np.float32(MEAN)
     half = model.clone(dtype=jnp.bfloat16)
-    logits, features = jax.jit(functools.partial(half.apply, method="outputs"))(variables, pictures)
+    logits, features = jax.jit(functools.partial(half.apply, method="outputs"))(variables, images)
     assert logits.dtype == features.dtype == jnp.float32
     assert not np.array_equal(logits, logits.astype(jnp.bfloat16).astype(jnp.float32))
     head = variables["params"]["fc1"]
