@@ -9,7 +9,7 @@ from i21k import log
 from i21k.cli import arguments
 from i21k.errors import UserError
 
-HELP = "Print a table of a recipe's network: layers, parameters, operations."
+HELP = "Print a table of a recipe's network: blocks, parameters, operations."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,13 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=21841,
         help="outputs; a training run takes them from its data (%(default)s)",
     )
+    add("--layers", action="store_true", help="list every layer instead of every block")
 
 
 def run(args: argparse.Namespace) -> int:
     arguments.prepare_jax()
     from i21k.models.summary import describe
     from i21k.train.recipe import parse
-    from i21k.train.steps import make_model
+    from i21k.train.state import make_network
 
     if not args.config.is_file():
         raise UserError(
@@ -37,5 +38,6 @@ def run(args: argparse.Namespace) -> int:
         )
     sys.path.insert(0, str(Path.cwd()))  # recipes import each other as configs.NAME
     cfg = parse(runpy.run_path(str(args.config))["get_config"]())
-    log.info(describe(make_model(cfg.model, args.num_classes), cfg.image_size))
+    network = make_network(cfg.model, args.num_classes)
+    log.info(describe(network, cfg.image_size, layers=args.layers))
     return 0

@@ -8,6 +8,7 @@ import jax
 from i21k.data.format.splits import Split
 from i21k.data.load import loader
 from i21k.models.network import Network
+from i21k.models.summary import forward_gflops
 from i21k.train import feed, workdir
 from i21k.train.devices import why_no_gpu
 from i21k.train.recipe import Recipe
@@ -55,23 +56,11 @@ def say_run(
 def say_model(say: Say, network: Network, state: TrainState, cfg: Recipe) -> None:
     """Print the number of parameters and of floating-point operations."""
     num_parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    gflops = forward_gflops(network, state, cfg.image_size)
+    gflops = forward_gflops(network, cfg.image_size)
     say(
         f"{network.title}: {num_parameters:,} parameters,"
         f" {gflops:.2f} GFLOPs forward an image | {network.dtype}, remat {cfg.model.remat}"
     )
-
-
-def forward_gflops(network: Network, state: TrainState, image_size: int) -> float:
-    """Return 1e9 operations of a forward pass for one image, as XLA counts them.
-
-    A multiply-add is two operations.
-    """
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), "float32")
-    forward = jax.jit(lambda variables, images: network.apply(variables, images).logits)
-    cost = forward.lower(jax.eval_shape(lambda: state.variables), images).cost_analysis()
-    assert cost is not None
-    return float(cost["flops"]) / 1e9
 
 
 def say_first_batch(say: Say, batch: loader.Batch) -> None:
