@@ -8,6 +8,7 @@ SIGTERM (which reach the whole process group) and end when their pipe closes, al
 import collections
 import contextlib
 import fcntl
+import math
 import multiprocessing
 import os
 import pickle
@@ -18,6 +19,7 @@ import threading
 import types
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import connection, resource_tracker
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
@@ -26,6 +28,41 @@ IN_FLIGHT = 3  # items a worker: one in work, one waiting, one on its way
 _PIPE_BYTES = 1 << 20  # the most that Linux allows without privileges
 _END_S = 5.0
 _FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
+
+
+def num_cpus(root: Path = Path("/")) -> int:
+    """Return how many CPUs this process may use: its CPU affinity, and the quota of its cgroup.
+
+    Args:
+        root: of the file system with `/proc` and `/sys`; for tests.
+    """
+    num = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = min(_cgroup_quotas(root), default=math.inf)
+    return num if quota >= num else max(1, math.ceil(quota))
+
+
+def _cgroup_quotas(root: Path) -> Iterator[float]:
+    """Yield the CPU quotas of this process's cgroup and of all above it, in CPUs (v2 and v1)."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        for folder in (base / group.lstrip("/"), *(base / group.lstrip("/")).parents):
+            with contextlib.suppress(OSError, ValueError):  # no such file; "max" is no number
+                if controllers:
+                    quota = int((folder / "cpu.cfs_quota_us").read_text())
+                    period = int((folder / "cpu.cfs_period_us").read_text())
+                else:
+                    quota, period = map(int, (folder / "cpu.max").read_text().split())
+                if quota > 0:
+                    yield quota / period
+            if folder == base:
+                break
 
 
 def ordered_map(
