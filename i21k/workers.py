@@ -21,7 +21,7 @@ import types
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import connection, resource_tracker
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from i21k.errors import UserError
 
@@ -111,7 +111,7 @@ class Pool:
         self._stack = contextlib.ExitStack()
         self._workers: list[_Worker] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Pool":
         if self._num_workers > 1:
             self._workers = self._stack.enter_context(_started(_call, self._num_workers))
         return self

@@ -300,5 +300,5 @@ def test_empty_shard_file_of_tfds_is_named(dataset: Path) -> None:
 
 
 def test_directory_above_a_dataset_is_hinted_at(dataset: Path) -> None:
-    with pytest.raises(ValueError, match=rf"did you mean {dataset}\?"):
+    with pytest.raises(ValueError, match=rf"Did you mean {dataset}\?"):
         open_split(dataset.parent, "train")

@@ -116,7 +116,7 @@ class Slots:
         ).reshape(self._shape)
 
     def lend(self, slot: int, free: list[int]) -> np.ndarray:
-        """Return a slot as an array; append `slot` to `free` when the array and its views are gone."""
+        """Return a slot as an array; `slot` is appended to `free` when all its views are gone."""
         held = (ctypes.c_uint8 * _size(self._shape)).from_buffer(
             self._map, slot * _slot_bytes(self._shape)
         )

@@ -3,7 +3,7 @@
 import concurrent.futures
 import contextlib
 import threading
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Int
 from numpy import ndarray
@@ -14,6 +14,7 @@ from i21k.data.load.order import SPAN_BYTES, Window, WindowedOrder
 from i21k.errors import UserError
 
 
+@runtime_checkable
 class Source(Protocol):
     """Reads single records by number, in any order."""
 
