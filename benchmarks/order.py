@@ -16,7 +16,7 @@ from collections.abc import Callable
 import grain
 import numpy as np
 
-from i21k.data.load.order import GlobalOrder, WindowedOrder, run_length
+from i21k.data.load.order import GlobalOrder, WindowedOrder, span_length
 
 NUM_RECORDS = 14_197_087
 RECORD_BYTES = 29_700  # of a picture of 256 px at quality 90
@@ -31,7 +31,7 @@ def orders(seed: int) -> dict[str, Callable[[np.ndarray], list[int]]]:
         "stock": lambda places: [stock[p] % NUM_RECORDS for p in places.tolist()],
         "global": GlobalOrder(NUM_RECORDS, seed),
         "windowed": WindowedOrder(
-            NUM_RECORDS, BATCH_SIZE, seed, run_length(NUM_RECORDS, NUM_RECORDS * RECORD_BYTES)
+            NUM_RECORDS, BATCH_SIZE, seed, span_length(NUM_RECORDS, NUM_RECORDS * RECORD_BYTES)
         ),
     }
 

@@ -9,7 +9,7 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -142,6 +142,7 @@ class Origin(NamedTuple):
         return f"{self.path}, step {self.step:,}"
 
 
+@runtime_checkable
 class TrainedModel(Protocol):
     """A model that is ready to answer. Nothing here depends on a framework."""
 

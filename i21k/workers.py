@@ -1,13 +1,15 @@
-"""Worker processes that apply a function to a stream, results in order. A room of its own for the rules of processes and signals.
+"""Worker processes that apply a function to a stream and return the results in order.
 
-An item goes to the worker that has the fewest before it, and its result waits for those of earlier items, so the stream is the same for
-any number of workers. They are spawned, never forked, and import what `function` needs but not the script. They are deaf to SIGINT and
-SIGTERM (which reach the whole process group) and end when their pipe closes, also if the parent dies.
+An item is sent to the worker with the fewest waiting items, and results are returned in the order
+of the items, so the output is the same for any number of workers. Workers are spawned, never
+forked. They import what `function` needs, but not the script. They ignore SIGINT and SIGTERM, which
+reach the whole process group, and end when their pipe closes, also if the parent dies.
 """
 
 import collections
 import contextlib
 import fcntl
+import math
 import multiprocessing
 import os
 import pickle
@@ -18,14 +20,52 @@ import threading
 import types
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import connection, resource_tracker
-from typing import Any, Self, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
+
+from i21k.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
-IN_FLIGHT = 3  # items a worker: one in work, one waiting, one on its way
+IN_FLIGHT = 3  # items per worker: one in work, one waiting, one being sent
 _PIPE_BYTES = 1 << 20  # the most that Linux allows without privileges
 _END_S = 5.0
-_FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
+_PARENT_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def num_cpus(root: Path = Path("/")) -> int:
+    """Return how many CPUs this process may use: its CPU affinity, and the quota of its cgroup.
+
+    Args:
+        root: of the file system with `/proc` and `/sys`; for tests.
+    """
+    num = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = min(_cgroup_quotas(root), default=math.inf)
+    return num if quota >= num else max(1, math.ceil(quota))
+
+
+def _cgroup_quotas(root: Path) -> Iterator[float]:
+    """Yield the CPU quotas of this process's cgroup and of all above it, in CPUs (v2 and v1)."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        for folder in (base / group.lstrip("/"), *(base / group.lstrip("/")).parents):
+            with contextlib.suppress(OSError, ValueError):  # no such file; "max" is no number
+                if controllers:
+                    quota = int((folder / "cpu.cfs_quota_us").read_text())
+                    period = int((folder / "cpu.cfs_period_us").read_text())
+                else:
+                    quota, period = map(int, (folder / "cpu.max").read_text().split())
+                if quota > 0:
+                    yield quota / period
+            if folder == base:
+                break
 
 
 def ordered_map(
@@ -36,19 +76,21 @@ def ordered_map(
     always_spawn: bool = False,
     in_flight: int = IN_FLIGHT,
 ) -> Generator[R]:
-    """Yield `function(item)` for each item, in order; with one worker in this process, else in `num_workers` others.
+    """Yield `function(item)` for each item, in order.
 
-    Close the generator to end the workers early. `function` has to be importable by name.
+    One worker means this process, more mean `num_workers` others. Close the generator to end the
+    workers early. `function` must be importable by name.
 
     Args:
         function: to apply.
-        items: taken as the workers have room for more.
+        items: taken when a worker can accept another one.
         num_workers: processes.
-        always_spawn: a single worker is another process too.
-        in_flight: items a worker that may be under way; more keep it busy while the caller is.
+        always_spawn: use another process for a single worker too.
+        in_flight: items that may be sent to a worker before their results are used; more keep it
+            busy while the caller is.
 
     Raises:
-        ValueError: if a worker dies; what `function` raises is raised here.
+        UserError: if a worker dies. Exceptions of `function` are raised here.
     """
     if num_workers == 1 and not always_spawn:
         yield from map(function, items)
@@ -58,7 +100,7 @@ def ordered_map(
 
 
 class Pool:
-    """Workers that stay for one function after another, so that only the first waits for their start.
+    """Workers that serve several functions in turn, so that they start only once.
 
     Args:
         num_workers: processes; 1 means this one.
@@ -69,7 +111,7 @@ class Pool:
         self._stack = contextlib.ExitStack()
         self._workers: list[_Worker] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Pool":
         if self._num_workers > 1:
             self._workers = self._stack.enter_context(_started(_call, self._num_workers))
         return self
@@ -85,9 +127,9 @@ class Pool:
         *,
         in_flight: int = IN_FLIGHT,
     ) -> Iterator[R]:
-        """Return an iterator over `function(item)` for each item, in order, by at most `num_workers` of the workers.
+        """Yield `function(item)` for each item, in order, using at most `num_workers` workers.
 
-        Take it to its end before the next one begins. Arguments and errors are those of `ordered_map`.
+        Exhaust the iterator before the next call. Arguments and errors are as in `ordered_map`.
         """
         if not self._workers:
             return map(function, items)
@@ -122,7 +164,7 @@ def _in_order(workers: "list[_Worker]", items: Iterable[Any], in_flight: int) ->
 
 
 def _result(worker: "_Worker", workers: "list[_Worker]") -> Any:
-    """Wait for the next result of one worker, and take the others' meanwhile: one with a full pipe stands still."""
+    """Wait for the next result of one worker. Receive from the others too, so that none blocks."""
     while True:
         at_work = {other.answers: other for other in workers if other.num_waiting}
         for pipe in connection.wait(list(at_work), timeout=0 if worker.answered else None):
@@ -136,19 +178,19 @@ def _result(worker: "_Worker", workers: "list[_Worker]") -> Any:
 
 @contextlib.contextmanager
 def _signals_deferred() -> Iterator[None]:
-    """Start processes in here: they inherit a mask that blocks the signals, and one that comes meanwhile does not leave half of them.
+    """Block the signals while processes start, so that they inherit the mask and all of them start.
 
-    The mask alone would not do, as another thread may take the signal and Python then runs its handler in the main thread at once.
+    The mask alone is not enough: another thread may receive the signal, and Python then runs its
+    handler in the main thread at once.
     """
-    resource_tracker.ensure_running()  # or the first start does it, which unblocks the signals
+    resource_tracker.ensure_running()  # or the first start does, which unblocks the signals
     came: list[int] = []
     is_main_thread = threading.current_thread() is threading.main_thread()
-    numbers = [n for n in _FOR_THE_PARENT if is_main_thread and signal.getsignal(n) is not None]
+    numbers = [n for n in _PARENT_SIGNALS if is_main_thread and signal.getsignal(n) is not None]
     handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in numbers}
-    wakeup = (
-        signal.set_wakeup_fd(-1) if is_main_thread else -1
-    )  # or who reads it counts the signal that is raised again twice
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_PARENT)
+    # Without this the reader of the wakeup file counts the signal that is raised again twice.
+    wakeup = signal.set_wakeup_fd(-1) if is_main_thread else -1
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENT_SIGNALS)
     try:
         yield
     finally:
@@ -163,7 +205,10 @@ def _signals_deferred() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _script_hidden() -> Iterator[None]:
-    """Start processes in here: they do not import the script again, which may import JAX, or lack `if __name__ == "__main__":`."""
+    """Start processes that do not import the script again.
+
+    The script may import JAX, or lack `if __name__ == "__main__":`.
+    """
     script = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -182,9 +227,8 @@ class _Worker:
         self.num_waiting = 0  # items without an answer
         self.answered: collections.deque[tuple[bool, Any]] = collections.deque()
         for pipe in (self._items, answers):
-            with contextlib.suppress(
-                AttributeError, OSError
-            ):  # not on Linux; of an administrator who allows less
+            # Not Linux, or the administrator allows less.
+            with contextlib.suppress(AttributeError, OSError):
                 fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._process = context.Process(target=_work, args=(function, items, answers), daemon=True)
         self._process.start()
@@ -216,19 +260,21 @@ class _Worker:
             raise self._death() from error
         self.num_waiting -= 1
 
-    def _death(self) -> ValueError:
+    def _death(self) -> UserError:
         self._process.join(_END_S)
-        return ValueError(
-            f"a worker process ended with exit code {self._process.exitcode}; -9 usually means out of memory: use fewer workers"
+        return UserError(
+            f"a worker process ended with exit code {self._process.exitcode}. "
+            "-9 usually means out of memory: use fewer workers."
         )
 
 
 def _work(
     function: Callable[[Any], Any], pipe: connection.Connection, answers: connection.Connection
 ) -> None:
-    """Run in a worker. A thread takes items from the pipe, so that the parent never waits to send while this waits to answer.
+    """Run in a worker. A thread receives items, so that parent and worker never block each other.
 
-    It leaves them pickled: what one that cannot be loaded raises would end the thread, and parent and worker would wait for ever.
+    The thread does not unpickle them: an item that cannot be unpickled would end the thread, and
+    parent and worker would wait for ever.
     """
     items: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
@@ -237,14 +283,14 @@ def _work(
             try:
                 items.put(pipe.recv_bytes())
             except (EOFError, OSError):
-                os._exit(0)  # the parent has closed the pipe, or is gone: nobody wants the rest
+                os._exit(0)  # the parent has closed the pipe or has ended
 
     threading.Thread(target=take, daemon=True).start()
     while True:
         item = items.get()
         try:
             answer = (True, function(pickle.loads(item)))
-        except Exception as error:  # carried over and raised in the parent
+        except Exception as error:  # raised again in the parent
             answer = (False, error)
         with contextlib.suppress(OSError):
             answers.send(answer)

@@ -16,6 +16,13 @@ if (
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+from jaxtyping import install_import_hook
+
+from tests.helpers.paths import ROOT, modules_with
+
+# Check types and shapes in every module that annotates arrays, before i21k is imported.
+install_import_hook(modules_with("jaxtyping"), "beartype.beartype")
+
 from i21k import backend
 
 backend.prepare()
@@ -26,7 +33,6 @@ from ml_collections import ConfigDict
 
 from i21k.models.inception_bn import WIDTHS
 from tests.helpers.datasets import NUM_TRAIN, NUM_VAL, write_dataset
-from tests.helpers.paths import ROOT
 
 sys.path.insert(0, str(ROOT))  # configs/ are files of the checkout, not of the package
 

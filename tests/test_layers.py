@@ -35,7 +35,7 @@ LAYERS = (
 ONLY_IN = {
     "grain": {"data/load/loader.py"},
     "orbax": {"checkpoints.py"},
-    "array_record": {"data/format/shards.py", "data/format/splits.py"},
+    "array_record": {"data/format/shards.py", "data/format/readers.py"},
     "tensorboardX": {"train/report.py"},
     "apache_beam": {"data/pack/beam.py"},
     "tensorflow": set(),

@@ -13,7 +13,6 @@ import functools
 import hashlib
 import itertools
 import math
-import os
 import re
 import time
 import warnings
@@ -156,7 +155,7 @@ def verify(
     )
     of_sha256 = {file.sha256: file.file for file in files}
     answers = workers.ordered_map(
-        check, _parts(directory, present, sample, found), num_workers or os.cpu_count() or 1
+        check, _parts(directory, present, sample, found), num_workers or workers.num_cpus()
     )
     with contextlib.closing(answers):
         for answer in answers:

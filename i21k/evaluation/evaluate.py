@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from i21k.data.format.splits import Split, file_names_in, labels_in, open_split, split_names
+from i21k.data.format.readers import file_names_in, labels_in
+from i21k.data.format.splits import Split, open_split, split_names
 from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.evaluation.scores import RANKS, Scores

@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from i21k.data.format.records import decode_example, file_name_of
-from i21k.data.format.splits import RecordReader, Split, open_split
+from i21k.data.format.readers import RecordReader
+from i21k.data.format.splits import Split, open_split
 from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.labels import ClassList

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -29,6 +29,7 @@ class Result(NamedTuple):
     text: str  # for the line of the epoch
 
 
+@runtime_checkable
 class Evaluator(Protocol):
     """Something that is evaluated after each epoch, under a name."""
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ Targets = Int[Array, " b"] | Float[Array, "b K"]
 LossName = Literal["softmax", "sigmoid"]
 
 
+@runtime_checkable
 class Loss(Protocol):
     """Compares logits with targets. Instances are immutable and hashable."""
 

@@ -227,11 +227,11 @@ def remove_feature(directory: Path) -> None:
     [
         (
             lambda d: d.rename(d.with_name("gone")),
-            r"data directory .* does not exist; expected a packed dataset; make it with: i21k pack",
+            r"data directory .* does not exist; expected a packed dataset. Make it with: i21k pack",
         ),
         (
             lambda d: (d / "dataset_info.json").unlink(),
-            r"holds no dataset \(dataset_info.json is missing\).* make one with: i21k pack",
+            r"contains no dataset \(dataset_info.json is missing\).* Make one with: i21k pack",
         ),
         (
             lambda d: (d / "dataset_info.json").write_text("{"),
@@ -239,7 +239,7 @@ def remove_feature(directory: Path) -> None:
         ),
         (
             lambda d: (d / "dataset_info.json").write_text("[]"),
-            r"dataset_info.json holds a JSON list; expected an object",
+            r"dataset_info.json contains a JSON list; expected an object",
         ),
         (
             lambda d: edit_json(d / "dataset_info.json", fileFormat="tfrecord"),
@@ -263,7 +263,7 @@ def remove_feature(directory: Path) -> None:
             lambda d: (d / shards.shard_name("tiny", "train", 1, 3)).unlink(),
             r"00001-of-00003 is missing: 2 of the 3 shards .*expected 3 shards",
         ),
-        (damage_size, r"00002-of-00003 has 100 bytes; expected \d+ bytes; it is damaged"),
+        (damage_size, r"00002-of-00003 has 100 bytes; expected \d+ bytes\. It is damaged"),
         (
             remove_feature,
             r"features \['file_name', 'image'\]; expected `image` \(Image\) and `label` \(ClassLabel\)",
@@ -300,5 +300,5 @@ def test_empty_shard_file_of_tfds_is_named(dataset: Path) -> None:
 
 
 def test_directory_above_a_dataset_is_hinted_at(dataset: Path) -> None:
-    with pytest.raises(ValueError, match=rf"did you mean {dataset}\?"):
+    with pytest.raises(ValueError, match=rf"Did you mean {dataset}\?"):
         open_split(dataset.parent, "train")

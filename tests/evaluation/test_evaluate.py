@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from i21k import cli
-from i21k.data.format import shards, splits
+from i21k.data.format import readers, shards
 from i21k.data.format.records import decode_example, encode_example
 from i21k.data.format.splits import open_split
 from i21k.data.format.tfds import write_metadata
@@ -439,7 +439,7 @@ def test_data_of_other_classes_is_matched_by_id(trained, dataset, tmp_path, caps
     old = open_split(dataset, "val")
     names = {CLASSES.ids[2]: "n04399382"}
     records = []
-    for record in splits._all_records(old):
+    for record in readers.all_records(old):
         jpeg, label = decode_example(record)
         label = other.label_of[names.get(CLASSES.ids[label], CLASSES.ids[label])]
         records.append(encode_example(jpeg, label, f"ILSVRC2012_val_{len(records) + 1:08d}.JPEG"))

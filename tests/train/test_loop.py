@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from i21k.checkpoints import Checkpoints
-from i21k.data.format.splits import RecordReader, open_split
+from i21k.data.format.readers import RecordReader
+from i21k.data.format.splits import open_split
 from i21k.data.load import order
 from i21k.evaluation.evaluate import evaluate_checkpoint
 from i21k.images.decode import decode
@@ -291,7 +292,7 @@ def test_a_bad_record_stops_a_run_which_goes_on_when_it_may_be_skipped(recipe, t
         0.05,
     )  # of 44: two, for it may come again in the last batch
     loop.run(recipe, tmp_path / "w")
-    assert "skipped, the 1. so far: record 0 of" in capsys.readouterr().out
+    assert "skipped bad record 1: record 0 of" in capsys.readouterr().out
     assert len(read_metrics(tmp_path / "w")) == 1
 
 

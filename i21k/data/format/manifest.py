@@ -1,14 +1,13 @@
-"""`manifest.json`: what was packed into a directory, in enough detail to tell whether it is still there."""
+"""`manifest.json`: what was packed into a directory, so that `verify` sees changes."""
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from i21k.data.format.shards import Shard
 from i21k.errors import UserError
-from i21k.files import read_json, replaced
+from i21k.files import read_json, write_text
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = "i21k-shards-1"
@@ -16,7 +15,11 @@ MANIFEST_FORMAT = "i21k-shards-1"
 
 @dataclasses.dataclass(frozen=True)
 class SplitManifest:
-    """What the manifest says of one split: its shards, how it was made, and what became of every picture that was read."""
+    """One split: its shards, the options that made it, and what happened to the images.
+
+    `counts["skipped"]` and `counts["dropped"]` map reasons to numbers; the old name of
+    `skipped` is `left_out`.
+    """
 
     shards: tuple[Shard, ...]
     options: dict[str, Any]
@@ -30,31 +33,25 @@ class SplitManifest:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """`manifest.json`: what was packed into a directory, in enough detail to tell whether it is still there."""
+    """The content of `manifest.json`."""
 
     name: str
     class_list_hash: str
     splits: dict[str, SplitManifest]
-    files: dict[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # SHA-256 (hex) of what lies beside shards and manifest
+    # SHA-256 (hex) of the files beside shards and manifest
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def write(self, directory: Path) -> None:
-        """Replace the directory's manifest as a whole."""
-        with (
-            replaced(directory / MANIFEST) as temporary,
-            temporary.open("w", encoding="utf-8") as file,
-        ):
-            json.dump({"format": MANIFEST_FORMAT, **dataclasses.asdict(self)}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        """Replace the directory's manifest."""
+        content = {"format": MANIFEST_FORMAT, **dataclasses.asdict(self)}
+        write_text(directory / MANIFEST, json.dumps(content, indent=1))
 
 
 def read_manifest(directory: Path) -> Manifest | None:
-    """Return the manifest of a packed directory, or None if it has none (then TFDS, not we, made the directory).
+    """Return the manifest of a directory; None if it has none, because TFDS made it.
 
     Raises:
-        ValueError: if `manifest.json` is damaged or of another format.
+        UserError: if `manifest.json` is damaged or of another format.
     """
     path = directory / MANIFEST
     if not path.exists():
@@ -62,7 +59,8 @@ def read_manifest(directory: Path) -> Manifest | None:
     content = read_json(path)
     if content.get("format") != MANIFEST_FORMAT:
         raise UserError(
-            f"{path} has format {content.get('format')!r}; expected {MANIFEST_FORMAT!r}; pack again or use another version of i21k"
+            f"{path} has format {content.get('format')!r}; expected {MANIFEST_FORMAT!r}. "
+            "Pack again or use another version of i21k."
         )
     try:
         splits = {
@@ -79,12 +77,12 @@ def read_manifest(directory: Path) -> Manifest | None:
                 or not isinstance(shard.num_records, int)
                 or not isinstance(shard.num_bytes, int)
             ):
-                raise UserError(f"shard {shard}")
+                raise ValueError(f"shard {shard}")
         files = {str(file): str(sha256) for file, sha256 in content.get("files", {}).items()}
         if any(Path(file).name != file for file in files):
-            raise UserError(f"files {', '.join(files)}")
+            raise ValueError(f"files {', '.join(files)}")
         return Manifest(str(content["name"]), str(content["class_list_hash"]), splits, files)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged ({error!r}); restore it or pack the directory again"
+            f"{path} is damaged ({error!r}). Restore it or pack the directory again."
         ) from error

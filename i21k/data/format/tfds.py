@@ -20,7 +20,7 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # the default of TF
 def write_metadata(
     directory: Path, name: str, classes: ClassList, splits: Mapping[str, tuple[Shard, ...]]
 ) -> None:
-    """Write what TFDS needs to read the dataset, of which `splits` are all. Each file is replaced as a whole, never seen half-written."""
+    """Write the JSON files of a dataset with these `splits`, each of them complete or absent."""
     import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict(
@@ -33,9 +33,8 @@ def write_metadata(
     with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=directory) as temporary:
         infos = []
         for split, shards in sorted(splits.items()):
-            (
-                Path(temporary) / shard_name(name, split, 0, len(shards))
-            ).touch()  # TFDS looks which splits have files
+            # TFDS looks which splits have files.
+            (Path(temporary) / shard_name(name, split, 0, len(shards))).touch()
             infos.append(
                 tfds.core.SplitInfo(
                     name=split,
@@ -52,7 +51,7 @@ def write_metadata(
             split_infos=infos,
             version="1.0.0",
             check_data=False,  # the check needs TensorFlow
-            description=f"Pictures of {len(classes)} classes, packed by i21k.",
+            description=f"Images of {len(classes)} classes, packed by i21k.",
         )
         for file in METADATA:
             (Path(temporary) / file).replace(directory / file)
@@ -66,13 +65,16 @@ class _SplitInfo:
 
 @dataclasses.dataclass(frozen=True)
 class _Info:
-    """What `dataset_info.json` says. Read without TFDS, which would import whatever module the JSON names."""
+    """The content of `dataset_info.json`.
+
+    Read without TFDS, which imports any module that the JSON names.
+    """
 
     name: str
     splits: dict[str, _SplitInfo]
 
     def shard_files(self, split: str) -> list[str]:
-        """File names of the shards, by the rules of TFDS."""
+        """Return the file names of the shards, by the rules of TFDS."""
         num_shards = len(self.splits[split].shard_counts)
         files = []
         for index in range(num_shards):
@@ -93,7 +95,8 @@ class _Info:
 def read_info(directory: Path) -> _Info:
     if not directory.is_dir():
         raise UserError(
-            f"data directory {directory} does not exist; expected a packed dataset; make it with: i21k pack SOURCE --out {directory}"
+            f"data directory {directory} does not exist; expected a packed dataset. "
+            f"Make it with: i21k pack SOURCE --out {directory}"
         )
     path = directory / INFO
     if not path.exists():
@@ -101,18 +104,20 @@ def read_info(directory: Path) -> _Info:
             p.parent for pattern in ("*", "*/*") for p in directory.glob(f"{pattern}/{INFO}")
         )
         hint = (
-            f"did you mean {below[-1]}?"
+            f"Did you mean {below[-1]}?"
             if below
-            else f"make one with: i21k pack SOURCE --out {directory}"
+            else f"Make one with: i21k pack SOURCE --out {directory}"
         )
         raise UserError(
-            f"{directory} holds no dataset ({INFO} is missing); expected a TFDS dataset in ArrayRecord files; {hint}"
+            f"{directory} contains no dataset ({INFO} is missing); "
+            f"expected a TFDS dataset in ArrayRecord files. {hint}"
         )
     content = read_json(path)
     try:
         if content.get("fileFormat") != _FILE_FORMAT:
             raise UserError(
-                f"{path} has file format {content.get('fileFormat')!r}; expected {_FILE_FORMAT!r}; convert it with TFDS"
+                f"{path} has file format {content.get('fileFormat')!r}; "
+                f"expected {_FILE_FORMAT!r}. Convert it with TFDS."
             )
         named = {
             str(s["name"]): _SplitInfo(
@@ -124,17 +129,18 @@ def read_info(directory: Path) -> _Info:
         name = str(content["name"])
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged ({error!r}); expected the dataset_info.json of a TFDS dataset"
+            f"{path} is damaged ({error!r}); expected the dataset_info.json of a TFDS dataset."
+            " Restore it or pack again."
         ) from error
     if not any(sum(info.shard_counts) for info in named.values()):
         raise UserError(
-            f"{path} names no shards; expected at least one split with records; pack again"
+            f"{path} names no shards; expected at least one split with records. Pack again."
         )
     return _Info(name, named)
 
 
 def read_features(directory: Path) -> tuple[ClassList, Any]:
-    """Return the classes and the JSON of all features, after a look that there are pictures with labels."""
+    """Return the classes and the JSON of all features; refuse a dataset without labelled images."""
     path = directory / _FEATURES
     features = read_json(path).get("featuresDict")
     features = features.get("features") if isinstance(features, dict) else None
@@ -142,47 +148,49 @@ def read_features(directory: Path) -> tuple[ClassList, Any]:
         not isinstance(feature, dict) for feature in features.values()
     ):
         raise UserError(
-            f"{path} describes no dictionary of features; expected `image` (Image) and `label` (ClassLabel)"
+            f"{path} describes no dictionary of features; "
+            "expected `image` (Image) and `label` (ClassLabel)"
         )
     for key, kind in (("image", "image"), ("label", "classLabel")):
         if kind not in features.get(key, {}):
             raise UserError(
-                f"{path} has features {sorted(features)}; expected `image` (Image) and `label` (ClassLabel)"
+                f"{path} has features {sorted(features)}; "
+                "expected `image` (Image) and `label` (ClassLabel)"
             )
     labels = directory / LABELS
     num_classes = str(features["label"]["classLabel"].get("numClasses", ""))
     if labels.exists():
-        classes = ClassList(
-            tuple(line.strip() for line in read_text(labels).split("\n") if line.strip())
-        )  # as TFDS reads it
+        lines = map(str.strip, read_text(labels).split("\n"))  # as TFDS reads it
+        classes = ClassList(tuple(line for line in lines if line))
     elif num_classes.isdecimal() and 0 < int(num_classes) < 1 << 24:
-        classes = ClassList(
-            tuple(str(k) for k in range(int(num_classes)))
-        )  # TFDS allows labels without names
+        # TFDS allows labels without names.
+        classes = ClassList(tuple(str(k) for k in range(int(num_classes))))
     else:
         raise UserError(
-            f"{directory} has no class names ({LABELS} is missing) and {path} no number of classes; restore the file"
+            f"{directory} has no class names ({LABELS} is missing) and {path} no number of "
+            "classes. Restore the file."
         )
     if num_classes != str(len(classes)):
         raise UserError(
-            f"{labels} has {len(classes)} classes; expected {num_classes} as {path} says; restore the file"
+            f"{labels} has {len(classes)} classes; expected {num_classes} as {path} says. "
+            "Restore the file."
         )
     return classes, features
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What `dataset_info.json` says of a dataset; whether the files are there has not been looked at."""
+    """The shards that `dataset_info.json` names. They may be missing."""
 
     name: str
     splits: dict[str, tuple[tuple[str, int], ...]]  # file and number of records of each shard
 
 
 def list_shards(directory: str | Path) -> Listing:
-    """Return what a directory should hold, by `dataset_info.json`.
+    """Return the shards that a directory should have, by `dataset_info.json`.
 
     Raises:
-        ValueError: if it is not a TFDS dataset in ArrayRecord files.
+        UserError: if it is not a TFDS dataset in ArrayRecord files.
     """
     info = read_info(Path(directory))
     return Listing(
@@ -195,9 +203,9 @@ def list_shards(directory: str | Path) -> Listing:
 
 
 def read_classes(directory: str | Path) -> ClassList:
-    """Return the class list of a dataset directory, not compared with the manifest.
+    """Return the class list of a dataset directory, without comparing it with the manifest.
 
     Raises:
-        ValueError: if its files are damaged, contradict each other or are not those of labelled pictures.
+        UserError: if its files are damaged or contradict each other, or the images have no labels.
     """
     return read_features(Path(directory))[0]

@@ -1,8 +1,9 @@
-"""Batches from worker processes, in memory that both sides see. A room of its own for who may write where, and when.
+"""Batches from worker processes, in shared memory.
 
-The pictures of a batch lie in a slot of one anonymous file in memory, which all workers map: nothing is copied, nothing has a name in
-`/dev/shm`, and the kernel frees it with the last process, however that ends. A slot is given to a worker again only when no array that
-shows it is left: JAX holds a reference for as long as it reads, and on the CPU it reads the very same memory.
+The images of a batch are in a slot of one anonymous memory file that all workers map. Nothing is
+copied, and the kernel frees the file with the last process, however it ends. A slot is reused only
+when no array of it is left: JAX keeps a reference while it reads, and on the CPU it reads the very
+same memory.
 """
 
 import ctypes
@@ -19,11 +20,13 @@ import numpy as np
 from i21k import workers
 from i21k.errors import UserError
 
-HELD = 4  # slots beside those in the workers' hands: a batch on the devices, one on its way there, one in the loop, one to spare
+# Slots besides those that the workers use: a batch on the devices, one on its way there, one in
+# the loop, one to spare.
+HELD = 4
 
 
 def memory_bytes(num_workers: int, shape: tuple[int, ...]) -> int:
-    """Return how much memory the workers' batches take together: it does not grow."""
+    """Return how much memory all batches of the workers use; it does not grow."""
     return (workers.IN_FLIGHT * num_workers + HELD) * _slot_bytes(shape)
 
 
@@ -33,16 +36,20 @@ def build_in_processes(
     num_workers: int,
     shape: tuple[int, ...],
 ) -> Generator[Any]:
-    """Yield `build(step, images)` for each step, in order, built in `num_workers` processes; close the generator to end them.
+    """Yield `build(step, images)` for each step, in order, built in `num_workers` processes.
+
+    Close the generator to end the processes.
 
     Args:
-        build: importable by name; returns a named tuple whose first field `batch` has a field `images`, which is what it was given.
+        build: importable by name; returns a named tuple with a field `batch`, whose field `images`
+            is the array that `build` was given.
         steps: to build.
         num_workers: at least one.
         shape: of `images`, uint8.
 
     Raises:
-        ValueError: if a worker dies or there is no memory for the slots; what `build` raises is raised here.
+        UserError: if a worker dies, or there is no memory for the slots. Exceptions of `build` are
+            raised here.
     """
     num_slots = workers.IN_FLIGHT * num_workers + HELD
     slots = Slots(num_slots, shape)
@@ -53,18 +60,18 @@ def build_in_processes(
             yield step, free.pop()
 
     for slot, built in workers.ordered_map(
-        _Hand(build, slots), tasks(), num_workers, always_spawn=True
+        _Task(build, slots), tasks(), num_workers, always_spawn=True
     ):
         if free:
             images = slots.lend(slot, free)
-        else:  # whoever takes the batches keeps them all
+        else:  # the caller keeps all batches
             images = slots.view(slot).copy()
             free.append(slot)
         yield built._replace(batch=built.batch._replace(images=images))
 
 
-class _Hand:
-    """What a worker does with a task. The pictures stay in their slot and do not travel through the pipe."""
+class _Task:
+    """What a worker does with a task. The images stay in their slot and are not sent back."""
 
     def __init__(self, build: Callable[[int, np.ndarray], Any], slots: "Slots") -> None:
         self._build, self._slots = build, slots
@@ -76,25 +83,25 @@ class _Hand:
 
 
 class Slots:
-    """A file in memory, in pieces of one array each."""
+    """A file in memory, divided into slots of one array each."""
 
     def __init__(self, num_slots: int, shape: tuple[int, ...]) -> None:
         self._shape, num_bytes = shape, num_slots * _slot_bytes(shape)
         if hasattr(os, "memfd_create"):
             self._file = os.memfd_create("i21k-batches")
         else:
-            with tempfile.TemporaryFile() as file:  # which has no name either
+            with tempfile.TemporaryFile() as file:  # it has no name either
                 self._file = os.dup(file.fileno())
         try:
             os.truncate(self._file, num_bytes)
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(
-                    self._file, 0, num_bytes
-                )  # now, or a worker would be killed when it writes what is not there
+                # Or a worker is killed later, when it writes to memory that is not there.
+                os.posix_fallocate(self._file, 0, num_bytes)
         except OSError as error:
             os.close(self._file)
             raise UserError(
-                f"no {num_bytes / 2**20:,.0f} MiB of memory for batches ({error}); use fewer workers or a smaller batch_size"
+                f"no {num_bytes / 2**20:,.0f} MiB of memory for batches ({error}). "
+                "Use fewer workers or a smaller batch_size."
             ) from error
         weakref.finalize(self, os.close, self._file)
         self._map = mmap.mmap(self._file, num_bytes)
@@ -109,7 +116,7 @@ class Slots:
         ).reshape(self._shape)
 
     def lend(self, slot: int, free: list[int]) -> np.ndarray:
-        """Return a slot as an array; when that and every view of it are gone, `slot` is appended to `free`."""
+        """Return a slot as an array; `slot` is appended to `free` when all its views are gone."""
         held = (ctypes.c_uint8 * _size(self._shape)).from_buffer(
             self._map, slot * _slot_bytes(self._shape)
         )

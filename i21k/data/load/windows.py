@@ -1,17 +1,20 @@
-"""The records of a windowed order, read a run at a time before they are due: between the order, which is numbers, and the files."""
+"""Read the windows of a `WindowedOrder` ahead, span by span, into memory."""
 
 import concurrent.futures
 import contextlib
 import threading
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Int
 from numpy import ndarray
 
-from i21k.data.format.splits import RunReader, Split
-from i21k.data.load.order import RUN_BYTES, Window, WindowedOrder
+from i21k.data.format.readers import SpanReader
+from i21k.data.format.splits import Split
+from i21k.data.load.order import SPAN_BYTES, Window, WindowedOrder
+from i21k.errors import UserError
 
 
+@runtime_checkable
 class Source(Protocol):
     """Reads single records by number, in any order."""
 
@@ -19,34 +22,32 @@ class Source(Protocol):
 
 
 class WindowBuffer:
-    """A source whose records are in memory when they are due; what is not there it reads from the source it stands for.
+    """Keeps the records of the current windows in memory; reads any other record from `source`.
 
-    One thread reads, so that the disk does one thing at a time. Of each lane it holds the window in use and the one after, which is read
-    meanwhile: `LANES * RUNS_PER_WINDOW * RUN_BYTES` = 192 MB each, 384 MB in all. A record leaves when it is taken. Every process has a
-    buffer of its own, so of W worker processes each reads every window, from the page cache where another one was there before.
+    One thread reads, so that the disk has one request at a time. Each lane has its current window
+    and the next one, which is being read: `LANES * SPANS_PER_WINDOW * SPAN_BYTES` = 192 MB each,
+    384 MB in all. A record is removed when it is used. Each worker process has its own buffer and
+    reads every window; all but the first read it from the page cache.
     """
 
     def __init__(self, order: WindowedOrder, split: Split, source: Source) -> None:
         self._order, self._split, self._source = order, split, source
-        self._runs = RunReader(split, 2 * RUN_BYTES)  # room for a run of large pictures
+        self._spans = SpanReader(split, 2 * SPAN_BYTES)  # large images make longer spans
         self._windows: dict[Window, concurrent.futures.Future[dict[int, bytes]]] = {}
         self._lock = threading.Lock()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "windows")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return WindowBuffer, (
-            self._order,
-            self._split,
-            self._source,
-        )  # in another process it begins empty
+        # Another process starts with an empty buffer.
+        return WindowBuffer, (self._order, self._split, self._source)
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading ahead."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def prepare(self, places: Int[ndarray, " n"]) -> None:
-        """Wait until the windows in which `places` lie have been read, and go on with the ones that follow."""
-        due = self._order.windows(places)
+    def prepare(self, positions: Int[ndarray, " n"]) -> None:
+        """Wait until the windows of `positions` have been read, and start to read the next ones."""
+        due = self._order.windows(positions)
         with self._lock:
             for window in [*due, *map(self._order.following, due)]:
                 if window not in self._windows:
@@ -57,21 +58,20 @@ class WindowBuffer:
             future.result()
 
     def _drop(self, due: list[Window]) -> None:
-        """Forget what lies behind: of each lane all but the window before the one that is due, which a slower thread may need yet."""
+        """Drop old windows of each lane but the last, which a slower thread may still need."""
         for first in {window.lane: window for window in reversed(due)}.values():
-            behind = sorted(
+            old = sorted(
                 window for window in self._windows if window.lane == first.lane and window < first
             )
-            for window in behind[:-1]:
+            for window in old[:-1]:
                 del self._windows[window]
 
     def _read(self, window: Window) -> dict[int, bytes]:
         records: dict[int, bytes] = {}
-        for first, end in self._order.runs(window):
-            with contextlib.suppress(
-                ValueError
-            ):  # whoever needs the damaged record asks the source, and can name it
-                records.update(zip(range(first, end), self._runs.read(first, end), strict=True))
+        for first, end in self._order.spans(window):
+            # A damaged record is read again from the source, whose error names it.
+            with contextlib.suppress(UserError):
+                records.update(zip(range(first, end), self._spans.read(first, end), strict=True))
         return records
 
     def __getitem__(self, number: int) -> bytes:

@@ -11,16 +11,17 @@ import cv2
 import numpy as np
 import pytest
 
-from i21k.data.format import splits
+from i21k.data.format import readers
 from i21k.data.format.records import decode_example, file_name_of
-from i21k.data.format.splits import (
+from i21k.data.format.readers import (
     SPARE_FILES,
+    EncodedImages,
     RecordReader,
-    RunReader,
+    SpanReader,
     allow_open_files,
-    open_split,
 )
-from i21k.data.load import loader, order
+from i21k.data.format.splits import open_split
+from i21k.data.load import builder, loader, order
 from i21k.data.load.loader import LoaderOptions
 from i21k.data.load.windows import WindowBuffer
 from tests.helpers.datasets import NUM_TRAIN, NUM_VAL, write_dataset
@@ -49,7 +50,7 @@ def split(dataset):
 def options(request, split):
     """Either order; runs of three pictures."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(order, "RUN_BYTES", 3 * split.num_bytes // NUM_TRAIN)
+        monkeypatch.setattr(order, "SPAN_BYTES", 3 * split.num_bytes // NUM_TRAIN)
         yield LoaderOptions(batch_size=8, image_size=32, order=request.param, seed=3, threads=1)
 
 
@@ -150,7 +151,7 @@ def test_worker_processes_hold_no_jax(split):
 
 def test_hosts_share_the_stream_and_read_their_part(split, options, expected, monkeypatch):
     decode, decoded = decode_example, []
-    monkeypatch.setattr(loader, "decode_example", lambda raw: decoded.append(raw) or decode(raw))
+    monkeypatch.setattr(builder, "decode_example", lambda raw: decoded.append(raw) or decode(raw))
     parts = [
         stream(split, dataclasses.replace(options, host=h, num_hosts=4), 0, 7) for h in range(4)
     ]
@@ -178,12 +179,12 @@ def test_mirroring_on_the_host_is_what_the_flags_ask_for(split, options, expecte
 def test_hands_and_their_memory_are_described(split):
     threads, workers = LoaderOptions(128, 224, threads=2), LoaderOptions(128, 224, workers=2)
     assert (
-        loader.describe_hands(threads) == "2 loader threads, batches of 18.4 MiB: at most 147 MiB"
+        loader.describe_workers(threads) == "2 loader threads, batches of 18.4 MiB: at most 147 MiB"
     )
     assert (
-        loader.describe_hands(workers) == "2 loader processes, batches of 18.4 MiB: at most 184 MiB"
+        loader.describe_workers(workers) == "2 loader processes, batches of 18.4 MiB: at most 184 MiB"
     )
-    assert loader.describe_hands(LoaderOptions(8, 32)).startswith(
+    assert loader.describe_workers(LoaderOptions(8, 32)).startswith(
         f"{len(os.sched_getaffinity(0))} loader threads"
     )
 
@@ -198,14 +199,14 @@ def test_other_seeds_are_other_streams(split, options, expected):
 
 
 def test_windows_are_read_in_runs_once_and_ahead(split, monkeypatch):
-    monkeypatch.setattr(order, "RUN_BYTES", 3 * split.num_bytes // NUM_TRAIN)
+    monkeypatch.setattr(order, "SPAN_BYTES", 3 * split.num_bytes // NUM_TRAIN)
     singles, rows = [], []
     one_by_one = RecordReader.__getitem__
-    read = RunReader.read
+    read = SpanReader.read
     monkeypatch.setattr(
         RecordReader, "__getitem__", lambda self, n: singles.append(n) or one_by_one(self, n)
     )
-    monkeypatch.setattr(RunReader, "read", lambda self, *row: rows.append(row) or read(self, *row))
+    monkeypatch.setattr(SpanReader, "read", lambda self, *row: rows.append(row) or read(self, *row))
     stream(
         split, LoaderOptions(8, 32, order="windowed", seed=3, threads=1), 0, 5
     )  # 40 of 44 pictures
@@ -220,13 +221,13 @@ def test_windows_are_read_in_runs_once_and_ahead(split, monkeypatch):
 
 
 def test_windows_that_follow_are_read_before_they_are_due(split, monkeypatch):
-    rows, read = [], RunReader.read
-    monkeypatch.setattr(RunReader, "read", lambda self, *row: rows.append(row) or read(self, *row))
+    rows, read = [], SpanReader.read
+    monkeypatch.setattr(SpanReader, "read", lambda self, *row: rows.append(row) or read(self, *row))
     windowed, places = order.WindowedOrder(NUM_TRAIN, 8, 3, 3), np.arange(8)
     ahead = {
         run
         for window in windowed.windows(places)
-        for run in windowed.runs(windowed.following(window))
+        for run in windowed.spans(windowed.following(window))
     }
     buffer = WindowBuffer(windowed, split, RecordReader(split))
     buffer.prepare(places)
@@ -302,8 +303,8 @@ def test_a_damaged_record_is_named(tmp_path, options):
     with pytest.raises(ValueError, match=r"record \d+ of .*-00001-of-00003: it cannot be read"):
         stream(damaged, options, 0, 6)
     with pytest.raises(ValueError, match=r"records 0 to \d+ of .*-00001-of-00003 cannot be read"):
-        RunReader(damaged, 10**6).read(0, NUM_TRAIN)
-    reader = RunReader(damaged, 10**6)
+        SpanReader(damaged, 10**6).read(0, NUM_TRAIN)
+    reader = SpanReader(damaged, 10**6)
     assert [file_name_of(r) for r in reader.read(damaged.num_records - 2, damaged.num_records)] == [
         "train/38.JPEG",
         "train/41.JPEG",
@@ -312,15 +313,15 @@ def test_a_damaged_record_is_named(tmp_path, options):
 
 def test_more_shards_than_files_may_be_open(monkeypatch):
     limits = [(1024, 4096)]
-    monkeypatch.setattr(splits.resource, "getrlimit", lambda _: limits[-1])
-    monkeypatch.setattr(splits.resource, "setrlimit", lambda _, new: limits.append(new))
+    monkeypatch.setattr(readers.resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(readers.resource, "setrlimit", lambda _, new: limits.append(new))
     allow_open_files(1024)
     assert limits == [(1024, 4096), (1024 + SPARE_FILES, 4096)]
     allow_open_files(1000)
     assert len(limits) == 2
     with pytest.raises(
         ValueError,
-        match=r"4,000 shards need 5,024 open files, but this process may open 4,096; raise the hard limit",
+        match=r"4,000 shards need 5,024 open files, but this process may open 4,096\. Raise the hard limit",
     ):
         allow_open_files(4000)
 

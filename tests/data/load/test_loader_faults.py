@@ -19,7 +19,7 @@ from i21k.data.format import shards
 from i21k.data.format.records import encode_example
 from i21k.data.format.splits import Split, open_split
 from i21k.data.format.tfds import write_metadata
-from i21k.data.load import loader, slots
+from i21k.data.load import builder, loader, slots
 from i21k.data.load.loader import LoaderOptions
 from i21k.data.load.order import GlobalOrder
 from tests.data.load.test_loader import same, stream
@@ -27,7 +27,7 @@ from tests.helpers.datasets import CLASSES, NUM_TRAIN, picture, write_dataset
 from tests.helpers.paths import ROOT
 
 OPTIONS = LoaderOptions(batch_size=8, image_size=32, seed=3, threads=1)
-HANDS = [{"threads": 1}, {"threads": 2}, {"workers": 1}, {"workers": 2}]
+WORKERS = [{"threads": 1}, {"threads": 2}, {"workers": 1}, {"workers": 2}]
 STEPS = 6  # which visit all records
 BAD = {
     5: "undecodable",
@@ -69,7 +69,7 @@ def write_records(directory: Path, bad: dict[int, str]) -> Split:
     return open_split(directory, "train")
 
 
-@pytest.mark.parametrize("hands", HANDS[::2], ids=str)
+@pytest.mark.parametrize("workers", WORKERS[::2], ids=str)
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -81,15 +81,15 @@ def write_records(directory: Path, bad: dict[int, str]) -> Split:
         ("no picture", r"record 5 of .*-00000-of-00001: 6 bytes that are no picture"),
     ],
 )
-def test_a_bad_record_stops_the_stream_and_is_named(tmp_path, kind, message, hands):
+def test_a_bad_record_stops_the_stream_and_is_named(tmp_path, kind, message, workers):
     split = write_records(tmp_path / "d", {5: kind})
     with refused_soon(message):
-        stream(split, dataclasses.replace(OPTIONS, **hands), 0, STEPS)
+        stream(split, dataclasses.replace(OPTIONS, **workers), 0, STEPS)
 
 
-@pytest.mark.parametrize("hands", HANDS[::2], ids=str)
+@pytest.mark.parametrize("workers", WORKERS[::2], ids=str)
 @pytest.mark.parametrize("fault", ["truncated", "empty", "missing", "swapped"])
-def test_a_shard_that_fails_while_a_run_reads_is_named(tmp_path, fault, hands):
+def test_a_shard_that_fails_while_a_run_reads_is_named(tmp_path, fault, workers):
     directory = write_dataset(tmp_path / "d", {"train": NUM_TRAIN})
     split = open_split(directory, "train")
     path = split.shard_paths[0]
@@ -102,10 +102,10 @@ def test_a_shard_that_fails_while_a_run_reads_is_named(tmp_path, fault, hands):
     else:
         os.truncate(path, 0 if fault == "empty" else path.stat().st_size // 2)
     with refused_soon(r"record \d+ of .*-00000-of-00003: it cannot be read"):
-        stream(split, dataclasses.replace(OPTIONS, **hands), 0, STEPS)
+        stream(split, dataclasses.replace(OPTIONS, **workers), 0, STEPS)
 
 
-def test_skipped_records_give_their_place_to_the_next_good_one(tmp_path):
+def test_the_next_good_record_replaces_a_skipped_one(tmp_path):
     whole = stream(write_records(tmp_path / "whole", {}), OPTIONS, 0, STEPS)
     split = write_records(tmp_path / "d", BAD)
     skipping = dataclasses.replace(OPTIONS, on_bad_record="skip", max_bad_fraction=0.2)
@@ -121,13 +121,13 @@ def test_skipped_records_give_their_place_to_the_next_good_one(tmp_path):
         images, before
     )
     assert all(weight == 1 for b in expected for weight in b.weights)
-    assert said[0].startswith("skipped, the 1. so far: record ") and {
-        line.split("record ")[1].split(" of")[0] for line in said
+    assert said[0].startswith("skipped bad record 1: record ") and {
+        line.split(": record ")[1].split(" of")[0] for line in said
     } == {str(n) for n in BAD}
-    for hands in HANDS[1:]:
+    for workers in WORKERS[1:]:
         again: list[str] = []
         with loader.batches(
-            split, dataclasses.replace(skipping, **hands), 0, STEPS, again.append
+            split, dataclasses.replace(skipping, **workers), 0, STEPS, again.append
         ) as batches:
             assert same(list(batches), expected) and again == said
     hosts = [
@@ -145,7 +145,7 @@ def test_too_many_bad_records_stop_the_stream_all_the_same(tmp_path, monkeypatch
     split = write_records(tmp_path / "d", BAD)
     with pytest.raises(
         ValueError,
-        match=r"bad records of .* were skipped, the last one record \d+ of .*at most 0.02 of 44 records; look",
+        match=r"bad records of .* were skipped, the last one record \d+ of .*at most 0.02 of 44 records\. Find",
     ):
         stream(
             split,
@@ -153,7 +153,7 @@ def test_too_many_bad_records_stop_the_stream_all_the_same(tmp_path, monkeypatch
             0,
             STEPS,
         )
-    monkeypatch.setattr(loader, "MAX_TRIES", 2)
+    monkeypatch.setattr(builder, "MAX_TRIES", 2)
     for kind in ("undecodable", "no picture"):
         split = write_records(tmp_path / kind, dict.fromkeys(range(10, 30), kind))
         with pytest.raises(
@@ -202,7 +202,7 @@ def test_a_killed_worker_ends_the_stream(dataset):
             ]
         os.kill(victim.pid, signal.SIGKILL)
         with refused_soon(
-            "a worker process ended with exit code -9; -9 usually means out of memory"
+            "a worker process ended with exit code -9. -9 usually means out of memory"
         ):
             for _ in batches:
                 pass
@@ -215,7 +215,7 @@ def test_no_memory_for_batches_is_said_before_anything_starts(dataset, monkeypat
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(
         ValueError,
-        match=r"no 0 MiB of memory for batches \(.*No space left.*\); use fewer workers or a smaller",
+        match=r"no 0 MiB of memory for batches \(.*No space left.*\)\. Use fewer workers or a smaller",
     ):
         stream(open_split(dataset, "train"), dataclasses.replace(OPTIONS, workers=1), 0, 2)
 

@@ -4,14 +4,14 @@ import pytest
 from benchmarks.order import BATCH_SIZE, NUM_RECORDS, orders, statistics
 from i21k.data.load.order import (
     LANES,
-    RUN_BYTES,
-    RUNS_PER_WINDOW,
+    SPAN_BYTES,
+    SPANS_PER_WINDOW,
     GlobalOrder,
     StoredOrder,
     Window,
     WindowedOrder,
     epoch_end,
-    run_length,
+    span_length,
 )
 
 
@@ -108,9 +108,9 @@ def test_what_windows_cost_in_randomness():
 
 
 def test_a_run_is_three_megabytes_and_no_more_than_there_is():
-    assert run_length(NUM_RECORDS, NUM_RECORDS * 29_700) == 102 and RUN_BYTES <= 102 * 29_700
-    assert run_length(44, 44_000) == 44
-    assert run_length(10, 10 * RUN_BYTES * 2) == 1
+    assert span_length(NUM_RECORDS, NUM_RECORDS * 29_700) == 102 and SPAN_BYTES <= 102 * 29_700
+    assert span_length(44, 44_000) == 44
+    assert span_length(10, 10 * SPAN_BYTES * 2) == 1
 
 
 def test_the_windows_of_a_big_epoch_are_whole_runs():
@@ -119,13 +119,13 @@ def test_the_windows_of_a_big_epoch_are_whole_runs():
     windows = order.windows(places)
     assert LANES <= len(windows) <= 2 * LANES
     for window in windows:
-        runs = order.runs(window)
-        assert len(runs) <= RUNS_PER_WINDOW and {end - first for first, end in runs} <= {
+        runs = order.spans(window)
+        assert len(runs) <= SPANS_PER_WINDOW and {end - first for first, end in runs} <= {
             102,
             204,
         }  # two may be neighbours
     assert set(order(places)) <= {
-        n for window in windows for first, end in order.runs(window) for n in range(first, end)
+        n for window in windows for first, end in order.spans(window) for n in range(first, end)
     }
 
 
@@ -140,13 +140,13 @@ def test_windows_follow_each_other_through_epochs():
 def test_the_runs_of_a_window_are_its_records_and_no_more():
     order = windowed(length=1)  # so that some of them have a single record between them
     for window in order.windows(np.arange(2 * 1003)):
-        runs = [n for first, end in order.runs(window) for n in range(first, end)]
+        runs = [n for first, end in order.spans(window) for n in range(first, end)]
         assert runs == sorted(order.records(window).tolist())
 
 
 def test_other_runs_meet_in_every_epoch():
     order = windowed(20_011, 64, 3, 40)
-    runs = [order.runs(Window(epoch, 0, 0)) for epoch in range(2)]
+    runs = [order.spans(Window(epoch, 0, 0)) for epoch in range(2)]
     one, two = (
         {(a - b) % order.num_records for a, _ in row for b, _ in row} for row in runs
     )  # wherever the ring begins
@@ -160,5 +160,5 @@ def test_each_host_has_windows_of_its_own():
         np.concatenate([step + np.arange(h, h + BATCH_SIZE // 4) for step in steps])
         for h in range(0, BATCH_SIZE, BATCH_SIZE // 4)
     ]
-    read = [{run for window in order.windows(part) for run in order.runs(window)} for part in parts]
+    read = [{run for window in order.windows(part) for run in order.spans(window)} for part in parts]
     assert sum(map(len, read)) - len(set().union(*read)) <= 3  # where two shares meet, at most

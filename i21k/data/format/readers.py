@@ -1,0 +1,192 @@
+"""Read the records of a split: one by one by number, neighbouring ones together, or all in order.
+
+All bytes of a record are covered by a hash in the file, so a damaged record is always an error.
+"""
+
+import bisect
+import itertools
+import operator
+import resource
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from array_record.python.array_record_module import ArrayRecordReader
+
+from i21k.data.format.records import decode_example, file_name_of
+from i21k.data.format.shards import READER_OPTIONS, read_records
+from i21k.data.format.splits import Split
+from i21k.errors import UserError
+
+# Open files for everything but shards: libraries, devices, sockets, and a second set of readers
+# while the first one is being closed. Our choice.
+SPARE_FILES = 1024
+_BUFFER_BYTES = 2**15
+
+
+def allow_open_files(num_shards: int) -> None:
+    """Raise this process's limit on open files, so that it and its workers can open every shard.
+
+    Raises:
+        UserError: if the system does not allow so many.
+    """
+    needed = num_shards + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UserError(
+            f"{num_shards:,} shards need {needed:,} open files, but this process may open {hard:,}."
+            " Raise the hard limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of"
+            " Docker), or pack with a smaller --num-shards."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+class RecordReader:
+    """Reads single records by number, for any number of threads. A shard is opened at first use."""
+
+    def __init__(self, split: Split) -> None:
+        self._split, self._ends = split, list(itertools.accumulate(split.shard_counts))
+        self._readers: list[ArrayRecordReader | None] = [None] * len(self._ends)
+        self._opening = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RecordReader, (self._split,)  # another process opens its own files
+
+    def __getitem__(self, number: int) -> bytes:
+        """Return a record of the split.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        shard, index = self.find(number)
+        try:
+            record = self._reader(shard).read([index])[0]
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise UserError(f"it cannot be read ({error})") from error
+        if not record:  # ArrayRecord returns this for a shard that was cut off
+            raise UserError("it cannot be read (it is empty: the shard is damaged or was replaced)")
+        return record
+
+    def find(self, number: int) -> tuple[int, int]:
+        """Return the shard of a record, and the record's index in that shard."""
+        shard = bisect.bisect_right(self._ends, number)
+        return shard, number - (self._ends[shard - 1] if shard else 0)
+
+    def _reader(self, shard: int) -> ArrayRecordReader:
+        if (reader := self._readers[shard]) is None:
+            with self._opening:
+                if (reader := self._readers[shard]) is None:
+                    path = str(self._split.shard_paths[shard])
+                    reader = self._readers[shard] = ArrayRecordReader(
+                        path, READER_OPTIONS, file_reader_buffer_size=_BUFFER_BYTES
+                    )
+        return reader
+
+
+class SpanReader:
+    """Reads a span of neighbouring records with one disk request per shard, for one thread.
+
+    Given a list of numbers, ArrayRecord would read each record with a request of its own, from
+    many threads. On a cold disk that reads three times the bytes.
+    """
+
+    def __init__(self, split: Split, max_request_bytes: int) -> None:
+        self._paths, self._ends = split.shard_paths, list(itertools.accumulate(split.shard_counts))
+        self._options = f"readahead_buffer_size:{max_request_bytes},max_parallelism:1"
+        self._readers: dict[int, ArrayRecordReader] = {}
+
+    def read(self, first: int, end: int) -> list[bytes]:
+        """Return the records `first` to `end - 1` of the split.
+
+        Raises:
+            UserError: if one of them cannot be read.
+        """
+        records: list[bytes] = []
+        while first < end:
+            shard = bisect.bisect_right(self._ends, first)
+            start, stop = self._ends[shard - 1] if shard else 0, min(end, self._ends[shard])
+            path = str(self._paths[shard])
+            try:
+                if shard not in self._readers:
+                    self._readers[shard] = ArrayRecordReader(
+                        path, self._options, file_reader_buffer_size=_BUFFER_BYTES
+                    )
+                records += self._readers[shard].read(first - start, stop - start)
+            except (RuntimeError, ValueError, IndexError) as error:
+                self._readers.pop(shard, None)  # a reader that failed once always fails
+                raise UserError(
+                    f"records {first - start} to {stop - start - 1} of {path} cannot be read "
+                    f"({error})"
+                ) from error
+            first = stop
+        return records
+
+
+class EncodedImages(Sequence[tuple[bytes, int]]):
+    """The images of a split as a sequence of (encoded image, label), in the order of the shards.
+
+    Nothing has to be closed. It can be used by several threads, and sent to other processes.
+    """
+
+    def __init__(self, split: Split) -> None:
+        allow_open_files(len(split.shard_paths))
+        self.split = split
+        self._records = RecordReader(split)
+
+    def __len__(self) -> int:
+        return self.split.num_records
+
+    def __getitem__(self, number: int) -> tuple[bytes, int]:  # type: ignore[override]
+        """Return an image file's bytes, and its label.
+
+        Raises:
+            IndexError: if there is no such record.
+            UserError: if the record cannot be read.
+        """
+        number = operator.index(number)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"image {number} of a split of {len(self)}")
+        number %= len(self)
+        try:
+            return decode_example(self._records[number])
+        except UserError as error:
+            shard, index = self._records.find(number)
+            raise UserError(
+                f"record {index} of {self.split.shard_paths[shard]}: {error}"
+            ) from error
+
+
+def file_names_in(split: Split) -> Iterator[str]:
+    """Yield the `file_name` of each record, in order; empty if a record has none. Reads everything.
+
+    Raises:
+        UserError: if a record is damaged.
+    """
+    return map(file_name_of, all_records(split))
+
+
+def labels_in(split: Split) -> Iterator[int]:
+    """Yield the label of each record, in order. Reads everything.
+
+    Raises:
+        UserError: if a record is damaged.
+    """
+    return (decode_example(record)[1] for record in all_records(split))
+
+
+def all_records(split: Split) -> Iterator[bytes]:
+    """Yield each record of a split, in order.
+
+    Raises:
+        UserError: if a record is damaged.
+    """
+    for path, num_records in zip(split.shard_paths, split.shard_counts, strict=True):
+        for index, record in read_records(path, range(num_records)):
+            if isinstance(record, ValueError):
+                raise UserError(
+                    f"record {index} of {path} cannot be read ({record}). "
+                    "Copy it again or pack the split again."
+                )
+            yield record

@@ -1,0 +1,96 @@
+"""What determines a batch, and how many threads or processes build it."""
+
+import dataclasses
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, UInt8
+
+from i21k.data.load import slots
+from i21k.errors import UserError
+from i21k.workers import num_cpus
+
+
+class Batch(NamedTuple):
+    """The images of one step in the memory of this host."""
+
+    images: UInt8[np.ndarray, "B S S 3"]  # RGB
+    labels: Int32[np.ndarray, " B"]
+    mirror: Bool[np.ndarray, " B"]  # whether the device must mirror the image
+    weights: Float32[np.ndarray, " B"]  # 1 for an image, 0 for padding at an evaluation's end
+
+
+@dataclasses.dataclass(frozen=True)
+class LoaderOptions:
+    """Fields up to `max_bad_fraction` determine the batches; the others only who builds them."""
+
+    batch_size: int  # of all hosts together
+    image_size: int  # px
+    # A random region of min_area to 100 % of the area; a random window; the central window.
+    crop: Literal["region", "plain", "centre"] = "region"
+    crop_fraction: float = 0.875  # side of a window over the image's short side: 224 of 256 px
+    min_area: float = 0.08  # of a region, as a fraction of the image
+    mirror: bool = True  # mirror half of the images
+    mirror_on: Literal["device", "host"] = "device"  # the host mirrors itself and sets no flag
+    # Over all records; in spans of neighbours, for slow disks; one epoch as stored.
+    order: Literal["global", "windowed", "stored"] = "global"
+    seed: int = 0
+    on_bad_record: Literal["stop", "skip"] = "stop"  # skip: use the next good record instead
+    max_bad_fraction: float = 0.001  # of the split's records; stop when more are skipped
+    threads: int = 0  # of this process that build batches; 0: one per CPU
+    workers: int = 0  # processes that build batches instead, one batch each at a time
+    host: int = 0
+    num_hosts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.batch_size % self.num_hosts:
+            raise UserError(
+                f"batch_size is {self.batch_size}; "
+                f"expected a positive multiple of the {self.num_hosts} hosts"
+            )
+        for name, allowed in (
+            ("crop", ("region", "plain", "centre")),
+            ("mirror_on", ("device", "host")),
+            ("order", ("global", "windowed", "stored")),
+            ("on_bad_record", ("stop", "skip")),
+        ):
+            if (value := getattr(self, name)) not in allowed:
+                *others, last = map(repr, allowed)
+                raise UserError(f"{name} is {value!r}; expected {', '.join(others)} or {last}")
+        if self.on_bad_record == "skip" and self.order == "stored":
+            raise UserError(
+                "on_bad_record is 'skip' in stored order; expected 'stop', "
+                "because an evaluation counts every image once"
+            )
+        if not 0 < self.crop_fraction <= 1 or not 0 < self.min_area <= 1:
+            raise UserError(
+                f"crop_fraction is {self.crop_fraction}, min_area {self.min_area}; "
+                "expected both in (0, 1]"
+            )
+
+
+def batch_shape(options: LoaderOptions) -> tuple[int, int, int, int]:
+    """Return the shape of one host's part of the images of a batch."""
+    return options.batch_size // options.num_hosts, options.image_size, options.image_size, 3
+
+
+def num_threads(threads: int) -> int:
+    """Return the number of loader threads; 0 means one per CPU."""
+    return threads or num_cpus()
+
+
+def describe_workers(options: LoaderOptions) -> str:
+    """Return who builds the batches and the most memory that they use, however long the run."""
+    bytes_per_batch = math.prod(batch_shape(options))
+    if options.workers:
+        who = f"{options.workers} loader processes"
+        num_bytes = slots.memory_bytes(options.workers, batch_shape(options))
+    else:
+        threads = num_threads(options.threads)
+        who = f"{threads} loader threads"
+        num_bytes = (threads + 2 + slots.HELD) * bytes_per_batch
+    return (
+        f"{who}, batches of {bytes_per_batch / 2**20:,.1f} MiB: "
+        f"at most {num_bytes / 2**20:,.0f} MiB"
+    )
