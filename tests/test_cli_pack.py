@@ -14,6 +14,7 @@ from PIL import Image
 
 from i21k import cli
 from i21k.labels import ClassList
+from tests.data.conftest import class_folders, whole_tar  # noqa: F401
 from tests.helpers.packing import CLASS_IDS, encoded, tar_of
 
 
@@ -44,7 +45,7 @@ def test_signals_end_workers_and_clean_up(
     command = [
         sys.executable,
         "-m",
-        "i21k.cli",
+        "i21k",
         "pack",
         str(source),
         "--out",
@@ -87,8 +88,8 @@ def test_command_prints_a_summary(
         == 0
     )
     printed = capsys.readouterr().out
-    assert "split train: 12 pictures of 2 classes" in printed
-    assert "left out 6: class not in the list" in printed
+    assert "split train: 12 images of 2 classes" in printed
+    assert "skipped 6: class not in the list" in printed
     again = [
         "pack",
         str(whole_tar),
@@ -100,14 +101,14 @@ def test_command_prints_a_summary(
         str(tmp_path / "out"),
     ]
     assert cli.main(again) == 0  # the classes of a dataset
-    assert "split train: 12 pictures of 2 classes" in capsys.readouterr().out
+    assert "split train: 12 images of 2 classes" in capsys.readouterr().out
 
 
 def test_command_explains_errors(
     whole_tar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["pack", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--json"]) == 2
-    assert capsys.readouterr().err.startswith("error: source ")
+    assert capsys.readouterr().err.startswith("error: Source ")
     assert (
         cli.main(["pack", str(whole_tar), "--out", str(tmp_path / "out"), "--classes", "fall12"])
         == 2

@@ -18,7 +18,7 @@ from i21k.data.format.records import decode_example, encode_example, file_name_o
 from i21k.data.format.tfds import METADATA
 from i21k.data.pack.pack import PackOptions, Progress, pack
 from i21k.labels import ClassList
-from tests.data.test_pack import encoded, photo
+from tests.helpers.packing import encoded, photo
 from tests.helpers.datasets import CLASSES, NUM_TRAIN, NUM_VAL, write_dataset
 
 NUM_SHARDS = 3
@@ -128,7 +128,7 @@ def test_workers_change_nothing(damaged: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_progress_reaches_the_end(clean: Path) -> None:
     seen: list[Progress] = []
     verify.verify(clean, num_workers=1, on_progress=seen.append)
-    assert [progress.num_pictures for progress in seen] == [4, 8, 12, 14, 16, 18]
+    assert [progress.num_images for progress in seen] == [4, 8, 12, 14, 16, 18]
     assert (
         seen[-1].num_bytes
         == seen[-1].total_bytes

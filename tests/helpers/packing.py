@@ -23,7 +23,7 @@ NUM_PER_CLASS = 6
 
 
 def photo(width: int = 48, height: int = 32, seed: int = 0) -> Image.Image:
-    """A smooth picture, dark at the left and light at the right, so that JPEG and rotation leave a trace to test."""
+    """A smooth image, dark at the left and light at the right, so that a rotation shows."""
     rows, columns = np.mgrid[:height, :width]
     colour = np.random.default_rng(seed).uniform(0.6, 1.0, 3)
     return Image.fromarray(
@@ -31,9 +31,9 @@ def photo(width: int = 48, height: int = 32, seed: int = 0) -> Image.Image:
     )
 
 
-def encoded(picture: Image.Image, file_format: str = "JPEG", **options: Any) -> bytes:
+def encoded(image: Image.Image, file_format: str = "JPEG", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, file_format, **options)
+    image.save(buffer, file_format, **options)
     return buffer.getvalue()
 
 

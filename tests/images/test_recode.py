@@ -50,14 +50,14 @@ def test_ycck_becomes_rgb() -> None:
     assert np.abs(recoded(bytes(data), 0) - np.asarray(photo())).mean() < 3
 
 
-def test_small_pictures_are_skipped_if_told() -> None:
+def test_small_images_are_skipped_if_told() -> None:
     assert recode.recode(encoded(photo(48, 32)), 0, 90, min_side_px=32)
     for size in ((48, 31), (31, 48)):
         with pytest.raises(recode.Unreadable, match=f"too small: {size[0]} x {size[1]}"):
             recode.recode(encoded(photo(*size)), 0, 90, min_side_px=32)
 
 
-def test_large_picture_is_reduced_to_the_short_side() -> None:
+def test_large_image_is_reduced_to_the_short_side() -> None:
     for width, height, expected in (
         (100, 50, (64, 32)),
         (50, 101, (32, 65)),
@@ -119,15 +119,15 @@ def test_colour_profile_is_converted() -> None:
         swapped[green + 4 : green + 12],
         swapped[red + 4 : red + 12],
     )
-    picture = Image.new("RGB", (48, 32), (200, 30, 30))
-    kept = encoded(picture, icc_profile=srgb)
+    image = Image.new("RGB", (48, 32), (200, 30, 30))
+    kept = encoded(image, icc_profile=srgb)
     assert recode.recode(kept, 32, 95) == kept
-    converted = recoded(encoded(picture, quality=95, icc_profile=bytes(swapped)))
+    converted = recoded(encoded(image, quality=95, icc_profile=bytes(swapped)))
     assert (
         converted[..., 1].mean() > 180 and converted[..., 0].mean() < 60
     )  # the profile calls red what is green
     assert (
-        recoded(encoded(picture, quality=95, progressive=True, icc_profile=b"no profile"))[
+        recoded(encoded(image, quality=95, progressive=True, icc_profile=b"no profile"))[
             ..., 0
         ].mean()
         > 190

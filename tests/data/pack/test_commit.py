@@ -14,6 +14,7 @@ from i21k.data.format.splits import split_names
 from i21k.data.format.tfds import write_metadata
 from i21k.data.pack import commit, spill
 from i21k.data.pack.pack import PackOptions, pack
+from i21k.data.pack.work_directory import WorkDirectory
 from tests.helpers.packing import content_of, make_foreign, records_of, run
 
 
@@ -28,19 +29,19 @@ def test_outputs_that_do_not_do(whole_tar: Path, class_folders: Path, tmp_path: 
     make_foreign(tmp_path / "foreign")
     with pytest.raises(
         ValueError,
-        match=r"foreign holds thesis.txt, which `i21k pack` did not put there; expected an empty directory",
+        match=r"foreign holds thesis.txt, which `i21k pack` did not write; expected an empty directory",
     ):
         run(whole_tar, tmp_path / "foreign")
     assert content_of(tmp_path / "foreign") == {"thesis.txt": b"mine"}
     with pytest.raises(
-        ValueError, match=r"whole.tar is a file; expected a directory; change --out"
+        ValueError, match=r"whole.tar is a file; expected a directory. Change --out"
     ):
         run(class_folders, whole_tar)
-    with pytest.raises(ValueError, match=r"lies in the source .* expected one elsewhere"):
+    with pytest.raises(ValueError, match=r"is inside the source .*\. Change --out"):
         run(class_folders, class_folders / "out")
     with pytest.raises(
         ValueError,
-        match=r"packing into .* failed: .*Not a directory.*; make room there and give the same",
+        match=r"Packing into .* failed: .*Not a directory.*. Free some space there and give the same",
     ):
         run(class_folders, whole_tar / "below")
 
@@ -130,7 +131,7 @@ def test_what_a_split_was_made_of_stays_unless_that_is_whole(
 ) -> None:
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(commit, "_remove", lambda work: None)
+        patch.setattr(WorkDirectory, "remove", lambda work: None)
         run(whole_tar, out)
     (shard,) = out.glob("*.array_record-*")
     shard.rename(out / ".packing" / shard.name)
@@ -150,7 +151,7 @@ def test_directory_of_others_is_not_touched(whole_tar: Path, tmp_path: Path) -> 
     for number in (0, 3):
         with pytest.raises(
             ValueError,
-            match=f"holds {theirs[number].parent.name}, which `i21k pack` did not put there",
+            match=f"holds {theirs[number].parent.name}, which `i21k pack` did not write",
         ):
             run(whole_tar, tmp_path / "out")
         assert all(file.exists() for file in theirs[number:])
@@ -159,7 +160,7 @@ def test_directory_of_others_is_not_touched(whole_tar: Path, tmp_path: Path) -> 
     assert not any(file.parent.exists() for file in theirs)
 
 
-def test_two_runs_do_not_mix(whole_tar: Path, tmp_path: Path) -> None:
+def test_two_packers_do_not_mix(whole_tar: Path, tmp_path: Path) -> None:
     seen = []
 
     def second_run(progress: object) -> None:
@@ -167,7 +168,7 @@ def test_two_runs_do_not_mix(whole_tar: Path, tmp_path: Path) -> None:
             seen.append(progress)
             with pytest.raises(
                 ValueError,
-                match=r"another process packs into .*out; wait for its end or change --out",
+                match=r"Another process packs into .*out. Wait for its end, or change --out",
             ):
                 run(whole_tar, tmp_path / "out", split="val")
 
@@ -184,7 +185,7 @@ def test_directory_that_cannot_be_locked_is_refused(
     monkeypatch.setattr("fcntl.flock", flock)
     with pytest.raises(
         ValueError,
-        match=r"output directory .*out cannot be locked \(No locks available\); choose an --out on a file system",
+        match=r"Output directory .*out cannot be locked \(No locks available\). Choose an --out on a file system",
     ):
         run(whole_tar, tmp_path / "out")
     assert not (tmp_path / "out").exists()

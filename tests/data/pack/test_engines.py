@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from i21k import cli
-from i21k.data.pack import beam, commit
-from i21k.data.pack import pack as packing
+from i21k.data.pack import beam, output, read
 from i21k.data.pack.pack import PackOptions, pack
 from tests.helpers.packing import ALL_OPTIONS, content_of, encoded, records_of, run, tar_of
 
@@ -28,9 +27,9 @@ def test_beam_writes_the_same_bytes(whole_tar: Path, class_folders: Path, tmp_pa
     code = """if True:
         import sys
         from i21k import cli
-        from i21k.data.packing import stages
+        from i21k.data.pack import read
         if __name__ == "__main__":
-            stages.PART_BYTES = 1  # a part for every synset
+            read.PART_BYTES = 1  # a part for every synset
             sys.exit(cli.main(sys.argv[1:]))
     """
     options = ["--num-shards", "3", "--val-per-class", "2", "--json"]
@@ -62,7 +61,7 @@ def test_beam_writes_the_same_bytes(whole_tar: Path, class_folders: Path, tmp_pa
         capture_output=True,
         text=True,
     )
-    assert bad.returncode == 2 and bad.stderr.startswith("error: source ")
+    assert bad.returncode == 2 and bad.stderr.startswith("error: Source ")
 
 
 def test_parts_of_a_source_are_read_independently(
@@ -71,7 +70,7 @@ def test_parts_of_a_source_are_read_independently(
     """What Beam does, without Beam: parts in any order, one of them twice, and a run of the first attempt left behind."""
     run(whole_tar, tmp_path / "expected", **ALL_OPTIONS)
     monkeypatch.setattr(read, "PART_BYTES", 1)
-    monkeypatch.setattr(packing, "_BEAM_RUN_BYTES", 3000)
+    monkeypatch.setattr(beam, "SPILL_BYTES", 3000)
     applied = []
 
     def backwards(name: str, function: Callable[[Any], Any], items: Any, beam_options: Any) -> None:
@@ -80,7 +79,7 @@ def test_parts_of_a_source_are_read_independently(
             pickle.loads(pickle.dumps(function))(item)
             applied.append(name)
 
-    monkeypatch.setattr(beam, "run", backwards)
+    monkeypatch.setattr(beam, "run_pipeline", backwards)
     report = pack(
         whole_tar,
         tmp_path / "out",
@@ -114,7 +113,7 @@ def test_beam_checks_the_room_before_it_begins(
     needed = []
     monkeypatch.setattr(read, "BATCH_BYTES", 1)
     monkeypatch.setattr(read, "_SAMPLES", 8)
-    monkeypatch.setattr(beam, "run", lambda *arguments: pytest.fail("begun"))
+    monkeypatch.setattr(beam, "run_pipeline", lambda *arguments: pytest.fail("begun"))
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 1000, 1000)
     )
@@ -122,18 +121,18 @@ def test_beam_checks_the_room_before_it_begins(
     monkeypatch.setattr(
         commit,
         "check_room",
-        lambda work, num_bytes: (needed.append(num_bytes), real(work, num_bytes)),
+        lambda directory, num_bytes: (needed.append(num_bytes), real(directory, num_bytes)),
     )
     with pytest.raises(
         ValueError,
-        match=r"has 0.0 GB free; packing takes about 0.0 GB more while it runs, twice the result; make room",
+        match=r"has 0.0 GB free; packing needs about 0.0 GB more, twice the size of the result. Free some space",
     ):
         pack(source, tmp_path / "new" / "out", options, beam_options=[])
     assert not (tmp_path / "new").exists()
     monkeypatch.undo()
     pack(source, tmp_path / "out", options, num_workers=1)
     stored = sum(len(jpeg) for _, _, jpeg in records_of(tmp_path / "out"))
-    assert needed == [pytest.approx(2 * stored, rel=0.15)]  # a tenth of the tar is no picture
+    assert needed == [pytest.approx(2 * stored, rel=0.15)]  # a tenth of the tar is no image
 
 
 def test_beam_errors_are_explained(
@@ -142,13 +141,13 @@ def test_beam_errors_are_explained(
     arguments = ["pack", str(whole_tar), "--out", str(tmp_path / "out")]
     assert cli.main([*arguments, "--", "--runner=DirectRunner"]) == 2
     assert (
-        "--runner=DirectRunner stands behind --, which is for the options of --runner beam"
+        "--runner=DirectRunner is given after --, which is for --runner beam"
         in capsys.readouterr().err
     )
     if not HAS_BEAM:
         assert cli.main([*arguments, "--runner", "beam"]) == 2
         assert (
-            "Apache Beam cannot be imported (No module named 'apache_beam'); install it with: pip install"
+            "Apache Beam cannot be imported (No module named 'apache_beam'). Install it with: pip install"
             in capsys.readouterr().err
         )
     assert not (tmp_path / "out").exists()

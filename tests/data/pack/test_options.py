@@ -24,19 +24,19 @@ from tests.helpers.packing import (
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quality": 0}, r"quality is 0; expected 1 to 100; change --quality"),
+        ({"quality": 0}, r"quality is 0; expected 1 to 100. Change --quality"),
         ({"quality": 101}, r"quality is 101; expected 1 to 100"),
-        ({"short_side": -1}, r"short_side is -1; expected 0 to 65500; change --short-side"),
-        ({"num_shards": 0}, r"num_shards is 0; expected 1 to 99999; change --num-shards"),
+        ({"short_side": -1}, r"short_side is -1; expected 0 to 65500. Change --short-side"),
+        ({"num_shards": 0}, r"num_shards is 0; expected 1 to 99999. Change --num-shards"),
         ({"val_per_class": -1}, r"val_per_class is -1; expected at least 0"),
-        ({"min_side": -1}, r"min_side is -1; expected 0 to 65500; change --min-side"),
+        ({"min_side": -1}, r"min_side is -1; expected 0 to 65500. Change --min-side"),
         (
             {"val_per_class": 5, "min_class_size": 5},
-            r"min_class_size is 5; expected at least 6; change --min-class-size",
+            r"min_class_size is 5; expected at least 6. Change --min-class-size",
         ),
         (
             {"duplicates": "some"},
-            r"duplicates is 'some'; expected one of keep, first, drop; change --duplicates",
+            r"duplicates is 'some'; expected one of keep, first, drop. Change --duplicates",
         ),
         (
             {"val_per_class": 1, "split": "val"},
@@ -52,7 +52,7 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 
 
 def test_bad_number_of_workers(whole_tar: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"workers is 0; expected at least 1; change --workers"):
+    with pytest.raises(ValueError, match=r"workers is 0; expected at least 1. Change --workers"):
         pack(whole_tar, tmp_path / "out", PackOptions(), num_workers=0)
 
 
@@ -64,7 +64,7 @@ def test_complete_split_is_left_alone(
     again = run(whole_tar, tmp_path / "out")
     assert again == dataclasses.replace(first, already_complete=True, seconds=again.seconds)
     assert cli.main(["pack", str(whole_tar), "--out", str(tmp_path / "out")]) == 0
-    assert "is complete with these options; nothing to do" in capsys.readouterr().out
+    assert "is complete with these options. There is nothing to do" in capsys.readouterr().out
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -73,7 +73,7 @@ def test_complete_split_is_left_alone(
     [
         (
             {"short_side": 16},
-            r"has a split 'train' already, packed with short_side 256; got 16; use the same, choose another --split",
+            r"has a split 'train' already, packed with short_side 256; got 16. Use the same, choose another --split",
         ),
         ({"quality": 80}, r"packed with quality 90; got 80"),
         ({"seed": 1}, r"packed with seed 0; got 1"),
@@ -81,7 +81,7 @@ def test_complete_split_is_left_alone(
         ({"val_per_class": 1}, r"packed with val_per_class 0; got 1"),
         (
             {"name": "other"},
-            r"holds the dataset 'imagenet21k'; expected 'other'; change --name or --out",
+            r"holds the dataset 'imagenet21k'; expected 'other'. Change --name or --out",
         ),
         (
             {"classes": ClassList(CLASS_IDS[:2])},

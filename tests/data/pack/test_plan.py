@@ -12,13 +12,13 @@ from i21k.data.pack.pack import PackOptions, pack
 from tests.helpers.packing import CLASS_IDS, encoded, images_of, photo, records_of, run, tar_of
 
 
-def test_first_pictures_by_name_of_large_classes_are_validation(tmp_path: Path) -> None:
+def test_first_images_by_name_of_large_classes_are_validation(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for class_id, count in (("small", 2), ("large", 5)):
         (source / class_id).mkdir(parents=True)
         for i in range(count):
             (source / class_id / f"{9 - i}.jpg").write_bytes(encoded(photo(seed=i)))
-    (source / "large" / "0.jpg").write_bytes(b"the least name, but no picture")
+    (source / "large" / "0.jpg").write_bytes(b"the least name, but no image")
     report = run(source, tmp_path / "out", val_per_class=2, num_shards=2)
     assert sorted(name for name, _, _ in records_of(tmp_path / "out", "val")) == [
         "large/5.jpg",
@@ -29,10 +29,10 @@ def test_first_pictures_by_name_of_large_classes_are_validation(tmp_path: Path) 
         "train": 5,
         "val": 2,
     }
-    assert (report.num_read, report.num_written, report.skipped) == (8, 7, {"not a picture": 1})
+    assert (report.num_read, report.num_written, report.skipped) == (8, 7, {"not an image": 1})
     with pytest.raises(
         ValueError,
-        match=r"val_per_class takes 7 of each class with at least 8 pictures, but the largest class has 5; .*",
+        match=r"val_per_class takes 7 of each class with at least 8 images, but the largest class has 5. .*",
     ):
         run(source, tmp_path / "other", val_per_class=7)
 
@@ -50,7 +50,7 @@ def test_large_enough_classes_give_to_validation(class_folders: Path, tmp_path: 
     } == set(CLASS_IDS)
     with pytest.raises(
         ValueError,
-        match=r"takes 1 of each class with at least 7 pictures, but the largest class has 6",
+        match=r"takes 1 of each class with at least 7 images, but the largest class has 6",
     ):
         run(class_folders, tmp_path / "other", val_per_class=1, min_class_size=7)
 
@@ -71,15 +71,15 @@ def test_large_enough_classes_give_to_validation(class_folders: Path, tmp_path: 
         ),
     ],
 )
-def test_copies(
-    copies: Path,
+def test_duplicates(
+    duplicated: Path,
     tmp_path: Path,
     options: dict[str, Any],
     train: str,
     val: str,
     dropped: dict[str, int],
 ) -> None:
-    report = run(copies, tmp_path / "out", **options)
+    report = run(duplicated, tmp_path / "out", **options)
 
     def names(split: str) -> str:
         return " ".join(
@@ -90,7 +90,7 @@ def test_copies(
         )
 
     assert names("train") == train and (names("val") if val else "") == val
-    assert report.dropped == dropped and report.skipped == {"not a picture": 1}
+    assert report.dropped == dropped and report.skipped == {"not an image": 1}
     assert report.num_read == 9 == report.num_written + report.num_skipped + report.num_dropped
     counts = read_manifest(tmp_path / "out").splits["train"].counts  # type: ignore[union-attr]
     assert counts["dropped"] == dropped
@@ -113,7 +113,7 @@ def test_copies(
     assert groups[hashlib.sha256(encoded(photo(seed=92))).hexdigest()] == ["b/6.jpg", "b/7.jpg"]
 
 
-def test_split_of_which_no_picture_remains_is_refused(tmp_path: Path) -> None:
+def test_split_of_which_no_image_remains_is_refused(tmp_path: Path) -> None:
     same = {f"{i}.jpg": encoded(photo()) for i in range(4)}
     (tmp_path / "whole.tar").write_bytes(tar_of({"a.tar": tar_of(same)}))
     for options, numbers in (
@@ -122,7 +122,7 @@ def test_split_of_which_no_picture_remains_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(
             ValueError,
-            match=f"no picture remains for split 'train': of 4, {numbers} are dropped as copies; change --dup",
+            match=f"No image remains for split 'train': of 4, {numbers} are dropped as duplicates. Change --dup",
         ):
             run(tmp_path / "whole.tar", tmp_path / "out", **options)
     assert run(tmp_path / "whole.tar", tmp_path / "out", duplicates="first").num_dropped == 3

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from i21k.data.format import shards
-from i21k.data.pack import commit, spill, stages
+from i21k.data.pack import engine, read, spill
 from i21k.data.pack.pack import PackOptions, pack
 from i21k.data.pack.report import Progress
 from tests.helpers.packing import (
@@ -84,16 +84,16 @@ def test_what_cannot_be_read_is_skipped_with_its_reason(tmp_path: Path) -> None:
         if source == "n00000001.tar"
     }
     assert kinds == {
-        "cut.JPEG": "damaged picture",
-        "early.JPEG": "damaged picture",
-        "damaged.JPEG": "damaged picture",
+        "cut.JPEG": "damaged image",
+        "early.JPEG": "damaged image",
+        "damaged.JPEG": "damaged image",
         "empty.JPEG": "empty file",
-        "page.JPEG": "not a picture",
+        "page.JPEG": "not an image",
         "huge.JPEG": "too many pixels",
         "large.JPEG": "too many pixels",
         "/absolute.JPEG": "unsafe name",
         "a/../../up.JPEG": "unsafe name",
-        "tab in name.txt": "not a picture",
+        "tab in name.txt": "not an image",
         "link.JPEG": "not a regular file",
         "device.JPEG": "not a regular file",
     }
@@ -113,7 +113,7 @@ def test_too_little_room_is_refused_before_it_is_filled(
     )
     with pytest.raises(
         ValueError,
-        match=r"has 0.0 GB free; packing takes about 0.0 GB more while it runs, twice the result; make room",
+        match=r"has 0.0 GB free; packing needs about 0.0 GB more, twice the size of the result. Free some space",
     ):
         run(whole_tar, tmp_path / "new" / "out")
     assert not (tmp_path / "new").exists()
@@ -127,9 +127,11 @@ def test_room_is_judged_by_what_has_a_result(
     names = {f"{i:04d}.JPEG": encoded(Image.fromarray(noise), quality=95) for i in range(300)}
     (tmp_path / "whole.tar").write_bytes(tar_of({f"{CLASS_IDS[0]}.tar": tar_of(names)}))
     asked: list[int] = []
-    monkeypatch.setattr(commit, "check_room", lambda work, num_bytes: asked.append(num_bytes))
     monkeypatch.setattr(
-        stages, "BATCH_BYTES", 100_000
+        engine, "check_free_space", lambda directory, num_bytes: asked.append(num_bytes)
+    )
+    monkeypatch.setattr(
+        read, "BATCH_BYTES", 100_000
     )  # 16 of them are under way in two workers, a sixth of the source
     pack(
         tmp_path / "whole.tar",
@@ -142,7 +144,7 @@ def test_room_is_judged_by_what_has_a_result(
     assert 0.9 < asked[0] / (2 * in_shards) < 1.1
 
 
-def test_source_that_goes_away_is_no_fault_of_its_pictures(
+def test_source_that_goes_away_is_no_fault_of_its_images(
     whole_tar: Path, tmp_path: Path, small_steps: None
 ) -> None:
     def take_away(progress: Progress) -> None:
@@ -176,7 +178,7 @@ def test_files_that_are_noted_as_skipped_do_not_fill_memory(
     report = pack(
         tmp_path / "whole.tar", tmp_path / "out", PackOptions(), num_workers=1, on_progress=look
     )
-    assert report.skipped == {"not a picture": 50} and 0 < most <= 11
+    assert report.skipped == {"not an image": 50} and 0 < most <= 11
     assert len((tmp_path / "out" / "skipped-train.tsv").read_text().splitlines()) == 51
 
 

@@ -23,6 +23,7 @@ from i21k.data.format.manifest import read_manifest
 from i21k.data.pack import commit, recoding, spill
 from i21k.data.pack.pack import PackOptions, pack
 from i21k.data.pack.report import Progress
+from i21k.data.pack.work_directory import WorkDirectory
 from i21k.labels import ClassList
 from tests.helpers.packing import (
     ALL_OPTIONS,
@@ -37,7 +38,7 @@ from tests.helpers.packing import (
 
 
 @pytest.mark.parametrize("layout", ["tar", "gzipped tar", "folder", "folder of tars", "labelled"])
-def test_run_goes_on_wherever_it_was_stopped(
+def test_packing_resumes_wherever_it_was_stopped(
     layout: str,
     whole_tar: Path,
     class_folders: Path,
@@ -94,7 +95,7 @@ def test_run_goes_on_wherever_it_was_stopped(
     assert max(read_again.values()) <= 4  # what lay in no complete run yet, not what did
 
 
-def test_unfinished_run_is_told_from_another(
+def test_unfinished_packing_is_told_from_another(
     whole_tar: Path, class_folders: Path, tmp_path: Path, small_steps: None
 ) -> None:
     out = tmp_path / "out"
@@ -109,7 +110,7 @@ def test_unfinished_run_is_told_from_another(
         (
             whole_tar,
             {"short_side": 20},
-            r"unfinished packing with short_side 256; got 20; finish it with the same, or remove .*\.packing",
+            r"unfinished packing with short_side 256; got 20. Use the same to finish it, or remove .*\.packing",
         ),
         (whole_tar, {"min_side": 20}, r"unfinished packing with min_side 0; got 20"),
         (class_folders, {}, r"unfinished packing with source(_bytes|_files)? "),
@@ -137,7 +138,7 @@ def test_unfinished_run_is_told_from_another(
             ValueError, match=r"unfinished packing with source_files '[0-9a-f]+'; got '[0-9a-f]+'"
         ):
             run(whole_tar, out)
-    # What is decided after reading may change: the pictures are not read again.
+    # What is decided after reading may change: the images are not read again.
     run(whole_tar, tmp_path / "expected", num_shards=2, val_per_class=1)
     report = run(whole_tar, out, num_shards=2, val_per_class=1)
     assert 0 < report.resumed_after < 18
@@ -162,7 +163,8 @@ def test_full_disk_is_explained_and_resumed(
         with monkeypatch.context() as patch:
             patch.setattr(spill, function, full)
             with pytest.raises(
-                ValueError, match=r"failed: \[Errno 28\] No space left on device; make room there"
+                ValueError,
+                match=r"failed: \[Errno 28\] No space left on device. Free some space there",
             ):
                 run(whole_tar, tmp_path / "out")
     real_write = shards.write_shard
@@ -179,7 +181,7 @@ def test_full_disk_is_explained_and_resumed(
     assert content_of(tmp_path / "out") == content_of(tmp_path / "expected")
 
 
-def test_run_after_one_killed_while_it_moved_its_shards(
+def test_packing_after_one_killed_while_it_moved_its_shards(
     whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(whole_tar, tmp_path / "expected", num_shards=4)
@@ -202,7 +204,7 @@ def test_run_after_one_killed_while_it_moved_its_shards(
 
 
 @pytest.mark.parametrize("is_renamed", [False, True])
-def test_run_after_one_killed_while_it_cleaned_up(
+def test_packing_after_one_killed_while_it_cleaned_up(
     whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_renamed: bool
 ) -> None:
     rmtree = shutil.rmtree
@@ -216,7 +218,10 @@ def test_run_after_one_killed_while_it_cleaned_up(
     out = tmp_path / "out"
     expected = run(whole_tar, tmp_path / "expected")
     with monkeypatch.context() as patch:
-        patch.setattr(*((shutil, "rmtree") if is_renamed else (commit, "_remove")), killed)
+        if is_renamed:
+            patch.setattr(shutil, "rmtree", killed)
+        else:
+            patch.setattr(WorkDirectory, "remove", lambda work: killed(work.path))
         with pytest.raises(KeyboardInterrupt):
             run(whole_tar, out)
     assert (out / ".packing-removed").exists() == is_renamed
@@ -268,9 +273,9 @@ def test_kill_between_any_two_changes_of_the_directory(
 KILLED = """if True:
     import sys
     from i21k import cli
-    from i21k.data import pack
-    from i21k.data.packing import stages
-    read.BATCH_BYTES, pack._run_bytes = 20_000, lambda *_: 200_000
+    from i21k.data.pack.engine import LocalEngine
+    from i21k.data.pack import read
+    read.BATCH_BYTES, pack._spill_bytes = 20_000, lambda *_: 200_000
     sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -9,8 +9,8 @@ import pytest
 from i21k.data.format import shards
 from i21k.data.format.manifest import read_manifest
 from i21k.data.format.splits import open_split
-from i21k.data.pack import pack as packing
-from i21k.data.pack import plan
+from i21k.data.pack import plan, read
+from i21k.data.pack.engine import LocalEngine
 from i21k.data.pack.pack import PackOptions, pack
 from i21k.data.pack.spill import place
 from tests.helpers.packing import (
@@ -24,7 +24,7 @@ from tests.helpers.packing import (
 )
 
 
-def test_every_picture_is_written_once(whole_tar: Path, tmp_path: Path) -> None:
+def test_every_image_is_written_once(whole_tar: Path, tmp_path: Path) -> None:
     report = run(whole_tar, tmp_path / "out", num_shards=4)
     expected = sorted(
         (f"{c}/{name}", label) for label, c in enumerate(CLASS_IDS) for name in images_of(c)
@@ -93,15 +93,17 @@ def test_shards_cut_the_order_evenly(whole_tar: Path, tmp_path: Path) -> None:
         assert ends == [*np.searchsorted(places, bounds).tolist(), len(names)]
 
 
-def test_same_bytes_for_any_size_of_runs_and_slices(
+def test_same_bytes_for_any_size_of_spill_files_and_slices(
     whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(whole_tar, tmp_path / "expected", **ALL_OPTIONS)
     monkeypatch.setattr(read, "BATCH_BYTES", 1)
-    for run_bytes, slice_bytes in ((1, 1), (5000, 1000), (1, 1 << 20)):
-        monkeypatch.setattr(packing, "_run_bytes", lambda *_, run_bytes=run_bytes: run_bytes)
+    for spill_bytes, slice_bytes in ((1, 1), (5000, 1000), (1, 1 << 20)):
+        monkeypatch.setattr(
+            LocalEngine, "_spill_bytes", lambda *_, spill_bytes=spill_bytes: spill_bytes
+        )
         monkeypatch.setattr(plan, "SLICE_BYTES", slice_bytes)
-        run(whole_tar, tmp_path / f"{run_bytes}-{slice_bytes}", **ALL_OPTIONS)
-        assert content_of(tmp_path / f"{run_bytes}-{slice_bytes}") == content_of(
+        run(whole_tar, tmp_path / f"{spill_bytes}-{slice_bytes}", **ALL_OPTIONS)
+        assert content_of(tmp_path / f"{spill_bytes}-{slice_bytes}") == content_of(
             tmp_path / "expected"
         )

@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.packing import encoded, photo, records_of, run, tar_of
 
 
-def test_pictures_without_classes_take_them_from_a_table(tmp_path: Path) -> None:
+def test_images_without_classes_take_them_from_a_table(tmp_path: Path) -> None:
     files = {f"ILSVRC2012_val_{n:08d}.JPEG": encoded(photo(seed=n)) for n in (1, 2, 3)} | {
         "ILSVRC2012_val_00060000.JPEG": encoded(photo())
     }
@@ -47,23 +47,23 @@ def test_pictures_without_classes_take_them_from_a_table(tmp_path: Path) -> None
 
     (tmp_path / "labels.tsv").write_text("a.JPEG\tcat\n\tdog\tanimal\n")
     with pytest.raises(
-        ValueError, match=r"line 2 of .*labels.tsv is '\\tdog\\tanimal'; expected FILE<TAB>CLASS"
+        ValueError, match=r"Line 2 of .*labels.tsv is '\\tdog\\tanimal'; expected FILE<TAB>CLASS"
     ):
         run(tmp_path / "flat", tmp_path / "c", labels=str(tmp_path / "labels.tsv"))
     (tmp_path / "labels.tsv").write_text("a.JPEG\tcat\tanimal\n")
     with pytest.raises(
         ValueError,
-        match=r"line 1 of .*labels.tsv is 'a.JPEG\\tcat\\tanimal'; expected FILE<TAB>CLASS",
+        match=r"Line 1 of .*labels.tsv is 'a.JPEG\\tcat\\tanimal'; expected FILE<TAB>CLASS",
     ):
         run(tmp_path / "flat", tmp_path / "c", labels=str(tmp_path / "labels.tsv"))
     (tmp_path / "labels.tsv").write_text("a.JPEG n01751748\n")
     with pytest.raises(
-        ValueError, match=r"line 1 of .*labels.tsv is 'a.JPEG n01751748'; expected FILE<TAB>CLASS"
+        ValueError, match=r"Line 1 of .*labels.tsv is 'a.JPEG n01751748'; expected FILE<TAB>CLASS"
     ):
         run(tmp_path / "flat", tmp_path / "c", labels=str(tmp_path / "labels.tsv"))
     with pytest.raises(
         ValueError,
-        match=r"table of labels gone cannot be read .* expected ilsvrc2012-val or a file",
+        match=r"Table of labels gone cannot be read .* Give --labels ilsvrc2012-val, or a file",
     ):
         run(tmp_path / "flat", tmp_path / "c", labels="gone")
     assert not (tmp_path / "c").exists()
