@@ -18,8 +18,8 @@ from i21k.data.format.records import decode_example, encode_example, file_name_o
 from i21k.data.format.tfds import METADATA
 from i21k.data.pack.pack import PackOptions, Progress, pack
 from i21k.labels import ClassList
-from tests.helpers.packing import encoded, photo
 from tests.helpers.datasets import CLASSES, NUM_TRAIN, NUM_VAL, write_dataset
+from tests.helpers.packing import encoded, photo
 
 NUM_SHARDS = 3
 

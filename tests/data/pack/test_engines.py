@@ -119,7 +119,7 @@ def test_beam_checks_the_room_before_it_begins(
     )
     real = output.check_free_space
     monkeypatch.setattr(
-        commit,
+        beam,
         "check_room",
         lambda directory, num_bytes: (needed.append(num_bytes), real(directory, num_bytes)),
     )

@@ -1,5 +1,6 @@
 """Recognising the layout of a source."""
 
+import gzip
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,20 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.packing import encoded, make_empty_files, photo, run, tar_of
+from i21k.data.format.splits import open_split
+from i21k.data.sources.recognise import open_source
+from i21k.data.sources.tables import Labels
+from i21k.errors import UserError
+from tests.helpers.packing import (
+    CLASS_IDS,
+    PICTURE,
+    encoded,
+    images_of,
+    make_empty_files,
+    photo,
+    run,
+    tar_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +86,58 @@ def test_sources_that_do_not_do(
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "source", tmp_path / "made" / "out", **options)
     assert not (tmp_path / "made").exists()
+
+
+SAMPLES = {
+    f"{key}.{end}": PICTURE["a.JPEG"] for key in ("a/000", "a/001") for end in ("jpg", "cls")
+}
+
+
+@pytest.mark.parametrize(
+    "make_source",
+    [
+        lambda s: s.write_bytes(tar_of(SAMPLES)),
+        lambda s: s.write_bytes(tar_of({f"{k}.tar": tar_of(SAMPLES) for k in ("a", "b")})),
+        lambda s: s.write_bytes(tar_of({"a.tar": tar_of(SAMPLES, "w:gz")}, "w:gz")),
+        lambda s: [s.mkdir(), (s / "000.tar").write_bytes(tar_of(SAMPLES))],
+        lambda s: [s.mkdir(), (s / "000.tar.gz").write_bytes(tar_of(SAMPLES, "w:gz"))],
+    ],
+)
+def test_webdataset_tars_are_refused(tmp_path: Path, make_source: Callable[[Path], None]) -> None:
+    make_source(tmp_path / "source")
+    with pytest.raises(
+        UserError, match=r"holds WebDataset tars: .* has 000.jpg beside 000.cls. They cannot be"
+    ):
+        run(tmp_path / "source", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_layout_is_said(whole_tar: Path, class_folders: Path, tmp_path: Path) -> None:
+    gzipped = tmp_path / "whole.tar.gz"
+    gzipped.write_bytes(gzip.compress(whole_tar.read_bytes()))
+    labels = Labels("table.tsv", {f"{CLASS_IDS[0]}_0.JPEG": "cat"})
+    for source, given, layout in (
+        (whole_tar, None, "tar of 3 synset tars"),
+        (gzipped, None, "compressed tar of synset tars"),
+        (class_folders, None, "folder of 3 class folders"),
+        (class_folders, labels, "folder of 18 files with labels from table.tsv, 1 class"),
+    ):
+        assert open_source(source, given).layout == layout
+
+
+def test_system_files_are_no_classes_and_are_counted(class_folders: Path, tmp_path: Path) -> None:
+    files = {f"{c}/{name}": data for c in CLASS_IDS for name, data in images_of(c).items()}
+    ignored = ("__MACOSX/a/._b.jpg", ".ipynb_checkpoints/a.jpg", "n00000001/._c.jpg")
+    for name in (*ignored, "n00000002/Thumbs.db", ".DS_Store"):
+        (class_folders / name).parent.mkdir(parents=True, exist_ok=True)
+        (class_folders / name).write_bytes(files["n00000001/n00000001_0.JPEG"])
+    report = run(class_folders, tmp_path / "out")
+    assert report.skipped == {"ignored system file": 5}
+    assert (report.num_classes, report.num_written) == (3, 18)
+
+    tar = tmp_path / "mac.tar"
+    inner = {"a.jpg": encoded(photo()), "._a.jpg": b"x"}
+    tar.write_bytes(tar_of({"._n00000001.tar": b"x" * 600, "n00000001.tar": tar_of(inner)}))
+    report = run(tar, tmp_path / "from_tar")
+    assert report.skipped == {"ignored system file": 2}
+    assert open_split(tmp_path / "from_tar", "train").classes.ids == ("n00000001",)
