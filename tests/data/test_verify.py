@@ -339,12 +339,12 @@ def test_files_beside_the_shards_are_checked_too(tmp_path: Path) -> None:
             (tmp_path / "source" / f"n0000000{index}" / f"{split}.JPEG").write_bytes(
                 encoded(photo(seed=index))
             )
-    (tmp_path / "source" / "n00000000" / "c.txt").write_bytes(b"no picture")
+    (tmp_path / "source" / "n00000000" / "c.txt").write_bytes(b"no image")
     for split in ("train", "other"):
         pack(tmp_path / "source", tmp_path / "out", PackOptions(split=split), num_workers=1)
     tables = {
         f"{table}-{split}.tsv"
-        for table in ("left_out", "duplicates")
+        for table in ("skipped", "duplicates")
         for split in ("train", "other")
     }
     manifest = read_manifest(tmp_path / "out")

@@ -45,7 +45,7 @@ def read_labels(table: str | Path) -> Labels:
         UserError: if the table cannot be read, or a line is not such a pair.
     """
     if table == ILSVRC2012_VAL:
-        return Labels(ILSVRC2012_VAL, _ilsvrc2012_val())
+        return Labels(ILSVRC2012_VAL, ilsvrc2012_val())
     try:
         lines = Path(table).read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -65,7 +65,8 @@ def read_labels(table: str | Path) -> Labels:
     return Labels(str(table), class_id_of)
 
 
-def _ilsvrc2012_val() -> dict[str, str]:
+def ilsvrc2012_val() -> dict[str, str]:
+    """Return the class id of each validation image of ILSVRC 2012 by file name."""
     spec = importlib.util.find_spec("tensorflow_datasets")  # found, not imported
     assert spec is not None and spec.origin is not None
     path = Path(spec.origin).parent / "datasets" / "imagenet2012" / "validation_labels.txt"

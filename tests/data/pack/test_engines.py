@@ -120,7 +120,7 @@ def test_beam_checks_the_room_before_it_begins(
     real = output.check_free_space
     monkeypatch.setattr(
         beam,
-        "check_room",
+        "check_free_space",
         lambda directory, num_bytes: (needed.append(num_bytes), real(directory, num_bytes)),
     )
     with pytest.raises(

@@ -275,7 +275,7 @@ KILLED = """if True:
     from i21k import cli
     from i21k.data.pack.engine import LocalEngine
     from i21k.data.pack import read
-    read.BATCH_BYTES, pack._spill_bytes = 20_000, lambda *_: 200_000
+    read.BATCH_BYTES, LocalEngine._spill_bytes = 20_000, lambda *_: 200_000
     sys.exit(cli.main(sys.argv[1:]))
 """
 
