@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from i21k.data.sources import base
+from i21k.data.sources.tables import ilsvrc2012_val
 from i21k.evaluation.evaluate import read_real
 from i21k.evaluation.scores import Scores
 from i21k.wordnet.class_lists import named
@@ -30,7 +30,7 @@ def main() -> None:
     args = parser.parse_args()
 
     fall11, data = named("fall11"), named("ilsvrc2012")
-    class_of = base.read_labels("ilsvrc2012-val")
+    class_of = ilsvrc2012_val()
     labels = np.array([data.label_of[class_of[name]] for name in sorted(class_of)])
     right_of = read_real(args.real) if args.real else None
     below = Hierarchy(fall11).below(data.ids)

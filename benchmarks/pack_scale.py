@@ -1,11 +1,13 @@
-"""Memory of packing over time, with millions of tiny pictures in thousands of tars: what grows with their number shows, what does not.
+"""Measure the memory of packing over time, with millions of tiny images in thousands of tars.
 
-    python benchmarks/pack_scale.py --directory /disk/scratch [--tars 2000] [--members 1000] [--side 8] [--workers 2]
+    python benchmarks/pack_scale.py --directory /disk/scratch \
+        [--tars 2000] [--members 1000] [--workers 2]
 
-Makes a folder of synset tars with JPEGs of 8 x 8 px, a tenth of them copies of others (3 GB for 2,000 tars of 1,000), packs it, writes
-every few seconds how many bytes all processes of the packer hold together (proportional set size, so that shared pages count
-once), and deletes everything. What a terabyte takes in buffers shows with fewer, large ones that gather and are written as they would be
-there: `--tars 40 --side 128 --run-mib 512 --shards 4`. Prints one JSON line.
+Makes a folder of synset tars with JPEGs of 8 x 8 px, a tenth of them duplicates (3 GB for 2,000
+tars of 1,000), packs it, and deletes everything. Every few seconds it notes how much memory all
+processes of the packer use together (proportional set size, which counts shared pages once). To
+see the buffers that a source of a terabyte needs, use fewer and larger images with its sizes:
+`--tars 40 --side 128 --spill-mib 512 --shards 4`. Prints one JSON line.
 """
 
 import argparse
@@ -22,28 +24,28 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from i21k.data.pack import pack as packing
+from i21k.data.pack.engine import LocalEngine
 from i21k.data.pack.pack import PackOptions, Progress, pack
 
-COPIES = 10  # of so many pictures one is a copy
+DUPLICATES = 10  # of so many images one is a duplicate
 
 
 def make_tar(folder: Path, number: int, num_members: int, side_px: int) -> None:
-    """Write one synset tar; every tenth picture is also in the tar before."""
+    """Write one synset tar; every tenth image is also in the tar before."""
     rng, before = np.random.default_rng(number), np.random.default_rng(max(number - 1, 0))
     coarse, copied = (r.integers(0, 256, (num_members, 8, 8, 3), np.uint8) for r in (rng, before))
     if number:
-        coarse[::COPIES] = copied[1::COPIES]
+        coarse[::DUPLICATES] = copied[1::DUPLICATES]
     with tarfile.open(folder / f"n{number:08d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-        for index, picture in enumerate(coarse):
+        for index, image in enumerate(coarse):
             info = tarfile.TarInfo(f"n{number:08d}_{index}.JPEG")
-            content = simplejpeg.encode_jpeg(np.tile(picture, (side_px // 8, side_px // 8, 1)), 90)
+            content = simplejpeg.encode_jpeg(np.tile(image, (side_px // 8, side_px // 8, 1)), 90)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
 
 
-def held_bytes() -> int:
-    """Return what this process and its children hold."""
+def used_bytes() -> int:
+    """Return the memory that this process and its children use."""
     children = [
         int(p)
         for task in Path("/proc/self/task").iterdir()
@@ -66,26 +68,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--directory", type=Path, required=True, help="where some GB may lie for the while"
+        "--directory", type=Path, required=True, help="for some GB of temporary files"
     )
     parser.add_argument("--tars", type=int, default=2000)
     parser.add_argument("--members", type=int, default=1000)
     parser.add_argument(
-        "--side", type=int, default=8, help="of the pictures in pixels, a multiple of 8"
+        "--side", type=int, default=8, help="side of the images in pixels, a multiple of 8"
     )
     parser.add_argument("--shards", type=int, default=64)
     parser.add_argument(
-        "--run-mib",
+        "--spill-mib",
         type=int,
-        help="that gather in memory before they are written; by default as many as for this source",
+        help="size of a spill file; by default as for this source",
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument(
         "--every", type=float, default=5.0, help="seconds between two looks at the memory"
     )
     args = parser.parse_args()
-    if args.run_mib:
-        packing._run_bytes = lambda *_: args.run_mib << 20
+    if args.spill_mib:
+        LocalEngine._spill_bytes = lambda *_: args.spill_mib << 20  # type: ignore[method-assign]
     rows: list[tuple[float, str, int, int]] = []
     now = Progress("reading", 0, 1, 0)
 
@@ -115,8 +117,8 @@ def main() -> None:
                     (
                         round(time.monotonic() - started, 1),
                         now.phase,
-                        now.num_pictures,
-                        held_bytes() >> 20,
+                        now.num_images,
+                        used_bytes() >> 20,
                     )
                 )
 
@@ -136,11 +138,11 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "pictures": report.num_read,
+                "images": report.num_read,
                 "written": report.num_written,
                 "seconds": round(report.seconds, 1),
                 "peak_mib": max(row[3] for row in rows),
-                "columns": ["seconds", "phase", "pictures", "mib"],
+                "columns": ["seconds", "phase", "images", "mib"],
                 "rows": rows,
             }
         )

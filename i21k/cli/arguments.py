@@ -78,6 +78,6 @@ def shown_progress(quiet: bool) -> "Iterator[Callable[[Progress], None]]":
                 phase = progress.phase
                 stack.close()
                 bar = stack.enter_context(log.progress(phase, progress.total_bytes, "bytes"))
-            bar.update(progress.num_bytes, f"{progress.num_pictures:,} images")
+            bar.update(progress.num_bytes, f"{progress.num_images:,} images")
 
         yield (lambda progress: None) if quiet else show

@@ -51,7 +51,7 @@ _OPTIONS: dict[str, dict] = {
         "metavar": "M",
         "help": "images that a class needs to give some to 'val'; by default K + 1",
     },
-    "keep_val_copies": {
+    "keep_val_duplicates": {
         "action": "store_true",
         "help": "keep duplicates of validation images in the other split, as in 2015",
     },
@@ -118,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
                 num_workers=args.workers,
                 on_progress=on_progress,
                 beam_options=args.beam_options if args.runner == "beam" else None,
+                on_recognised=log.note,
             )
     except (KeyboardInterrupt, SystemExit):
         log.note("stopped. The same command resumes from here.")
@@ -136,14 +137,14 @@ def describe(report: "PackReport") -> str:
         lines.append(f"{report.directory} is complete with these options. There is nothing to do.")
     for split, made in report.splits.items():
         lines.append(
-            f"split {split}: {made.num_pictures:,} images of {report.num_classes:,} classes,"
+            f"split {split}: {made.num_images:,} images of {report.num_classes:,} classes,"
             f" {made.num_bytes / 1e6:,.1f} MB in {made.num_shards:,} shards"
         )
     lines.append(
         f"read {report.num_read:,} files, {report.source_bytes / 1e6:,.1f} MB;"
         f" wrote {report.num_written:,} images"
     )
-    lines += [f"skipped {count:,}: {reason}" for reason, count in report.left_out.items()]
+    lines += [f"skipped {count:,}: {reason}" for reason, count in report.skipped.items()]
     lines += [f"dropped {count:,}: {reason}" for reason, count in report.dropped.items()]
     if report.resumed_after:
         lines.append(f"resumed after the first {report.resumed_after:,} files")

@@ -71,7 +71,7 @@ def recode(data: bytes, short_side_px: int, quality: int, min_side_px: int = 0) 
         except (
             Exception
         ) as error:  # whatever a decoder raises on hostile bytes is the fault of this one picture
-            raise Unreadable(f"damaged picture: {error or type(error).__name__}") from error
+            raise Unreadable(f"damaged image: {error or type(error).__name__}") from error
 
 
 def _read_header(data: bytes) -> ImageFile.ImageFile:
@@ -82,9 +82,9 @@ def _read_header(data: bytes) -> ImageFile.ImageFile:
         raise Unreadable("too many pixels") from error
     except Exception as error:
         raise Unreadable(
-            "damaged picture: no whole header"
+            "damaged image: no whole header"
             if data.startswith(b"\xff\xd8\xff")
-            else "not a picture"
+            else "not an image"
         ) from error
     width, height = header.size
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:

@@ -18,8 +18,8 @@ from i21k.data.format.records import decode_example, encode_example, file_name_o
 from i21k.data.format.tfds import METADATA
 from i21k.data.pack.pack import PackOptions, Progress, pack
 from i21k.labels import ClassList
-from tests.data.test_pack import encoded, photo
 from tests.helpers.datasets import CLASSES, NUM_TRAIN, NUM_VAL, write_dataset
+from tests.helpers.packing import encoded, photo
 
 NUM_SHARDS = 3
 
@@ -128,7 +128,7 @@ def test_workers_change_nothing(damaged: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_progress_reaches_the_end(clean: Path) -> None:
     seen: list[Progress] = []
     verify.verify(clean, num_workers=1, on_progress=seen.append)
-    assert [progress.num_pictures for progress in seen] == [4, 8, 12, 14, 16, 18]
+    assert [progress.num_images for progress in seen] == [4, 8, 12, 14, 16, 18]
     assert (
         seen[-1].num_bytes
         == seen[-1].total_bytes
@@ -339,12 +339,12 @@ def test_files_beside_the_shards_are_checked_too(tmp_path: Path) -> None:
             (tmp_path / "source" / f"n0000000{index}" / f"{split}.JPEG").write_bytes(
                 encoded(photo(seed=index))
             )
-    (tmp_path / "source" / "n00000000" / "c.txt").write_bytes(b"no picture")
+    (tmp_path / "source" / "n00000000" / "c.txt").write_bytes(b"no image")
     for split in ("train", "other"):
         pack(tmp_path / "source", tmp_path / "out", PackOptions(split=split), num_workers=1)
     tables = {
         f"{table}-{split}.tsv"
-        for table in ("left_out", "duplicates")
+        for table in ("skipped", "duplicates")
         for split in ("train", "other")
     }
     manifest = read_manifest(tmp_path / "out")

@@ -203,7 +203,7 @@ def test_text_and_picture(workdir, folder, tmp_path, capsys):
         == 3
     )
     assert "└─ " in out and "goldfish" in out and "%" in out
-    assert f"error: {folder / 'notes.txt'}: not a picture; expected a whole JPEG, PNG" in err
+    assert f"error: {folder / 'notes.txt'}: not an image; expected a whole JPEG, PNG" in err
     assert (
         f"error: {tmp_path / 'absent.jpg'}: No such file or directory" in err
         and ".hidden" not in err

@@ -1,1 +1,1 @@
-"""What `i21k.data.pack` is made of."""
+"""Images from a source to shuffled shards, in five phases: read, plan, write, commit, clean up."""

@@ -11,8 +11,8 @@ from i21k.images.recode import Unreadable, recode
 class Recoded(NamedTuple):
     """The result for one file.
 
-    `member` carries the stored JPEG instead of the bytes that were read, or the reason why the file is
-    skipped.
+    `member` carries the stored JPEG instead of the bytes that were read, or the reason why the
+    file is skipped.
     """
 
     member: Member
@@ -22,7 +22,7 @@ class Recoded(NamedTuple):
 def recode_batch(
     batch: list[Member], short_side_px: int, quality: int, min_side_px: int
 ) -> list[Recoded]:
-    """Recode a batch of files, and note the reason for each that cannot be used.
+    """Recode a batch of files, and note the reason for each that is skipped.
 
     Raises:
         UserError: if the container of a file can no longer be read; that is not the file's fault.
@@ -30,13 +30,13 @@ def recode_batch(
 
     def recoded(member: Member) -> Recoded:
         data = digest = b""
-        if not member.left_out:
+        if not member.skipped:
             try:
                 content = member.content()
                 digest = hashlib.sha256(content).digest()
                 data = recode(content, short_side_px, quality, min_side_px)
             except Unreadable as error:
-                member = member._replace(left_out=str(error))
+                member = member._replace(skipped=str(error))
             except OSError as error:
                 raise UserError(
                     f"{member.container}, {member.name} can no longer be read "

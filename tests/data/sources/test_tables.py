@@ -1,0 +1,69 @@
+"""Labels that are given beside the images."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.packing import encoded, photo, records_of, run, tar_of
+
+
+def test_images_without_classes_take_them_from_a_table(tmp_path: Path) -> None:
+    files = {f"ILSVRC2012_val_{n:08d}.JPEG": encoded(photo(seed=n)) for n in (1, 2, 3)} | {
+        "ILSVRC2012_val_00060000.JPEG": encoded(photo())
+    }
+    (tmp_path / "val.tar").write_bytes(tar_of(files))
+    report = run(tmp_path / "val.tar", tmp_path / "a", split="val", labels="ilsvrc2012-val")
+    assert report.num_written == 3 and report.skipped == {"no label": 1}
+    names = {name for name, _, _ in records_of(tmp_path / "a", "val")}
+    # The first three ids of the ground truth that ILSVRC published.
+    expected = {1: "n01751748", 2: "n09193705", 3: "n02105855"}
+    assert names == {f"{class_id}/ILSVRC2012_val_{n:08d}.JPEG" for n, class_id in expected.items()}
+
+    (tmp_path / "flat").mkdir()
+    for name, content in files.items():
+        (tmp_path / "flat" / name).write_bytes(content)
+    (tmp_path / "labels.tsv").write_text(
+        "".join(f"ILSVRC2012_val_{n:08d}.JPEG\t{class_id}\n" for n, class_id in expected.items())
+    )
+    run(tmp_path / "flat", tmp_path / "b", split="val", labels=str(tmp_path / "labels.tsv"))
+    assert records_of(tmp_path / "b", "val") == records_of(tmp_path / "a", "val")
+
+    # A table may begin with a byte order mark and name files with their folders; what it names and is not there is left out.
+    (tmp_path / "flat" / "deeper").mkdir()
+    (tmp_path / "flat" / "deeper" / "ILSVRC2012_val_00000001.JPEG").write_bytes(
+        encoded(photo(seed=9))
+    )
+    (tmp_path / "flat" / "broken.JPEG").symlink_to("nowhere")
+    lines = [
+        "ILSVRC2012_val_00000001.JPEG\tcat",
+        "deeper/ILSVRC2012_val_00000001.JPEG\tdog",
+        "broken.JPEG\tcat",
+    ]
+    (tmp_path / "labels.tsv").write_text("\r\n".join(lines), "utf-8-sig")
+    report = run(tmp_path / "flat", tmp_path / "d", labels=str(tmp_path / "labels.tsv"))
+    names = {name for name, _, _ in records_of(tmp_path / "d")}
+    assert names == {"cat/ILSVRC2012_val_00000001.JPEG", "dog/deeper/ILSVRC2012_val_00000001.JPEG"}
+    assert report.skipped == {"no label": 3, "unreadable file": 1}
+
+    (tmp_path / "labels.tsv").write_text("a.JPEG\tcat\n\tdog\tanimal\n")
+    with pytest.raises(
+        ValueError, match=r"Line 2 of .*labels.tsv is '\\tdog\\tanimal'; expected FILE<TAB>CLASS"
+    ):
+        run(tmp_path / "flat", tmp_path / "c", labels=str(tmp_path / "labels.tsv"))
+    (tmp_path / "labels.tsv").write_text("a.JPEG\tcat\tanimal\n")
+    with pytest.raises(
+        ValueError,
+        match=r"Line 1 of .*labels.tsv is 'a.JPEG\\tcat\\tanimal'; expected FILE<TAB>CLASS",
+    ):
+        run(tmp_path / "flat", tmp_path / "c", labels=str(tmp_path / "labels.tsv"))
+    (tmp_path / "labels.tsv").write_text("a.JPEG n01751748\n")
+    with pytest.raises(
+        ValueError, match=r"Line 1 of .*labels.tsv is 'a.JPEG n01751748'; expected FILE<TAB>CLASS"
+    ):
+        run(tmp_path / "flat", tmp_path / "c", labels=str(tmp_path / "labels.tsv"))
+    with pytest.raises(
+        ValueError,
+        match=r"Table of labels gone cannot be read .* Give --labels ilsvrc2012-val, or a file",
+    ):
+        run(tmp_path / "flat", tmp_path / "c", labels="gone")
+    assert not (tmp_path / "c").exists()
