@@ -107,12 +107,12 @@ def test_a_second_signal_leaves_at_once(recipe, tmp_path):
     running.send_signal(signal.SIGTERM)
     wait_for_line(
         running,
-        "SIGTERM: saving a checkpoint after this step, then leaving (once more: leave at once)",
+        "SIGTERM: saving a checkpoint after this step, then ending (a second signal ends at once)",
     )
     time.sleep(0.5)  # two within 0.3 s count as one
     running.send_signal(signal.SIGTERM)
     out, _ = running.communicate(timeout=5)
-    assert running.returncode == 143 and "second signal: leaving at once" in out, out
+    assert running.returncode == 143 and "second signal: ending at once" in out, out
     assert Checkpoints(tmp_path / "w" / "checkpoints").steps() == []
 
 
@@ -122,7 +122,7 @@ def test_a_second_signal_leaves_at_once(recipe, tmp_path):
         ([], "--config"),
         (
             ["--config", "configs/quickstart.py", "extra"],
-            "leftover argument 'extra'; expected --config, --workdir or --config.KEY=VALUE",
+            "leftover argument 'extra'. Give --config FILE, --workdir DIR or --config.KEY=VALUE",
         ),
         (["--config", "configs/gone.py"], "configs/gone.py"),
         (["--config", "configs/quickstart.py", "--config.epoch=3"], 'Did you mean "epochs"'),
