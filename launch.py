@@ -98,10 +98,9 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path]:
         if _is_from_recipe(error):
             raise
         raise UserError(_describe(error)) from error
-    name = config_flags.get_config_filename(flags.FLAGS["config"])
-    if not name:
+    if not flags.FLAGS["config"].present:
         raise UserError("--config is missing. Add a recipe: --config configs/quickstart.py.")
-    file = Path(name)
+    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
     if not file.is_file():
         raise UserError(
             f"there is no config {file}. Give a Python file with get_config(), such as"

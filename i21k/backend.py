@@ -11,9 +11,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-# On the CPU, XLA's YNNPACK convolutions are slower than its Eigen ones: without them a training step
-# is 1.3 times as fast (`notebooks/LOG.md`). An unknown flag aborts the process, so the flag is set
-# only for versions that are known to have it.
+# On the CPU, XLA's YNNPACK convolutions are slower than its Eigen ones. Without them a training
+# step is 1.3 times as fast (`notebooks/LOG.md`). An unknown flag aborts the process, so the flag
+# is set only for versions that are known to have it.
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 _CPU_FLAG_VERSIONS = ("0.10.2", "0.11.2")
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1  # of glibc's malloc.h
