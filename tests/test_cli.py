@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from i21k import cli
+from i21k import cli, log
 from i21k.checkpoints import Checkpoints
-from i21k.cli import info, verify
+from i21k.cli import arguments, info, verify
 from i21k.errors import UserError
 from tests.helpers.paths import FIXTURES, ROOT
 
@@ -61,6 +61,28 @@ def test_the_defaults_of_pack_are_those_of_its_options(monkeypatch, tmp_path):
     assert called["beam_options"] is None
 
 
+def test_the_rate_of_a_packing_that_resumes_counts_what_it_did_itself(monkeypatch, capsys):
+    from i21k.data.pack.pack import Progress
+
+    now = 0.0
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    with arguments.shown_progress(quiet=False) as show:
+        for phase, at_s, num_mb in (
+            ("reading", 0, 800),
+            ("reading", 10, 850),
+            ("reading", 20, 900),
+            ("planning", 21, 0),
+            ("planning", 31, 500),
+        ):
+            now = float(at_s)
+            show(Progress(phase, num_mb * 10**6, 1000 * 10**6, num_mb))
+    assert capsys.readouterr().err.splitlines() == [
+        "reading 85.0% | 850/1,000 MB | 5.0 MB/s | eta 0:00:30 | 850 images",
+        "reading 90.0% | 900/1,000 MB | 5.0 MB/s | eta 0:00:20 | 900 images",
+        "planning 50.0% | 500/1,000 MB | 50.0 MB/s | eta 0:00:10 | 500 images",
+    ]
+
+
 def test_a_user_error_is_one_line_and_exit_code_2(monkeypatch, capsys):
     def fail(_):
         raise UserError("size is 3 and there are 2. Give 2.")
@@ -83,7 +105,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch, error):
 def test_a_bug_of_a_process_shows_a_traceback_and_exit_code_1():
     code = """if True:
         import sys
-        from i21k import cli
+        from i21k import cli, log
         def fail(_):
             raise ValueError("a bug")
         cli.info.run = fail
@@ -104,7 +126,7 @@ def test_a_missing_file_of_the_user_is_exit_code_2(monkeypatch, tmp_path, capsys
 def test_a_signal_gives_128_and_its_number(signum):
     code = f"""if True:
         import os, signal, sys, time
-        from i21k import cli
+        from i21k import cli, log
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have ignored it
         def stop(_):
             os.kill(os.getpid(), {int(signum)})
@@ -166,11 +188,11 @@ def test_evaluate_and_predict_name_a_damaged_checkpoint(damaged, tmp_path):
     before = damaged / "checkpoints"
     newest = max(before.iterdir(), key=lambda path: int(path.name) if path.name.isdigit() else -1)
     told = f"warning: checkpoint {newest} is damaged (metadata: its SHA-256 differs)."
-    for arguments in (
+    for command in (
         ["evaluate", "--data", str(data), "--batch-size", "4"],
         ["predict", str(tmp_path / "red.png"), "--view", "top"],
     ):
-        done = run("-m", "i21k", *arguments, "--checkpoint", str(damaged))
+        done = run("-m", "i21k", *command, "--checkpoint", str(damaged))
         assert done.returncode == 0, done.stderr
         assert told in done.stderr and done.stdout
         assert "orbax" not in done.stderr and "absl" not in done.stderr
