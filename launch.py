@@ -133,24 +133,18 @@ def _describe(error: Exception) -> str:
 
 def describe_flags() -> str:
     """Return the text of `--help`: the flags of this program and the keys of a recipe."""
+    from i21k.train.recipe import describe_keys
+
     lines = [(__doc__ or "").strip(), "", "Flags:"]
     for holder in _FLAGS:
         flag: Any = flags.FLAGS[holder.name]
         default = "" if flag.default is None else f" (default {flag.default})"
         lines += _entry(f"--{holder.name.replace('_', '-')}", f"{flag.help}{default}")
     lines += ["", "Keys of a recipe, as --config.KEY=VALUE; * may change when a run is resumed:"]
-    for key in _describe_keys():
-        may_change = "*" if key.may_change else ""
-        lines += _entry(f"{key.name}{may_change}", f"{key.type} = {key.default}. {key.help}")
+    for key in describe_keys():
+        name = f"{key.name}{'*' if key.may_change else ''}"
+        lines += _entry(f"{name} ({key.type}; default {key.default!r})", key.help)
     return "\n".join(lines)
-
-
-def _describe_keys() -> list[Any]:
-    try:
-        from i21k.train.recipe import describe_keys
-    except ImportError:
-        return []
-    return describe_keys()
 
 
 def _entry(name: str, text: str) -> list[str]:

@@ -256,7 +256,8 @@ def test_a_loss_that_is_not_finite_stops_all_and_is_said_once(of_three_epochs, t
     both = start_two(start, recipe, tmp_path / "w")
     assert [process.end() for process in both] == [2, 2]
     assert re.search(
-        r"(the loss is (nan|inf)|batch_stats/\w+/moving_\w+ is not finite) at step \d+, learning rate 1000; the last good checkpoint is",
+        r"(the loss is (nan|inf)|batch_stats/\w+/moving_\w+ is not finite) at step \d+,"
+        r" learning rate 1000; the last good checkpoint is",
         both[0].out,
     )
     assert both[1].out == ""
@@ -590,7 +591,8 @@ def test_a_checkpoint_that_another_process_sees_otherwise(alone, tmp_path):
         (
             3,
             (2, 2),
-            r"config.devices is 3, and the 2 processes have 2, 2 cpu devices. Use equally many of each process: --config.devices=4",
+            r"config.devices is 3, and the 2 processes have 2, 2 cpu devices."
+            r" Use equally many of each process: --config.devices=4",
         ),
         (
             8,
@@ -600,7 +602,8 @@ def test_a_checkpoint_that_another_process_sees_otherwise(alone, tmp_path):
         (
             0,
             (4, 2),
-            r"config.devices is 0 \(all\), and the 2 processes have 4, 2 cpu .*\. Use .*: --config.devices=4",
+            r"config.devices is 0 \(all\), and the 2 processes have 4, 2 cpu .*\."
+            r" Use .*: --config.devices=4",
         ),
     ],
 )
