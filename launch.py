@@ -1,20 +1,25 @@
-"""Train by a recipe, or go on with a run that was cut off.
+"""Train by a recipe, or resume a run that was stopped.
 
 python launch.py --config configs/quickstart.py [--workdir runs/quickstart] [--config.epochs=2 ...]
 
-Started by Slurm, Open MPI or an indexed job of Kubernetes as several processes, these train together; so do processes that are told
---coordinator HOST:PORT --num-processes N --process-id I.
+Several processes train together if Slurm, Open MPI or an indexed Kubernetes job starts them, or if
+each has --coordinator HOST:PORT --num-processes N --process-id I. Exit codes: 0 fine, 1 something
+failed, 2 the user can fix it, 128+n stopped by signal n.
 """
 
 import os
+import signal
 import sys
+import textwrap
+import traceback
 from pathlib import Path
+from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from i21k import backend
-from i21k.errors import UserError
+from i21k import backend, log
+from i21k.errors import UserError, can_be_fixed
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Recipe: a Python file with get_config(). It is executed."
@@ -22,73 +27,133 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Where the run lives; by default runs/NAME of configs/NAME.py. A run found there goes on.",
+    "Directory of the run; by default runs/NAME for NAME.py. A run that is there is resumed.",
 )
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, the same for all processes of a run."
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "Processes of the run; 1: this is the only one, wherever it runs.", 1
+    "num_processes", None, "Number of processes of the run; 1 ignores the launcher.", 1
 )
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", 0)
-_START_S = flags.DEFINE_integer("start_s", 120, "Seconds that all processes have to appear.", 1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0)
+_START_S = flags.DEFINE_integer("start_s", 120, "Seconds to wait for all processes.", 1)
 flags.DEFINE_alias("num-processes", "num_processes")
 flags.DEFINE_alias("process-id", "process_id")
-flags.mark_flag_as_required("config")
+flags.DEFINE_alias("start-s", "start_s")
+_FLAGS = (_CONFIG, _WORKDIR, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID, _START_S)
 
 
 def main(argv: list[str]) -> int:
-    recipe = _CONFIG.value
+    """Train; return the exit code."""
+    if {"-h", "-help", "--help"} & set(argv):
+        log.info(describe_flags())
+        return 0
+    try:
+        return train(*parse(argv))
+    except (UserError, OSError) as error:
+        if not can_be_fixed(error):
+            raise
+        log.error(str(error))
+        return 2
+    except KeyboardInterrupt:
+        log.note("interrupted")
+        return 128 + signal.SIGINT
+
+
+def train(recipe: ConfigDict, workdir: Path) -> int:
+    """Train by a recipe in a directory, with the other processes if there are any."""
     batch, side = (
         recipe.get(key) if isinstance(recipe, ConfigDict) else None
         for key in ("batch_size", "image_size")
     )
-    if isinstance(batch, int) and isinstance(side, int):  # or else `loop.run` says what is wrong
+    if isinstance(batch, int) and isinstance(side, int):  # else `loop.run` says what is wrong
         backend.keep_memory(batch * side**2)
-    from i21k.train import (
-        interruption,  # imports JAX, after the flags are known to be right
-        loop,  # imports JAX, after the flags are known to be right
-        processes,  # imports JAX, after the flags are known to be right
-    )
+    # These import JAX, so they come after the flags are known to be right.
+    from i21k.train import interruption, loop
+    from i21k.train.place import find_place
+    from i21k.train.watch import together
 
-    logging.set_verbosity(logging.ERROR)  # Orbax tells forty lines a checkpoint
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    log.quiet_libraries()
+    place = find_place(os.environ, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     try:
-        place = processes.find_place(
-            os.environ, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-        )
-        with processes.together(place, _START_S.value):
-            loop.run(recipe, _WORKDIR.value or Path("runs") / name)
-    except (UserError, OSError) as error:
-        return fail(error)
+        with together(place, _START_S.value):
+            loop.run(recipe, workdir)
     except interruption.Interrupted as interrupted:
         return interrupted.exit_code
     return 0
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Parse the command line; what is wrong with it is said in one line."""
+def parse(argv: list[str]) -> tuple[ConfigDict, Path]:
+    """Parse the command line and execute the recipe.
+
+    Returns:
+        The recipe and the working directory.
+
+    Raises:
+        UserError: if the command line is wrong. What the recipe raises keeps its traceback.
+    """
     try:
         rest = flags.FLAGS(argv)
-        file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
-        if not file.is_file():
-            raise UserError(
-                f"there is no config {file}; expected a Python file with get_config(), such as configs/quickstart.py"
-            )
-        if len(rest) > 1:
-            raise UserError(
-                f"leftover argument {rest[1]!r}; expected --config, --workdir or --config.KEY=VALUE"
-            )
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        sys.exit(fail(error))
-    return rest
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        if _is_from_recipe(error):
+            raise
+        raise UserError(_describe(error)) from error
+    if not flags.FLAGS["config"].present:
+        raise UserError("--config is missing. Add a recipe: --config configs/quickstart.py.")
+    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+    if not file.is_file():
+        raise UserError(
+            f"there is no config {file}. Give a Python file with get_config(), such as"
+            " configs/quickstart.py."
+        )
+    if len(rest) > 1:
+        raise UserError(
+            f"leftover argument {rest[1]!r}. Give --config FILE, --workdir DIR or"
+            " --config.KEY=VALUE."
+        )
+    return _CONFIG.value, Path(_WORKDIR.value or Path("runs") / file.stem)
 
 
-def fail(error: Exception) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+def _is_from_recipe(error: BaseException) -> bool:
+    """Return whether the code of the recipe has raised an error, and not the parser of flags."""
+    if "Error whilst parsing config file" in str(error):  # ml_collections, with the traceback
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(frame.name == "get_config" or frame.name == "exec_module" for frame in frames)
+
+
+def _describe(error: Exception) -> str:
+    """Return the text of an error of the command line as sentences."""
+    if isinstance(error, (AttributeError, KeyError)):
+        key, *hint = str(error.args[0]).splitlines()
+        ways = " ".join(hint) or "python launch.py --help lists the keys."
+        return f"the recipe has no key {key}. {ways}"
+    return f"{str(error).rstrip('.')}. python launch.py --help shows what is expected."
+
+
+def describe_flags() -> str:
+    """Return the text of `--help`: the flags of this program and the keys of a recipe."""
+    from i21k.train.recipe import describe_keys
+
+    lines = [(__doc__ or "").strip(), "", "Flags:"]
+    for holder in _FLAGS:
+        flag: Any = flags.FLAGS[holder.name]
+        default = "" if flag.default is None else f" (default {flag.default})"
+        lines += _entry(f"--{holder.name.replace('_', '-')}", f"{flag.help}{default}")
+    lines += ["", "Keys of a recipe, as --config.KEY=VALUE; * may change when a run is resumed:"]
+    for key in describe_keys():
+        name = f"{key.name}{'*' if key.may_change else ''}"
+        lines += _entry(f"{name} ({key.type}; default {key.default!r})", key.help)
+    return "\n".join(lines)
+
+
+def _entry(name: str, text: str) -> list[str]:
+    return [
+        f"  {name}",
+        *textwrap.wrap(text, 78, initial_indent=" " * 6, subsequent_indent=" " * 6),
+    ]
 
 
 if __name__ == "__main__":
-    backend.prepare()  # before a recipe could import JAX
-    app.run(main, flags_parser=parse)
+    backend.prepare()  # before a recipe can import JAX
+    sys.exit(main(sys.argv))

@@ -159,8 +159,8 @@ class Checkpoints:
             if not manager.save(step, args=args, force=True) or step not in self.steps():
                 raise OSError(f"the checkpoint of step {step} was not written to {self._directory}")
             directory = self._directory / str(step)
-            with files.replaced(directory / _INVENTORY) as path:
-                path.write_text(json.dumps(_digests_of_files(directory)))
+            with files.replaced(directory / _INVENTORY) as temporary:
+                temporary.write_text(json.dumps(_digests_of_files(directory)))
             for old in self._superfluous(step, bool(meta["epoch_done"])):
                 manager.delete(old)
 

@@ -16,8 +16,9 @@ class UserError(ValueError):
 def can_be_fixed(error: BaseException) -> bool:
     """Return whether the user can fix it: a `UserError`, or an `OSError` about a file or a disk.
 
+    An `OSError` without a number is raised by Python code that reads or writes files, with a text.
     Every other exception must keep its traceback.
     """
     if isinstance(error, OSError):
-        return error.filename is not None or error.errno in _OF_DISKS
+        return error.filename is not None or error.errno is None or error.errno in _OF_DISKS
     return isinstance(error, UserError)

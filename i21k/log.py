@@ -5,6 +5,7 @@ It never changes Python's root logger, so that a caller's own logging keeps work
 
 import contextlib
 import datetime
+import importlib
 import logging
 import sys
 import time
@@ -64,6 +65,7 @@ def tee(path: Path) -> Iterator[None]:
 
 def quiet_libraries() -> None:
     """Silence what Orbax and Abseil say below an error, by the names of their loggers."""
+    importlib.import_module("absl.logging")  # sets the level of its logger when it is imported
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -53,7 +53,13 @@ def test_large_batches_share_one_arena_so_that_what_threads_free_is_kept_too():
 
 
 def test_garbage_is_collected_less_often_while_steps_are_traced():
-    code = "import gc; from i21k import backend; before = gc.get_threshold()[0]; backend.prepare(); print(gc.get_threshold()[0] / before)"
+    code = """if True:
+        import gc
+        from i21k import backend
+        before = gc.get_threshold()[0]
+        backend.prepare()
+        print(gc.get_threshold()[0] / before)
+    """
     assert (
         float(
             subprocess.run(

@@ -1,4 +1,4 @@
-"""The architecture as a test: imports point down only, and each heavy library is imported in one file."""
+"""The layout as a test: imports point down only, and each heavy library is in one file."""
 
 import ast
 from pathlib import Path
@@ -29,7 +29,7 @@ LAYERS = (
     ("images",),
     ("wordnet",),
     ("workers", "files", "log", "labels", "backend"),
-    ("errors",),
+    ("errors", "jax_private"),
 )
 # The only files that may import a library.
 ONLY_IN = {
@@ -82,3 +82,9 @@ def test_heavy_libraries_are_imported_in_one_file(path: Path) -> None:
     name = str(path.relative_to(PACKAGE))
     used = {module.split(".")[0] for module in imports(path)}
     assert [lib for lib, files in ONLY_IN.items() if lib in used and name not in files] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_private_parts_of_jax_are_used_in_one_file(path: Path) -> None:
+    name = str(path.relative_to(PACKAGE))
+    assert ("jax._src" in path.read_text()) == (name == "jax_private.py")

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from i21k import jax_private
 from i21k.data.load.loader import Batch
 from i21k.errors import UserError
 from i21k.train.recipe import Recipe
@@ -81,11 +82,10 @@ def _check_batch(num_devices: int, cfg: Recipe) -> None:
 
 def why_no_gpu() -> str:
     """Return why JAX uses the CPU although there may be a GPU; empty if there is no sign of one."""
-    # JAX has no public way to ask.
-    errors = dict(getattr(jax._src.xla_bridge, "_backend_errors", {}))
+    errors = jax_private.backend_errors()
     errors.pop("tpu", None)  # JAX looks for a TPU on every machine
     if errors:
-        reasons = (f"{name}: {str(error).splitlines()[0]}" for name, error in errors.items())
+        reasons = (f"{name}: {error.splitlines()[0]}" for name, error in errors.items())
         return "JAX fell back to the CPU: " + "; ".join(reasons)
     if Path("/proc/driver/nvidia").exists():
         return (

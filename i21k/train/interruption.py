@@ -1,6 +1,6 @@
-"""SIGTERM and SIGINT as a polite request: finish the step, save, leave. A second signal leaves at once.
+"""SIGTERM and SIGINT finish the step, save and end the run; a second signal ends it at once.
 
-A room of its own since signals arrive at any time: while XLA compiles no Python runs in the main thread, so a thread reads them too.
+While XLA compiles, no Python code runs in the main thread, so a thread reads the signals.
 """
 
 import contextlib
@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_SAME_S = 0.3  # a launcher that passes Ctrl-C on makes two of one
+_SAME_S = 0.3  # a launcher that forwards Ctrl-C makes two signals of one
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved its state."""
+    """The run has received a signal and has saved its state."""
 
     def __init__(self, signum: int) -> None:
         self.exit_code = 128 + signum  # as shells report a process that a signal ended
@@ -24,7 +24,7 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Whether a signal has come."""
+    """Whether a signal was received."""
 
     signum: int | None = None
 
@@ -34,7 +34,7 @@ class Interruption:
 
 @contextlib.contextmanager
 def watch(say: Callable[[str], None]) -> Iterator[Interruption]:
-    """Collect signals while the block runs; only the main thread may do so, elsewhere nothing is watched.
+    """Collect signals while the block runs; does nothing outside the main thread.
 
     Args:
         say: prints a line.
@@ -54,11 +54,12 @@ def watch(say: Callable[[str], None]) -> Iterator[Interruption]:
             if interruption and now - first_at < _SAME_S:
                 continue
             if interruption:
-                say("second signal: leaving at once; the last checkpoint stays")
+                say("second signal: ending at once; the last checkpoint stays")
                 os._exit(128 + signum)
             interruption.signum, first_at = signum, now
             say(
-                f"{signal.Signals(signum).name}: saving a checkpoint after this step, then leaving (once more: leave at once)"
+                f"{signal.Signals(signum).name}: saving a checkpoint after this step, then ending"
+                " (a second signal ends at once)"
             )
 
     receiver, sender = socket.socketpair()

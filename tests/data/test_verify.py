@@ -480,10 +480,10 @@ def test_info_says_what_was_written(damaged: Path, capsys: pytest.CaptureFixture
     assert cli.main(["info", str(damaged)]) == 0
     text = capsys.readouterr().out
     for words in (
-        "split train: 12 pictures",
+        "split train: 12 images",
         "options: short_side 256",
         "counts: read 15, written 11",
-        "left out: empty file 3",
+        "skipped: empty file 3",
         "dropped: copy of",
     ):
         assert words in text

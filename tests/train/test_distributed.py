@@ -1,7 +1,8 @@
-"""Several processes as one run: started as users start them, two of two CPU devices each, interrupted, killed and gone on with.
+"""Runs of two processes with two CPU devices each, started as users start them.
 
-A sum over four devices depends on the order of the summands, and what XLA's threads share out on their number. Here both are the same in
-all runs (gloo's ring, `NPROC`), so that two processes must give what one gives bit for bit.
+A sum over four devices depends on the order of the summands, and the work of XLA's threads on
+their number. Both are the same in all runs here (Gloo's ring, `NPROC`), so that two processes must
+give what one gives, bit for bit.
 """
 
 import json
@@ -24,10 +25,11 @@ from i21k.checkpoints import Checkpoints
 from i21k.data.format.splits import open_split
 from i21k.evaluation.scores import Scores, accuracies
 from i21k.labels import ClassList
-from i21k.train import processes, workdir
+from i21k.train import place, processes, watch, workdir
 from i21k.train.devices import find_devices
 from i21k.train.interruption import Interruption
-from i21k.train.processes import Agreement, Place, find_place
+from i21k.train.place import Place, find_place
+from i21k.train.processes import Agreement
 from i21k.train.recipe import parse
 from i21k.trained import load
 from tests.helpers.datasets import NUM_VAL
@@ -35,7 +37,7 @@ from tests.helpers.paths import ROOT
 from tests.test_launch import flags
 from tests.train.test_loop import assert_same_checkpoint, metrics
 
-STEPS = 17  # three epochs of 44 pictures by 8
+STEPS = 17  # three epochs of 44 images by 8
 
 
 class Process:
@@ -109,7 +111,7 @@ def start_two(start, recipe, directory: Path, changes: tuple[str, ...] = ()) -> 
 
 @pytest.fixture(scope="module")
 def of_three_epochs(dataset):
-    """A recipe whose epochs end with all that is evaluated: new statistics, the validation split, a second set of other classes."""
+    """A recipe with every evaluation: new statistics, the validation split, a second dataset."""
     from tests.conftest import recipe
     from tests.helpers.datasets import write_dataset
 
@@ -129,9 +131,6 @@ def alone(of_three_epochs, tmp_path_factory):
     process = Process(arguments(of_three_epochs, directory), {"ALONE_ON_PORT": str(free_port())})
     assert process.end() == 0, process.out
     return directory
-
-
-# ------------------------------------------------------------------------------------------------------- processes of their own
 
 
 def test_two_processes_of_a_slurm_step_are_one_run(of_three_epochs, alone, tmp_path, start):
@@ -157,7 +156,7 @@ def test_two_processes_of_a_slurm_step_are_one_run(of_three_epochs, alone, tmp_p
     ]
     assert [process.end() for process in both] == [0, 0], both[0].out + both[1].out
     assert "4 x cpu in 2 processes" in both[0].out and "done: 3 epochs" in both[0].out
-    assert "first batch uint8 [4, 32, 32, 3]" in both[0].out  # of eight pictures
+    assert "first batch uint8 [4, 32, 32, 3]" in both[0].out  # of eight images
     assert both[1].out == ""
     assert metrics(tmp_path / "w") == metrics(alone) != []
     assert {"val_top1", "second_top1", "second_over_top1"} <= {
@@ -177,7 +176,7 @@ def test_a_signal_to_one_and_kill_9_to_both_lose_nothing(of_three_epochs, alone,
     both[0].wait_for(f"step 8/{STEPS}")
     both[1].popen.send_signal(signal.SIGTERM)
     assert [process.end() for process in both] == [143, 143], both[0].out + both[1].out
-    assert "SIGTERM at process 1: all save and leave" in both[0].out
+    assert "SIGTERM at process 1: all processes save and end" in both[0].out
     saved = Checkpoints(tmp_path / "w" / "checkpoints").steps()[-1]
     assert 8 <= saved < STEPS
 
@@ -215,14 +214,14 @@ def test_processes_that_differ_are_refused_and_those_that_do_not_meet(
     for process in waiting:
         assert process.end(60) == 1
         assert (
-            "not all processes met within 4 s; expected process 0 at the coordinator's address"
+            "not all processes connected within 4 s. Check that process 0 can be reached at"
             in process.out
         )
         assert process.lines[-1].startswith("error: process") and "Traceback" not in process.out
     assert [process.end(60) for process in differing] == [2, 2]
     assert (
         "process 1 on" in differing[0].out
-        and "config.seed is 7, not 0; start all with the same" in differing[0].out
+        and "config.seed is 7, not 0. Start all with the same" in differing[0].out
     )
     assert "threads" not in differing[0].out and differing[1].out == ""  # said once
     assert not (tmp_path / "w").exists() and not (tmp_path / "x").exists()
@@ -257,7 +256,8 @@ def test_a_loss_that_is_not_finite_stops_all_and_is_said_once(of_three_epochs, t
     both = start_two(start, recipe, tmp_path / "w")
     assert [process.end() for process in both] == [2, 2]
     assert re.search(
-        r"(the loss is (nan|inf)|batch_stats/\w+/moving_\w+ is not finite) at step \d+, learning rate 1000; the last good checkpoint is",
+        r"(the loss is (nan|inf)|batch_stats/\w+/moving_\w+ is not finite) at step \d+,"
+        r" learning rate 1000; the last good checkpoint is",
         both[0].out,
     )
     assert both[1].out == ""
@@ -273,7 +273,8 @@ def test_an_error_in_one_process_ends_the_other(of_three_epochs, tmp_path, start
     )
     assert [process.end() for process in both] == [1, 2]
     assert re.search(
-        r"working directory .*elsewhere is not the one that process 0 \(process \d+ on .*\) holds under this name",
+        r"working directory .*elsewhere is not the one that process 0 \(process \d+ on"
+        r" .*\) holds under this name",
         both[1].out,
     )
     assert "process 1 of 2 on" in both[0].out and "has stopped: working directory" in both[0].out
@@ -302,8 +303,6 @@ def test_open_mpi_starts_a_run(of_three_epochs, tmp_path, start):
     assert [process.end() for process in both] == [0, 0]
     assert "4 x cpu in 2 processes" in both[0].out
 
-
-# ------------------------------------------------------------------------------------------------------- where a process stands
 
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -397,7 +396,7 @@ def test_flags_open_mpi_and_kubernetes(monkeypatch):
     assert find_place(MPI | FOUR_GPUS, "a:1", None, None) == Place("a:1", 4, 3, "2,3")
     pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"}
     assert find_place(pod, None, None, None) is None
-    monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: name == "kubernetes")
+    monkeypatch.setattr(place.importlib.util, "find_spec", lambda name: name == "kubernetes")
     assert find_place(pod, None, None, None) == Place(None, None, None, "all")
 
 
@@ -407,29 +406,32 @@ def test_flags_open_mpi_and_kubernetes(monkeypatch):
         (
             {},
             (None, 2, 1),
-            "--coordinator missing; expected --coordinator HOST:PORT --num_processes N --process_id I together, or none",
+            "--coordinator missing. Give --coordinator HOST:PORT --num_processes N"
+            " --process_id I together, or none",
         ),
         ({}, ("a:1", 2, None), "--process_id missing"),
         (
             {},
             ("a:1", None, None),
-            "--coordinator is given outside of Slurm and Open MPI; add --num_processes and --process_id",
+            "--coordinator is given outside of Slurm and Open MPI. Add"
+            " --num_processes and --process_id",
         ),
-        ({}, ("a:1", 2, 2), "--process_id is 2; expected 0 to 1, below --num_processes"),
+        ({}, ("a:1", 2, 2), "--process_id is 2; expected 0 to 1. Number the processes"),
         (
             {},
             ("a", 2, 1),
-            "--coordinator is 'a'; expected HOST:PORT, a free port of the machine of process 0",
+            "--coordinator is 'a'; expected HOST:PORT. Use a free port of the machine of process 0",
         ),
         (
             MPI,
             (None, None, None),
-            "this version of Open MPI does not say where process 0 runs; add --coordinator HOST:PORT",
+            "this version of Open MPI does not give the host of process 0. Add"
+            " --coordinator HOST:PORT",
         ),
         (
             SLURM | FOUR_GPUS | {"SLURM_TASKS_PER_NODE": "3,5"},
             (None, None, None),
-            r"3 tasks of this machine see 4 GPUs .*; start one task, or",
+            r"3 tasks of this machine see 4 GPUs .* Start one task per machine, or",
         ),
     ],
 )
@@ -446,14 +448,11 @@ def test_a_port_that_is_taken(monkeypatch):
     with (
         pytest.raises(
             ValueError,
-            match=r"process 0 of 2 on .* could not be joined: .*RPC server; is the coordinator's port free\?",
+            match=r"process 0 of 2 on .* could not be connected .*RPC server.*port is free",
         ),
-        processes.together(Place("a:1", 2, 0, "all"), 5),
+        watch.together(Place("a:1", 2, 0, "all"), 5),
     ):
         pass
-
-
-# ------------------------------------------------------------------------------------------------------- what they agree on
 
 
 class Store:
@@ -472,25 +471,27 @@ class Store:
 
 def test_a_process_that_is_silent_or_has_failed_is_found():
     store = Store()
-    watches = [processes._Watch(store, Place("a:1", 3, i, "all"), silence_s=0.3) for i in range(3)]
+    watches = [watch._Watch(store, Place("a:1", 3, i, "all"), silence_s=0.3) for i in range(3)]
     until = time.monotonic() + 0.5
     while time.monotonic() < until:
-        for watch in watches[:2]:
-            watch.beat()
+        for one in watches[:2]:
+            one.beat()
             time.sleep(0.02)
     assert watches[1].find_lost().startswith("error: process 1 of 3 on")
     assert re.search(
-        r"process 2 of 3 on an unknown host has not been heard of for \d+ s: .* start all processes again",
+        r"process 2 of 3 on an unknown host has been silent for \d+ s: .* Start all"
+        r" processes again",
         watches[0].find_lost(),
     )
     watches[2].beat()
     watches[0].beat()
     assert watches[0].find_lost() is None
     watches[2]._failed = "no such file"
-    for watch in reversed(watches):
-        watch.beat()
+    for one in reversed(watches):
+        one.beat()
     assert re.fullmatch(
-        r"error: process 2 of 3 on .* has stopped: no such file; all leave", watches[0].find_lost()
+        r"error: process 2 of 3 on .* has stopped: no such file\. All processes end\.",
+        watches[0].find_lost(),
     )
     assert watches[1].find_lost() == ""  # it leaves too, but process 2 and process 0 have said why
 
@@ -515,7 +516,10 @@ def test_differences_are_named(among_two):
     own = {"config.seed": 1, "jax": "1.0", "config.data.threads": 3}
     with pytest.raises(
         ValueError,
-        match=r"process 1 on .* differs from process 0 on .*: commit is None, not 'abc'; config.seed is 1, not 0;",
+        match=(
+            r"process 1 on .* differs from process 0 on .*: commit is None, not"
+            r" 'abc'; config.seed is 1, not 0\."
+        ),
     ):
         processes.check_same("recipe", own)
     among_two.says = lambda name, value: (
@@ -553,7 +557,10 @@ def test_a_workdir_that_is_not_shared(among_two, monkeypatch, tmp_path):
     monkeypatch.setattr(processes, "share", lambda name, value: "process 1 on alpha\n")
     with pytest.raises(
         ValueError,
-        match=r"w is not the one that process 0 \(process 1 on alpha\) holds .* that all processes share",
+        match=(
+            r"w is not the one that process 0 \(process 1 on alpha\) holds .* that"
+            r" all processes share"
+        ),
     ):
         workdir.held(tmp_path / "w").__enter__()
     (tmp_path / "lock").write_text("process 1 on alpha\n")
@@ -567,11 +574,14 @@ def test_a_checkpoint_that_another_process_sees_otherwise(alone, tmp_path):
     assert checkpoints.same(STEPS, digest).step == STEPS
     with pytest.raises(
         ValueError,
-        match=r"checkpoint .*17 is not here what it is in process 0 \(it is another one\); expected a --workdir on",
+        match=(
+            r"checkpoint .*17 is not the one that process 0 reads \(it is another"
+            r" one\). Use a --workdir on"
+        ),
     ):
         checkpoints.same(STEPS, "0")
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(ValueError, match=r"checkpoint .*17 is not here what it is in process 0 \("):
+    with pytest.raises(ValueError, match=r"checkpoint .*17 is not the one that process 0 reads \("):
         Checkpoints(tmp_path / "checkpoints").same(STEPS, digest)
 
 
@@ -581,7 +591,8 @@ def test_a_checkpoint_that_another_process_sees_otherwise(alone, tmp_path):
         (
             3,
             (2, 2),
-            r"config.devices is 3, and the 2 processes have 2, 2 cpu devices. Use equally many of each process: --config.devices=4",
+            r"config.devices is 3, and the 2 processes have 2, 2 cpu devices."
+            r" Use equally many of each process: --config.devices=4",
         ),
         (
             8,
@@ -591,7 +602,8 @@ def test_a_checkpoint_that_another_process_sees_otherwise(alone, tmp_path):
         (
             0,
             (4, 2),
-            r"config.devices is 0 \(all\), and the 2 processes have 4, 2 cpu .*\. Use .*: --config.devices=4",
+            r"config.devices is 0 \(all\), and the 2 processes have 4, 2 cpu .*\."
+            r" Use .*: --config.devices=4",
         ),
     ],
 )
