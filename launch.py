@@ -20,10 +20,24 @@ from ml_collections import ConfigDict, config_flags
 
 from i21k import backend, log
 from i21k.errors import UserError, can_be_fixed
+from i21k.train.recipe import complete
+
+
+class RecipeParser(flags.ArgumentParser):
+    """Fills in the keys that a recipe file does not state, so that flags can override them."""
+
+    def __init__(self, file_parser: flags.ArgumentParser) -> None:
+        super().__init__()
+        self._file_parser = file_parser
+
+    def parse(self, path: str) -> ConfigDict:
+        return complete(self._file_parser.parse(path))
+
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Recipe: a Python file with get_config(). It is executed."
 )
+flags.FLAGS["config"].parser = RecipeParser(flags.FLAGS["config"].parser)
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,

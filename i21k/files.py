@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,38 +71,60 @@ def remove_temporaries(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str, option: str) -> Iterator[None]:
-    """Hold a file or a directory that exists, so that no other process can lock it.
+def locked(directory: Path, what: str, option: str) -> Iterator[None]:
+    """Make a directory and hold it for this process. Afterwards remove it again if it is empty.
 
-    The kernel ends the lock with the process. A lock file may contain who holds it; the error
-    message then says so.
+    While it is held, the file `lock` in it says by whom.
 
     Args:
-        path: to lock.
-        what: the directory in words for error messages, such as `output directory data/i21k`.
-        option: that chooses another directory, such as `--out`.
+        directory: to hold.
+        what: it is, for messages, such as "working directory".
+        option: with which the user can choose another one, such as "--workdir".
 
     Raises:
-        UserError: if another process holds the lock, or the file system has no locks.
+        UserError: if it cannot be made, written or locked, or another process holds it.
     """
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / "lock").open("a+")
+    except OSError as error:
+        raise UserError(
+            f"{what} {directory} cannot be written ({error.strerror}). Choose another one with"
+            f" {option}."
+        ) from error
+    with file:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The last holder removes the file. Who locked it after that holds nothing.
+            removed = os.fstat(file.fileno()).st_nlink == 0
         except BlockingIOError as error:
-            holder = path.read_text().strip() if path.is_file() else ""
+            file.seek(0)
+            holder = file.read().strip() or "another process"
             raise UserError(
-                f"{what} is in use by {holder or 'another process'}. "
-                f"Wait until it ends, or choose another directory with {option}."
+                f"{what} {directory} is held by {holder}. Wait for it, or choose another one with"
+                f" {option}."
             ) from error
         except OSError as error:
             raise UserError(
-                f"{what} cannot be locked ({error.strerror}). "
-                f"Choose a directory with {option} on a file system that supports flock."
+                f"{what} {directory} cannot be locked ({error.strerror}). Choose a {option} on a"
+                " file system with flock."
             ) from error
-        yield
-    finally:
-        os.close(descriptor)
+        if removed:
+            with locked(directory, what, option):
+                yield
+            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        os.fsync(file.fileno())  # or other machines of a shared file system see it much later
+        try:
+            yield
+        finally:
+            (directory / "lock").unlink(missing_ok=True)
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()  # removes only what is empty
 
 
 def hash_file(path: Path) -> str:

@@ -17,9 +17,10 @@ from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.evaluation.scores import RANKS, Scores
 from i21k.labels import ClassList
-from i21k.train import steps
+from i21k.train import feed, steps
 from i21k.train.devices import put_state
 from i21k.train.evaluators import answers, eval_options
+from i21k.train.recipe import from_stored
 from i21k.train.recalibration import recalibrate
 from i21k.trained import load
 from i21k.wordnet.class_lists import named
@@ -89,9 +90,7 @@ def evaluate_checkpoint(
     devices = jax.local_devices()
     network, variables = loaded.network, loaded.variables
     if recalibrate_bn:
-        options = loader.LoaderOptions(
-            batch_size, loaded.image_size, crop="plain", crop_fraction=loaded.crop_fraction
-        )
+        options = _recalibration_options(loaded, batch_size)
         statistics_step = steps.make_statistics_step(network, devices)
         variables = recalibrate(
             statistics_step,
@@ -126,6 +125,15 @@ def evaluate_checkpoint(
         "sizes_of": sizes_of or (None if sizes is None else "released2015"),
     }
     return Evaluation(about, scores, sizes)
+
+
+def _recalibration_options(loaded: Any, batch_size: int) -> loader.LoaderOptions:
+    """Return what the run itself uses; for an imported model, plain crops in batches of this size."""
+    if (config := loaded.checkpoint.meta.get("config")) is not None:
+        return feed.recalibration_options(from_stored(config))
+    return loader.LoaderOptions(
+        batch_size, loaded.image_size, crop="plain", crop_fraction=loaded.crop_fraction
+    )
 
 
 def read_real(path: str | Path) -> list[list[str]]:

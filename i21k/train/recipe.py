@@ -328,7 +328,7 @@ def default_config() -> ConfigDict:
 
 
 def complete(config: ConfigDict) -> ConfigDict:
-    """Return a copy with the defaults of all keys that `config` does not state.
+    """Return a locked copy with the defaults of all keys that `config` does not state.
 
     After that the command line can override any key. Nothing is checked here.
     """
@@ -345,7 +345,7 @@ def complete(config: ConfigDict) -> ConfigDict:
                     group[part] = ConfigDict()
                 group = group[part]
             group[last] = float(value) if kinds.get(name) is float and _is_int(value) else value
-    return whole
+    return whole.lock()
 
 
 def parse(config: ConfigDict) -> Recipe:
@@ -356,7 +356,18 @@ def parse(config: ConfigDict) -> Recipe:
     """
     if not isinstance(config, ConfigDict):
         raise UserError(f"config is {config!r}. Return a ConfigDict from get_config().")
-    values = _upgrade(flat(config.to_dict()))
+    return _read(_upgrade(flat(config.to_dict())))
+
+
+def from_stored(stored: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a checkpoint, of whatever version: keys that do not exist any more are
+    dropped."""
+    known = {name for name, _, _ in _keys()}
+    values = stored_values(stored)
+    return _read({name: value for name, value in values.items() if name in known})
+
+
+def _read(values: Mapping[str, Any]) -> Recipe:
     known = [name for name, _, _ in _keys()]
     for name, value in values.items():
         if any(other.startswith(f"{name}.") for other in known):

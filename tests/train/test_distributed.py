@@ -22,8 +22,6 @@ import numpy as np
 import pytest
 
 from i21k.checkpoints import Checkpoints
-from i21k.data.format.splits import open_split
-from i21k.evaluation.scores import Scores, accuracies
 from i21k.labels import ClassList
 from i21k.train import place, processes, watch, workdir
 from i21k.train.devices import find_devices
@@ -32,7 +30,6 @@ from i21k.train.place import Place, find_place
 from i21k.train.processes import Agreement
 from i21k.train.recipe import parse
 from i21k.trained import load
-from tests.helpers.datasets import NUM_VAL
 from tests.helpers.paths import ROOT
 from tests.test_launch import flags
 from tests.train.test_loop import assert_same_checkpoint, metrics
@@ -618,20 +615,3 @@ def test_devices_of_processes(recipe, monkeypatch, devices, of_process, message)
         find_devices(parse(recipe))
     recipe.devices = 4
     assert len(find_devices(parse(recipe))) == 4
-
-
-def test_parts_of_a_second_set_add_up(of_three_epochs):
-    split = open_split(of_three_epochs.evaluation.second_directory, "val")
-    rng = np.random.default_rng(0)
-    answers = np.log(rng.dirichlet(np.ones(4), NUM_VAL)).astype(np.float32)
-    labels = rng.integers(0, 4, NUM_VAL)
-    classes = ClassList(("n01440764", "n01443537", "n01484850", "n01491361"))
-    whole, *parts = (Scores(classes, split.classes, split.classes) for _ in range(3))
-    whole.add(answers, labels)
-    for part, of in zip(parts, (slice(0, 8), slice(8, None)), strict=True):
-        part.add(answers[of], labels[of])
-    assert (
-        accuracies([part.tally() for part in parts])
-        == accuracies([whole.tally()])
-        != accuracies([parts[0].tally()])
-    )

@@ -1,11 +1,15 @@
 import importlib
 import json
+import subprocess
+import sys
 
 import pytest
 from ml_collections import ConfigDict
 
+from i21k.errors import UserError
+from i21k.train import loop
 from i21k.train import recipe as recipes
-from i21k.train.recipe import parse
+from i21k.train.recipe import default_config, parse
 from tests.helpers.paths import ROOT
 
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
@@ -53,49 +57,57 @@ def test_the_recipe_of_2015(recipe):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("epochs", 0, "config.epochs is 0; expected at least 1"),
+        ("epochs", 0, "config.epochs is 0. Use at least 1."),
         ("seed", -1, "config.seed is -1"),
-        ("accumulate_steps", 0, "config.accumulate_steps is 0; expected at least 1"),
+        ("accumulate_steps", 0, "config.accumulate_steps is 0. Use at least 1."),
         (
             "reduce_dtype",
             "float16",
-            "config.reduce_dtype is 'float16'; expected one of 'float32', 'bfloat16'",
+            "config.reduce_dtype is 'float16'. Use 'float32' or 'bfloat16'.",
         ),
-        ("batch_size", "8", "config.batch_size is '8'; expected int"),
+        ("batch_size", "8", "config.batch_size is '8'. Use an integer."),
         (
             "model.revision",
             "2016",
-            "config.model.revision is '2016'; expected one of 'released', 'symbol2016'",
+            "config.model.revision is '2016'. Use 'released' or 'symbol2016'.",
         ),
-        ("model.width", 0.0, "config.model.width is 0.0; expected above 0"),
-        ("model.bn_momentum", 1.0, "config.model.bn_momentum is 1.0"),
+        ("model.width", 0.0, "config.model.width is 0.0. Use a value above 0, at most 4."),
+        (
+            "model.bn_momentum",
+            1.0,
+            "config.model.bn_momentum is 1.0. Use a value from 0 to below 1, or 'default'.",
+        ),
         (
             "data.crop_fraction",
             1.5,
-            "config.data.crop_fraction is 1.5; expected above 0 and at most 1",
+            "config.data.crop_fraction is 1.5. Use a value above 0, at most 1.",
         ),
         (
             "data.order",
             "stored",
-            "config.data.order is 'stored'; expected one of 'global', 'windowed'",
+            "config.data.order is 'stored'. Use 'global' or 'windowed'.",
         ),
         (
             "data.on_bad_record",
             "ignore",
-            "config.data.on_bad_record is 'ignore'; expected one of 'stop', 'skip'",
+            "config.data.on_bad_record is 'ignore'. Use 'stop' or 'skip'.",
         ),
         (
             "data.max_bad_fraction",
             1.0,
-            "config.data.max_bad_fraction is 1.0; expected 0 up to below 1",
+            "config.data.max_bad_fraction is 1.0. Use a value from 0 to below 1.",
         ),
-        ("data.mirror", 1, "config.data.mirror is 1; expected bool"),
+        ("data.mirror", 1, "config.data.mirror is 1. Use True or False."),
         ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate is nan"),
         ("optimizer.schedule", "linear", "config.optimizer.schedule is 'linear'"),
         ("log.every_steps", 0, "config.log.every_steps is 0"),
-        ("seed", 2**63, "config.seed is 9223372036854775808; expected below"),
+        ("seed", 2**63, "config.seed is 9223372036854775808. Use a value from 0 to below 2"),
         ("optimizer.warmup_epochs", float("inf"), "config.optimizer.warmup_epochs is inf"),
-        ("optimizer.momentum", 5.0, "config.optimizer.momentum is 5.0; expected 0 up to below 1"),
+        (
+            "optimizer.momentum",
+            5.0,
+            "config.optimizer.momentum is 5.0. Use a value from 0 to below 1.",
+        ),
     ],
 )
 def test_bad_values_are_named(recipe, key, value, message):
@@ -105,41 +117,159 @@ def test_bad_values_are_named(recipe, key, value, message):
         group = group[part]
     with recipe.ignore_type():
         group[name] = value
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         parse(recipe)
 
 
-def test_unknown_and_missing_keys_are_named(recipe):
-    recipe.optimizer.learning_rat = 0.1
-    del recipe.optimizer.momentum
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("epoch", "epochs"),
+        ("optimizer.learning_rat", "optimizer.learning_rate"),
+        ("model.batch_norm_momentum", "model.bn_momentum"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest(key, near):
+    config = default_config()
+    *groups, name = key.split(".")
+    (config[groups[0]] if groups else config)[name] = 1
     with pytest.raises(
-        ValueError,
-        match=r"unknown key config.optimizer.learning_rat; missing key config.optimizer.momentum; expected exactly",
+        UserError, match=rf"^config.{key} is not a key. Did you mean config.{near}\?$"
     ):
-        parse(recipe)
-    with recipe.ignore_type():
-        recipe.data = 3
-    with pytest.raises(ValueError, match=r"config.data is 3; expected a group of keys"):
-        parse(recipe)
+        parse(config)
 
 
-def test_every_key_is_read_somewhere():
-    """`parse` refuses keys that are not in the dataclasses; here: that the code reads each field of those."""
-    source = "\n".join(
-        p.read_text() for p in (ROOT / "i21k" / "train").glob("*.py") if p.name != "config.py"
+def test_a_group_that_is_none():
+    config = default_config()
+    with config.ignore_type():
+        config.data = 3
+    for given in (config, recipes.complete(config)):
+        with pytest.raises(UserError, match=r"config.data is 3. Use a group of keys."):
+            parse(given)
+    with pytest.raises(UserError, match=r"config is 3. Return a ConfigDict from get_config\(\)."):
+        parse(recipes.complete(3))
+
+
+def test_a_recipe_that_states_few_keys():
+    few = ConfigDict({"epochs": 3, "optimizer": {"learning_rate": 1}})
+    recipe = parse(few)
+    assert (recipe.epochs, recipe.optimizer.learning_rate) == (3, 1.0)
+    assert recipe == parse(recipes.complete(few))
+    whole = recipes.complete(few)
+    whole.model.width = 0.5  # it was not stated
+    whole.optimizer.learning_rate = 0.25  # a float, although an integer was stated
+    assert parse(whole).model.width == 0.5
+    assert parse(ConfigDict()) == recipes.Recipe() == parse(default_config())
+
+
+def test_flags_override_keys_that_a_file_does_not_state(tmp_path):
+    """In a process of its own, as the flags are global."""
+    (tmp_path / "few.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    return ConfigDict({'epochs': 3, 'optimizer': {'learning_rate': 1}})\n"
     )
-    kinds = (
-        recipes.Config,
-        recipes.DataConfig,
-        recipes.ModelConfig,
-        recipes.OptimizerConfig,
-        recipes.EvaluationConfig,
-        recipes.LogConfig,
+    program = (
+        "import launch, sys\n"
+        "from i21k.train.recipe import parse\n"
+        "launch.parse(sys.argv)\n"
+        "recipe = parse(launch._CONFIG.value)\n"
+        "print(recipe.epochs, recipe.model.bn_momentum, recipe.optimizer.learning_rate)\n"
     )
-    unread = [
-        f"{kind.__name__}.{field}"
-        for kind in kinds
-        for field in kind.__dataclass_fields__
-        if f".{field}" not in source
-    ]
-    assert unread == []
+
+    def run(*flags: str) -> str:
+        command = [sys.executable, "-c", program, "--config", str(tmp_path / "few.py"), *flags]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    assert run("--config.model.bn_momentum=0.5") == "3 0.5 1.0"
+    assert (
+        run("--config.model.bn_momentum=default", "--config.optimizer.learning_rate=0.3")
+        == "3 default 0.3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sets"),
+    [
+        ("none", []),
+        ("val=val", [("val", None, "val")]),
+        (
+            "val=test, ilsvrc-v2=/data/a:b/ilsvrc:val",
+            [("val", None, "test"), ("ilsvrc-v2", "/data/a:b/ilsvrc", "val")],
+        ),
+    ],
+)
+def test_sets_to_evaluate(text, sets):
+    assert recipes.read_sets(text) == sets
+
+
+@pytest.mark.parametrize("text", ["", "val", "val=", "a_b=val", "train=val", "a=x,a=y", "a=x,,b=y"])
+def test_sets_that_cannot_be_read(text):
+    config = default_config()
+    config.evaluation.sets = text
+    with pytest.raises(UserError, match=r"^config.evaluation.sets is '.*'. Use NAME=SPLIT or NAME"):
+        parse(config)
+
+
+def test_old_and_new_keys_together():
+    config = default_config()
+    config.data.val_split = "test"
+    with pytest.raises(
+        UserError,
+        match=r"config.data.val_split does not exist any more. Use config.evaluation.sets",
+    ):
+        parse(config)
+
+
+def test_what_may_change_and_differ():
+    cosine, constant = default_config(), default_config()
+    constant.optimizer.schedule = "constant"
+    changeable = recipes.keys_that_may_change(parse(cosine))
+    assert {"data.directory", "model.remat", "log.every_steps"} <= changeable
+    assert not {"seed", "batch_size", "epochs", "optimizer.learning_rate"} & changeable
+    assert recipes.keys_that_may_change(parse(constant)) == changeable | {"epochs"}
+    assert recipes.keys_that_may_differ() == {
+        "data.directory",
+        "data.threads",
+        "data.workers",
+        "evaluation.sets",
+    }
+    assert recipes.inexact_keys() == ["accumulate_steps", "reduce_dtype"]
+
+
+def test_the_description_of_the_keys():
+    keys = {info.name: info for info in recipes.describe_keys()}
+    assert keys.keys() == recipes.flat(default_config().to_dict()).keys()
+    assert keys["model.bn_momentum"].type == "a number or 'default'"
+    assert all(0 < len(info.help) <= 120 and "|" not in info.help for info in keys.values())
+    table = recipes.markdown_table()
+    assert table.count("\n") == len(keys) + 2
+    assert "| `seed` | an integer | `0` | no |" in table
+
+
+def test_every_key_is_read_by_a_run(recipe, tmp_path, monkeypatch, few_blocks):
+    """`parse` refuses keys that are not declared; a run must read each one that is.
+
+    What `dataclasses` itself reads, to store the recipe, does not count.
+    """
+    read = set()
+
+    def spy(section, name):
+        if sys._getframe(1).f_globals["__name__"] != "dataclasses":
+            read.add((type(section), name))
+        return object.__getattribute__(section, name)
+
+    sections = {
+        recipes.Recipe: "",
+        recipes.DataRecipe: "data",
+        recipes.ModelRecipe: "model",
+        recipes.OptimizerRecipe: "optimizer",
+        recipes.EvaluationRecipe: "evaluation",
+        recipes.LogRecipe: "log",
+    }
+    for section in sections:
+        monkeypatch.setattr(section, "__getattribute__", spy)
+    recipe.epochs = 1
+    loop.run(recipe, tmp_path / "w")
+    names = {f"{sections[kind]}.{name}".lstrip(".") for kind, name in read}
+    assert {info.name for info in recipes.describe_keys()} - names == set()
