@@ -18,7 +18,6 @@ LAYERS = (
     ("evaluation",),
     ("interop",),
     ("train",),
-    ("evaluation.scores", "evaluation.tables"),  # arithmetic, which training uses too
     ("trained",),
     ("checkpoints",),
     ("data.synthetic", "data.verify", "data.overview", "data.dataset"),
