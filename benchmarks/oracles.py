@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from i21k.data.sources.tables import ilsvrc2012_val
-from i21k.evaluation.evaluate import read_real
+from i21k.evaluation.real import read_real
 from i21k.evaluation.scores import Scores
 from i21k.wordnet.class_lists import named
 from i21k.wordnet.hierarchy import Hierarchy

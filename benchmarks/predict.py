@@ -45,7 +45,11 @@ def full_network() -> Iterator[Path]:
     classes = class_lists.named("fall11")
     model = InceptionBN(num_classes=len(classes))
     state = init_state(InceptionNetwork(model), optax.sgd(0.1), 224, "he_normal", 0)
-    meta = {"epoch_done": True, "model": InceptionNetwork(model).describe(), "classes": list(classes.ids)}
+    meta = {
+        "epoch_done": True,
+        "model": InceptionNetwork(model).describe(),
+        "classes": list(classes.ids),
+    }
     meta["input"] = {"image_size": 224, "crop_fraction": 0.875}
     with tempfile.TemporaryDirectory() as workdir:
         Checkpoints(Path(workdir) / "checkpoints").save(

@@ -1,7 +1,7 @@
 """A trained model: its classes, how images are prepared for it, and its probabilities and features.
 
-Everything that uses a trained model starts here. `TrainedModel` knows nothing of JAX, so that models
-of other frameworks can implement it.
+Everything that uses a trained model starts here. `TrainedModel` knows nothing of JAX, so that
+models of other frameworks can implement it.
 """
 
 import dataclasses

@@ -92,7 +92,9 @@ def test_a_user_error_is_one_line_and_exit_code_2(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: size is 3 and there are 2. Give 2.\n"
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("bug"), ConnectionResetError(104, "reset")])
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug"), KeyError("bug"), ConnectionResetError(104, "reset")]
+)
 def test_a_bug_keeps_its_traceback(monkeypatch, error):
     def fail(_):
         raise error

@@ -20,7 +20,7 @@ LAYERS = (
     ("train",),
     ("trained",),
     ("checkpoints",),
-    ("data.synthetic", "data.verify", "data.overview"),
+    ("data.synthetic", "data.verify", "data.overview", "data.dataset"),
     ("data.pack",),
     ("data.load",),
     ("data.sources",),
@@ -56,10 +56,14 @@ def imports(path: Path) -> set[str]:
 
 def layer_of(module: str) -> int:
     """Return how far below the top a module is, given its name without `i21k.`."""
-    for number, names in enumerate(LAYERS):
-        if any(module == name or module.startswith(f"{name}.") for name in names):
-            return number
-    raise AssertionError(f"{module} is in no layer; add it to LAYERS")
+    found = [
+        (len(name), number)
+        for number, names in enumerate(LAYERS)
+        for name in names
+        if module == name or module.startswith(f"{name}.")
+    ]
+    assert found, f"{module} is in no layer; add it to LAYERS"
+    return max(found)[1]  # of the longest name
 
 
 def module_of(path: Path) -> str:

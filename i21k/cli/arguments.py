@@ -54,16 +54,9 @@ def prepare_jax() -> None:
 
 def class_list(name_or_path: str) -> "ClassList":
     """Return the class list that a name, a file or a dataset directory stands for."""
-    from i21k.labels import ClassList
-    from i21k.wordnet import class_lists
+    from i21k.data import dataset
 
-    if name_or_path in class_lists.NAMES or not Path(name_or_path).exists():
-        return class_lists.named(name_or_path)
-    if Path(name_or_path).is_dir():
-        from i21k.data.format.tfds import read_classes
-
-        return read_classes(name_or_path)
-    return ClassList.read(name_or_path)
+    return dataset.class_list(name_or_path)
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
                 f"there is no directory {path.parent} for {path.name}."
                 " Make it, or choose another directory."
             )
-    from i21k.evaluation import evaluate
+    from i21k.evaluation import evaluate, plots, text
 
     result = evaluate.evaluate_checkpoint(
         workdir=args.checkpoint,
@@ -88,11 +88,11 @@ def run(args: argparse.Namespace) -> int:
         sizes_of=args.sizes_of,
     )
     if args.per_class:
-        args.per_class.write_text(evaluate.per_class_table(result.scores), "utf-8")
+        args.per_class.write_text(text.per_class_table(result.scores), "utf-8")
     if args.reliability:
-        evaluate.draw_reliability(result.scores, args.reliability)
+        plots.draw_reliability(result.scores, args.reliability)
     if args.json:
         arguments.print_json(result.summary())
     else:
-        log.info(evaluate.describe(result.summary()))
+        log.info(text.describe(result.summary()))
     return 0

@@ -48,6 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fraction of images for which hedge has to be right (%(default)s)",
     )
     add(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="classify images of this packed dataset, with the true class beside the answers",
+    )
+    add(
+        "--num",
+        type=int,
+        metavar="N",
+        help="number of images of --data; by default all of the split",
+    )
+    add(
         "--calibrate",
         metavar="DIR",
         type=Path,
@@ -56,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--split",
         default=calibrate["split"],
-        help="split of the dataset to calibrate on (%(default)s)",
+        help="split of --data or of the dataset to calibrate on (%(default)s)",
     )
     add(
         "--batch-size",
@@ -70,14 +82,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from i21k.data.dataset import open_dataset
     from i21k.prediction import plots, predictor, text
 
-    if not args.images and not args.calibrate:
-        raise UserError("no IMAGE is given. Give files or folders, or --calibrate DIR.")
-    files = predictor.find_files(args.images)
-    if args.png and len(files) > plots.MAX_DRAWN:
+    if not (args.images or args.data or args.calibrate):
         raise UserError(
-            f"--png plots at most {plots.MAX_DRAWN} images, and {len(files):,} are given."
+            "no IMAGE is given. Give files or folders, or --data DIR, or --calibrate DIR."
+        )
+    if args.images and args.data:
+        raise UserError("files and --data are given. Give only one of them.")
+    if args.num is not None and not args.data:
+        raise UserError("--num is given without --data. Give --data DIR too, or omit --num.")
+    files = predictor.find_files(args.images)
+    num_images = len(files)
+    if args.data:
+        num_images = len(open_dataset(args.data, args.split))
+        num_images = num_images if args.num is None else min(args.num, num_images)
+    if args.png and num_images > plots.MAX_DRAWN:
+        raise UserError(
+            f"--png plots at most {plots.MAX_DRAWN} images, and {num_images:,} are given."
             " Give fewer images, or omit --png."
         )
     # A single image needs no padding.
@@ -90,17 +113,21 @@ def run(args: argparse.Namespace) -> int:
             f" {args.split!r} of {args.calibrate}, with mean specificity {found.specificity:.2f}"
             " (0: entity, 1: a class without subclasses)"
         )
-    if not files:
+    if not files and not args.data:
         return 0
     view = model.view(name=args.view, among=args.among, k=args.k, accuracy=args.accuracy)
     drawn = []
-    for one in model.see(files, view):
+    if args.data:
+        images = model.see_split(args.data, args.split, view, num_images=args.num)
+    else:
+        images = model.see(files, view)
+    for one in images:
         if one.fault:
             log.error(str(one.fault))
         elif args.json:
             arguments.print_json(text.as_json(one))
         else:
-            log.info(f"{one.path}\n{textwrap.indent(text.describe(one.answers), '  ')}\n")
+            log.info(f"{text.heading(one)}\n{textwrap.indent(text.describe(one.answers), '  ')}\n")
         if args.png or one.fault:
             drawn.append(one)
     if args.png and not all(one.fault for one in drawn):

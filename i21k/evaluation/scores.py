@@ -10,6 +10,7 @@ its pictures wrong: they count in every denominator.
 """
 
 import collections
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,6 +113,7 @@ class _Column:
         means: dict[str, float | None] = {**accuracies([{"": self.tally()}])}
         if self.calibrated:
             known = self.num_answerable and not self.num_impossible
+            means["answerable"] = self.num_answerable
             means["loss"] = self.loss / _UNIT / self.num_answerable if known else None
             gaps = sum(
                 b["pictures"] * abs(b["confidence"] - b["accuracy"]) for b in self.reliability()
@@ -277,21 +279,40 @@ class Scores:
 
     def _add_heights(self, values: np.ndarray, labels: Labels, hierarchy: Hierarchy) -> None:
         k = min(RANKS[-1], values.shape[1])
-        best = np.argpartition(-values, k - 1, axis=1)[:, :k]
-        best = np.take_along_axis(
-            best,
-            np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable"),
-            axis=1,
-        )
+        best = np.array([_best(row, k) for row in values]).reshape(-1, k)
         truth = np.repeat(self._of_data[labels][:, None], k, axis=1)
         pairs, places = np.unique(
             truth * len(hierarchy.classes) + self._of_model[best], return_inverse=True
         )
         a, b = np.divmod(pairs, len(hierarchy.classes))
-        heights = np.where(a == b, 0, hierarchy.lca_heights(a, b))[places.reshape(best.shape)]
+        heights = np.where(a == b, 0, self._lca_heights(hierarchy, a, b))[
+            places.reshape(best.shape)
+        ]
         self._heights += [heights[:, :r].sum() for r in RANKS]
 
-    # ---------------------------------------------------------------------------------------------------------------- results
+    @functools.cached_property
+    def _whole_heights(self) -> list[int]:
+        """Height of each node in all of WordNet, so that models of different classes compare."""
+        assert self.hierarchy is not None
+        taxonomy = self.hierarchy.taxonomy
+        heights = [0] * len(taxonomy.synsets)
+        for number in reversed(range(len(heights))):  # parents have smaller numbers
+            for parent in taxonomy.synsets[number].parents:
+                above = taxonomy.number_of[parent]
+                heights[above] = max(heights[above], heights[number] + 1)
+        return [heights[taxonomy.number_of[synset_id]] for synset_id in self.hierarchy.ids]
+
+    def _lca_heights(
+        self, hierarchy: Hierarchy, a: Int[np.ndarray, " B"], b: Int[np.ndarray, " B"]
+    ) -> Int[np.ndarray, " B"]:
+        """Return the height in all of WordNet of the lowest common ancestor of each pair."""
+        heights, ancestors = self._whole_heights, hierarchy.ancestors
+        pairs = zip(
+            hierarchy.class_nodes[a].tolist(), hierarchy.class_nodes[b].tolist(), strict=True
+        )
+        return np.array(
+            [min(heights[n] for n in ancestors[x] & ancestors[y]) for x, y in pairs], int
+        )
 
     @property
     def count(self) -> int:
@@ -378,7 +399,9 @@ class Scores:
             "mistakes": int(times.sum()),
             "mistake_distance": int((times * self.hierarchy.distances(truth, answer)).sum())
             / number,
-            "mistake_lca_height": int((times * self.hierarchy.lca_heights(truth, answer)).sum())
+            "mistake_lca_height": int(
+                (times * self._lca_heights(self.hierarchy, truth, answer)).sum()
+            )
             / number,
             "lca_height": {
                 f"top{k}": int(total) / min(k, len(self.model)) / all_pictures
@@ -453,6 +476,13 @@ class Scores:
             times, wrong = worst.get(label, (0, ""))
             rows.append(row | {"most_mistaken_for": wrong, "times": -times})
         return rows
+
+
+def _best(values: Float[np.ndarray, " K"], k: int) -> Int[np.ndarray, " k"]:
+    """Return the labels of the k largest values, the largest first; equal ones in list order."""
+    least = np.partition(values, len(values) - k)[len(values) - k]
+    candidates = np.flatnonzero(values >= least)  # in list order, with all that equal the last
+    return candidates[np.argsort(-values[candidates], kind="stable")][:k]
 
 
 def _renormalised(values: Float[np.ndarray, "B M"]) -> Float[np.ndarray, "B M"]:

@@ -82,9 +82,7 @@ def _read_header(data: bytes) -> ImageFile.ImageFile:
         raise Unreadable("too many pixels") from error
     except Exception as error:
         raise Unreadable(
-            "damaged image: no whole header"
-            if data.startswith(b"\xff\xd8\xff")
-            else "not an image"
+            "damaged image: no whole header" if data.startswith(b"\xff\xd8\xff") else "not an image"
         ) from error
     width, height = header.size
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:

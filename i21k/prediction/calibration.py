@@ -1,4 +1,4 @@
-"""The calibration of the view `hedge`, saved in `hedge.json` beside the checkpoint it belongs to."""
+"""The calibration of the view `hedge`: `hedge.json` beside the checkpoint that it belongs to."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,8 @@ class HedgeCalibration:
         """Return how general `hedge` has to be.
 
         Raises:
-            UserError: if the checkpoint is not calibrated for this accuracy, or the file is damaged.
+            UserError: if the checkpoint is not calibrated for this accuracy, or the file is
+                damaged.
         """
         how = (
             f"calibrate with i21k predict --checkpoint {self._workdir} --view hedge "

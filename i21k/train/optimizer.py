@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import path_aware_map
 
-from i21k.models.network import Network, Path
+from i21k.models.network import Network
 from i21k.train.recipe import OptimizerRecipe
 
 
@@ -43,7 +43,7 @@ def make_optimizer(
         network: tells which parameters are kernels, and which have no effect and must not decay.
     """
 
-    def decays(path: Path, _: Any) -> bool:
+    def decays(path: Any, _: Any) -> bool:
         return network.is_kernel(path) if cfg.decay == "kernels" else network.is_trained(path)
 
     return optax.chain(

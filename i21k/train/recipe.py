@@ -283,7 +283,9 @@ def markdown_table() -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for info in describe_keys():
-        change = {True: "yes", False: "no"}.get(info.may_change) or f"with `{info.may_change}`"
+        change = f"with `{info.may_change}`"
+        if isinstance(info.may_change, bool):
+            change = "yes" if info.may_change else "no"
         default = f"{info.default:g}" if isinstance(info.default, float) else info.default
         lines.append(f"| `{info.name}` | {info.type} | `{default}` | {change} | {info.help} |")
     return "\n".join(lines) + "\n"

@@ -68,8 +68,8 @@ def diverse(
         excess = row - chance
         places = np.flatnonzero((row >= least) & (excess > 1e-12))
         places = places[np.argsort(-excess[places].round(12), kind="stable")]
-        chosen = places[_best_set(nodes[places], excess[places], hierarchy, k)]
-        chosen = sorted(chosen.tolist(), key=lambda m: (-row[m], m))
+        best = places[_best_set(nodes[places], excess[places], hierarchy, k)]
+        chosen = sorted(best.tolist(), key=lambda m: (-row[m], m))
         answers.append([Answer(hierarchy.ids[nodes[m]], float(row[m])) for m in chosen])
     return answers
 

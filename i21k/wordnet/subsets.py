@@ -76,7 +76,7 @@ class _Parser:
         self._next()
 
     def _error(self, problem: str, position: int) -> ValueError:
-        return ValueError(f"{problem}\n  {self.expression}\n  {' ' * position}^")
+        return UserError(f"{problem}\n  {self.expression}\n  {' ' * position}^")
 
     def _next(self) -> _Token:
         """Return the current token and read the one after it."""

@@ -16,8 +16,9 @@ from i21k.data.format import readers, shards
 from i21k.data.format.records import decode_example, encode_example
 from i21k.data.format.splits import open_split
 from i21k.data.format.tfds import write_metadata
-from i21k.evaluation import evaluate
-from i21k.evaluation.evaluate import evaluate_checkpoint, read_real
+from i21k.evaluation import text
+from i21k.evaluation.evaluate import evaluate_checkpoint, whole_batches
+from i21k.evaluation.real import read_real
 from i21k.evaluation.scores import RANKS, Scores
 from i21k.images.decode import crop_into
 from i21k.labels import ClassList
@@ -301,7 +302,7 @@ def test_the_table_is_what_sorting_says(seed):
     assert summary["hierarchy"]["mistake_distance"] == pytest.approx(
         all_classes.distances(answers, truths).mean()
     )
-    heights = all_classes.lca_heights(answers, truths).sum()
+    heights = scores._lca_heights(scores.hierarchy, *_labels(scores, distances)).sum()
     assert summary["hierarchy"]["lca_height"]["top1"] == pytest.approx(heights / 12)
     rows = scores.per_class()
     assert sum(row["pictures"] * row["top1"] for row in rows) == pytest.approx(
@@ -310,6 +311,43 @@ def test_the_table_is_what_sorting_says(seed):
     assert summary["mean_of_classes"]["top1"] == pytest.approx(
         np.mean([row["top1"] for row in rows])
     )
+
+
+def _labels(scores, pairs):
+    """Labels in the hierarchy of the scores."""
+    label_of = scores.hierarchy.classes.label_of
+    return (np.array([label_of[pair[k]] for pair in pairs], int) for k in (0, 1))
+
+
+def test_heights_do_not_depend_on_the_subset():
+    """They are heights in all of WordNet: models with other class lists compare."""
+    rng = np.random.default_rng(0)
+    values, labels = random_logs(rng, 9, len(SMALL)), rng.integers(0, 6, 9)
+    found = []
+    for over in (None, ClassList((CAT, CORGI)), named("ilsvrc2012")):
+        scores = Scores(SMALL, SMALL, over)
+        scores.add(values, labels)
+        hierarchy = scores.summary()["hierarchy"]
+        found.append((hierarchy["mistake_lca_height"], hierarchy["lca_height"]))
+    assert found[0] == found[1] == found[2]
+    one = Scores(SMALL, ClassList((PEMBROKE,)))
+    one.add(logs([[1, 0, 0, 0, 0, 0]]), np.array([0]))
+    # corgi, above both, has nothing but its two breeds below it
+    assert one.summary()["hierarchy"]["mistake_lca_height"] == 1
+
+
+def test_equal_answers_are_ranked_in_list_order():
+    """Heights of the best answer of a model that says the same of all: of the first class."""
+    scores = Scores(SMALL, SMALL)
+    scores.add(logs([[1 / 6] * 6]), np.array([4]))
+    expected = scores._lca_heights(scores.hierarchy, *_labels(scores, [(SMALL.ids[0], PEMBROKE)]))
+    assert scores.summary()["hierarchy"]["lca_height"]["top1"] == expected[0]
+
+
+def test_recalibration_uses_whole_batches():
+    assert whole_batches(500, 256, 4) == 512
+    assert whole_batches(500, 10, 4) == 504
+    assert whole_batches(0, 256, 4) == 0
 
 
 def test_heights_are_of_the_best_answers_of_many():
@@ -321,9 +359,8 @@ def test_heights_are_of_the_best_answers_of_many():
     for k in RANKS:
         best = np.argsort(-values, axis=1)[:, :k]
         truth = np.repeat(labels[:, None], k, axis=1)
-        expected = np.where(
-            best == truth, 0, hierarchy.lca_heights(best.ravel(), truth.ravel()).reshape(5, k)
-        ).mean()
+        whole = scores._lca_heights(hierarchy, best.ravel(), truth.ravel()).reshape(5, k)
+        expected = np.where(best == truth, 0, whole).mean()
         assert scores.summary()["hierarchy"]["lca_height"][f"top{k}"] == pytest.approx(expected)
 
 
@@ -423,7 +460,7 @@ def test_the_command_writes_all_it_is_asked_for(trained, dataset, tmp_path, caps
     assert run(*arguments, "--tta", "flip") == 0
     out = " ".join(capsys.readouterr().out.split())
     for words in (
-        "on 21 pictures and their mirror images of split 'val'",
+        "on 21 images and their mirror images of split 'val'",
         "top-5 100.00% 100.00%",
         "head, 2 classes",
         "most mistaken: ",
@@ -463,8 +500,8 @@ def test_data_of_other_classes_is_matched_by_id(trained, dataset, tmp_path, caps
         and summary["classes"]["ranked"] == 3
     )
     assert (
-        "the model lacks 1 class: n04399382 (teddy); their 5 pictures count as wrong"
-        in evaluate.describe(summary)
+        "the model lacks 1 class: n04399382 (teddy); their 5 images count as wrong over 4 and over 3"
+        in text.describe(summary)
     )
 
     ilsvrc = named("ilsvrc2012")
@@ -488,7 +525,7 @@ def test_data_of_other_classes_is_matched_by_id(trained, dataset, tmp_path, caps
         )
         == 0
     )
-    assert "by ReaL labels, 20 pictures that have any:" in capsys.readouterr().out
+    assert "by ReaL labels, 20 images that have any:" in capsys.readouterr().out
     with pytest.raises(
         ValueError,
         match=r"record 0 of split 'val' of .* has the file name 'val/0.JPEG'; expected ILSVRC2012_val_0",

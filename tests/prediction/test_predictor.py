@@ -12,6 +12,7 @@ from PIL import Image
 
 from i21k import cli, trained
 from i21k.checkpoints import Checkpoints
+from i21k.data.dataset import open_dataset
 from i21k.data.format import shards
 from i21k.data.format.records import decode_example
 from i21k.data.format.splits import open_split
@@ -26,7 +27,7 @@ from i21k.wordnet import views
 from tests.helpers.datasets import CLASSES, NUM_VAL, picture, write_dataset
 
 
-def save_model(workdir, seed=0, step=0, classes=CLASSES, **meta):
+def save_model(workdir, seed=0, step=0, classes=CLASSES, described=None, **meta):
     """A narrow network with random parameters, as a checkpoint."""
     model = InceptionBN(
         num_classes=len(classes), variant="standard", revision="symbol2016", width=0.125
@@ -41,6 +42,7 @@ def save_model(workdir, seed=0, step=0, classes=CLASSES, **meta):
         "input": {"image_size": 32, "crop_fraction": 0.875},
         "classes": list(classes.ids),
         **meta,
+        **(described or {}),
     }
     Checkpoints(workdir / "checkpoints").save(step, variables, {"epoch_done": True, **meta})
     return workdir
@@ -141,7 +143,7 @@ def test_every_view_through_the_command(workdir, model, dataset, folder, tmp_pat
     assert (
         run("--checkpoint", mine, "--view", "hedge", "--accuracy", 0.8, "--calibrate", dataset) == 0
     )
-    assert "21 pictures of split 'val'" in capsys.readouterr().err
+    assert "21 images of split 'val'" in capsys.readouterr().err
     files = [folder / "a.png", folder / "b.jpg", folder / "below" / "c.webp"]
     probabilities = model.probabilities(files)
     hierarchy = model.hierarchy
@@ -296,10 +298,33 @@ def test_held_out_data_may_have_fewer_classes_in_another_order(
         next(model.held_out(foreign))
 
 
+def test_images_of_a_split_with_the_truth(workdir, dataset, tmp_path, capsys):
+    png = tmp_path / "seen.png"
+    data = ("--checkpoint", workdir, "--data", dataset, "--split", "val")
+    assert run(*data, "--num", 4, "--png", png) == 0
+    out = capsys.readouterr().out
+    assert out.count("(truth: ") == 4 and "(truth: tench)" in out
+    with Image.open(png) as drawn:
+        assert drawn.size == (800, 960)
+    assert run(*data, "--json") == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    opened = open_dataset(dataset, "val")
+    assert len(printed) == NUM_VAL
+    for number, entry in enumerate(printed):
+        assert entry["file"] == opened.file_name(number)
+        assert entry["truth"]["id"] == CLASSES.ids[opened.label(number)]
+    assert run(*data, "--num", 0) == 2
+    assert "num is 0; expected at least 1" in capsys.readouterr().err
+    assert run("--checkpoint", workdir, "--num", 4, png) == 2
+    assert "--num is given without --data" in capsys.readouterr().err
+    assert run(*data, png) == 2
+    assert "files and --data are given" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((), "no PICTURE was given; expected files or folders"),
+        ((), "no IMAGE is given. Give files or folders"),
         (("empty",), "folder empty has no files; expected images"),
         (
             ("a.png", "--view", "best"),
@@ -326,7 +351,7 @@ def test_held_out_data_may_have_fewer_classes_in_another_order(
         ),
         (
             ("a.png",) * 21 + ("--png", "x.png"),
-            "--png draws at most 20 pictures, and 21 were given; give fewer, or leave it out",
+            "--png plots at most 20 images, and 21 are given. Give fewer images, or omit --png.",
         ),
     ],
 )

@@ -471,7 +471,7 @@ def test_refuses_bad_input():
         views.diverse(np.array([[-1.0, 2.0]]), h)
     with pytest.raises(ValueError, match=r"add up to nan\.\.nan"):
         views.hedge(np.array([[np.nan, 1.0]]), h, 0)
-    with pytest.raises(ValueError, match="k is 0. Use at least 1 answer"):
+    with pytest.raises(ValueError, match=r"k is 0\. Use at least 1 answer"):
         views.basic(good, h, 0)
     with pytest.raises(ValueError, match="0 of 2 classes are chosen, expected at least 1 of 2"):
         views.subset(good, h.classes, np.zeros(2, bool))
@@ -480,9 +480,9 @@ def test_refuses_bad_input():
         match=r"k and floor are 5 and 0.0. Use at least 1 for k, and above 0 up to 1",
     ):
         views.diverse(good, h, floor=0.0)
-    with pytest.raises(ValueError, match="generality is -1. Use at least 0"):
+    with pytest.raises(ValueError, match=r"generality is -1\. Use at least 0"):
         views.hedge(good, h, -1)
-    with pytest.raises(ValueError, match="accuracy is 90. Use a fraction"):
+    with pytest.raises(ValueError, match=r"accuracy is 90\. Use a fraction"):
         views.calibrate([], h, 90)
     with pytest.raises(ValueError, match="there are no held-out images"):
         views.calibrate([], h, 0.9)

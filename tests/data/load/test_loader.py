@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from i21k.data.format import readers
-from i21k.data.format.records import decode_example, file_name_of
 from i21k.data.format.readers import (
     SPARE_FILES,
-    EncodedImages,
     RecordReader,
     SpanReader,
     allow_open_files,
 )
+from i21k.data.format.records import decode_example, file_name_of
 from i21k.data.format.splits import open_split
 from i21k.data.load import builder, loader, order
 from i21k.data.load.loader import LoaderOptions
@@ -182,7 +181,8 @@ def test_hands_and_their_memory_are_described(split):
         loader.describe_workers(threads) == "2 loader threads, batches of 18.4 MiB: at most 147 MiB"
     )
     assert (
-        loader.describe_workers(workers) == "2 loader processes, batches of 18.4 MiB: at most 184 MiB"
+        loader.describe_workers(workers)
+        == "2 loader processes, batches of 18.4 MiB: at most 184 MiB"
     )
     assert loader.describe_workers(LoaderOptions(8, 32)).startswith(
         f"{len(os.sched_getaffinity(0))} loader threads"

@@ -160,5 +160,7 @@ def test_each_host_has_windows_of_its_own():
         np.concatenate([step + np.arange(h, h + BATCH_SIZE // 4) for step in steps])
         for h in range(0, BATCH_SIZE, BATCH_SIZE // 4)
     ]
-    read = [{run for window in order.windows(part) for run in order.spans(window)} for part in parts]
+    read = [
+        {run for window in order.windows(part) for run in order.spans(window)} for part in parts
+    ]
     assert sum(map(len, read)) - len(set().union(*read)) <= 3  # where two shares meet, at most

@@ -14,7 +14,6 @@ from PIL import Image
 
 from i21k import cli
 from i21k.labels import ClassList
-from tests.data.conftest import class_folders, whole_tar  # noqa: F401
 from tests.helpers.packing import CLASS_IDS, encoded, tar_of
 
 
