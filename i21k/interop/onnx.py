@@ -232,7 +232,9 @@ def quantize(source: Path, target: Path, batches: Iterable[np.ndarray]) -> None:
     onnx.save(model, str(target))
 
 
-def metadata_of(classes: ClassList, names: list[str], contract: Mapping[str, Any]) -> dict[str, str]:
+def metadata_of(
+    classes: ClassList, names: list[str], contract: Mapping[str, Any]
+) -> dict[str, str]:
     """Return what is stored in the file: class ids, their names, and the preprocessing contract."""
     return {
         "class_ids": json.dumps(list(classes.ids)),

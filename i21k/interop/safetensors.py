@@ -36,6 +36,7 @@ def write_safetensors(
     flat = traverse_util.flatten_dict(dict(variables), sep="/")
     arrays = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     save_file(arrays, folder / WEIGHTS, metadata={"format": FORMAT})
+    (folder / WEIGHTS).chmod(0o644)  # the package makes it private
     text = json.dumps({"format": FORMAT, **config}, indent=1, ensure_ascii=False)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 

@@ -62,7 +62,5 @@ def write_stablehlo(
         exported = export.export(jax.jit(function), platforms=PLATFORMS)(shapes, images)
         (folder / MODEL).write_bytes(exported.serialize())
     except ImportError as error:
-        raise UserError(
-            f'{error}. Install it with: pip install "i21k[onnx]"'
-        ) from error
+        raise UserError(f'{error}. Install it with: pip install "i21k[onnx]"') from error
     np.savez(folder / WEIGHTS, **weights)

@@ -15,10 +15,10 @@ from pathlib import Path
 from i21k.data.format import shards
 from i21k.data.format.records import encode_example
 from i21k.data.pack import plan, spill
+from i21k.data.pack.recoding import Recoded
 from i21k.data.pack.spill import Gathered, Record
 from i21k.data.sources.base import Member, Position, Source
 from i21k.errors import UserError
-from i21k.data.pack.recoding import Recoded
 from i21k.labels import ClassList
 
 _ROW_BYTES = 300  # of memory, about, that a file takes of which only is known why it is left out

@@ -93,5 +93,10 @@ def export_mxnet(
                 f"{directory} holds {name} already; expected a directory without it; choose another --out"
             )
     return convert.write_model(
-        directory, loaded.network.module, loaded.variables, loaded.classes, order=order, layout=layout
+        directory,
+        loaded.network.module,
+        loaded.variables,
+        loaded.classes,
+        order=order,
+        layout=layout,
     )
