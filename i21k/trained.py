@@ -218,6 +218,10 @@ class CheckpointModel:
         """Return what the classifier head takes."""
         return self._outputs(images, 1, self.network.num_features)
 
+    def logits(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float[np.ndarray, "B K"]:
+        """Return the outputs before they become probabilities."""
+        return self._outputs(images, 2, len(self.classes))
+
     def _outputs(self, images: UInt8[np.ndarray, "B S S 3"], which: int, width: int) -> np.ndarray:
         answer, variables = self._answer()
         found = np.empty((len(images), width), np.float32)
@@ -238,9 +242,9 @@ class CheckpointModel:
 
             def answer(
                 variables: Any, images: UInt8[Array, "B S S 3"]
-            ) -> tuple[Float[Array, "B K"], Float[Array, "B F"]]:
+            ) -> tuple[Float[Array, "B K"], Float[Array, "B F"], Float[Array, "B K"]]:
                 output = network.apply(variables, network.prepare(images))
-                return normalised(output.logits), output.features
+                return normalised(output.logits), output.features, output.logits
 
             self._ready = jax.jit(answer), jax.device_put(convert(self.variables), device)
         return self._ready

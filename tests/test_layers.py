@@ -18,7 +18,7 @@ LAYERS = (
     ("evaluation",),
     ("interop",),
     ("train",),
-    ("trained",),
+    ("trained", "trained_onnx"),
     ("checkpoints",),
     ("data.synthetic", "data.verify", "data.overview", "data.dataset"),
     ("data.pack",),

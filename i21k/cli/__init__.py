@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from i21k import log
 from i21k.cli import (
     evaluate,
+    export,
     export_mxnet,
     import_mxnet,
     info,
@@ -31,6 +32,7 @@ _COMMANDS = {
     "info": info,
     "summary": summary,
     "import-mxnet": import_mxnet,
+    "export": export,
     "export-mxnet": export_mxnet,
     "evaluate": evaluate,
     "predict": predict,
