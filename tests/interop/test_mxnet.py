@@ -861,7 +861,7 @@ def test_model_that_does_not_fit_its_classes_is_not_written(tmp_path):
     variables = variables_from_mxnet(arrays_of(model), "full", WIDTH)
     with pytest.raises(ValueError, match="fc1 has 5 outputs, the class list 2"):
         write_model(tmp_path, model, variables, ClassList(("a", "b")))
-    with pytest.raises(ValueError, match="the order to write is of other classes"):
+    with pytest.raises(ValueError, match="the order is of other classes"):
         write_model(tmp_path, model, variables, ORDER, order=ClassList(("a", "b")))
     with pytest.raises(
         ValueError, match="the arrays are not those of 'full' with these settings: 4"
