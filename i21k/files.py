@@ -1,4 +1,4 @@
-"""Files that are whole or absent: write under another name, move into place, and make both durable."""
+"""Files that are whole or absent, directories that one process holds, and reading with checks."""
 
 import contextlib
 import fcntl
@@ -20,9 +20,9 @@ TEMPORARY = ".i21k-"  # how the names of files begin that are not complete yet
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Give another name beside `path` to write under, and move what was written into its place if nothing goes wrong.
+    """Yield another name beside `path` to write to, and rename it to `path` if nothing fails.
 
-    No two writers have the same one, so that several may write the same file: the last to end leaves it whole.
+    Several processes may write the same file, as each has another name. The last one wins.
     """
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
     try:

@@ -120,7 +120,7 @@ def test_ranking_fewer_classes(finished, dataset):
     loaded, devices = load(finished), jax.local_devices()
     options = evaluators.eval_options(8, 32, loaded.crop_fraction, len(devices))
     parts = evaluators.answers(
-        steps.make_answer_step(loaded.model, devices),
+        steps.make_answer_step(loaded.network, devices),
         put_state(loaded.variables, devices),
         open_split(dataset, "val"),
         options,
