@@ -283,7 +283,8 @@ def markdown_table() -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for info in describe_keys():
-        change = {True: "yes", False: "no"}.get(info.may_change) or f"with `{info.may_change}`"
+        changes: dict[bool | str, str] = {True: "yes", False: "no"}
+        change = changes.get(info.may_change) or f"with `{info.may_change}`"
         default = f"{info.default:g}" if isinstance(info.default, float) else info.default
         lines.append(f"| `{info.name}` | {info.type} | `{default}` | {change} | {info.help} |")
     return "\n".join(lines) + "\n"
