@@ -1,5 +1,4 @@
-"""The recipe of 2015, number by number: Inception-BN with 1.5 times the filters in the first layers,
-on all of ImageNet.
+"""The recipe of 2015, number by number: a wide Inception-BN on all of ImageNet.
 
 Command:   python launch.py --config configs/i21k_inception.py
 Source:    MXNet's note "Training Deep Net on 14 Million Images by Using A Single Machine" and its

@@ -18,7 +18,7 @@ from i21k.train.devices import put_state
 from i21k.train.evaluators import answers, eval_options
 from i21k.train.recalibration import recalibrate
 from i21k.train.recipe import from_stored
-from i21k.trained import load
+from i21k.trained import CheckpointModel, load
 from i21k.wordnet.class_lists import named
 
 BATCH_SIZE = 256  # of all devices, our choice
@@ -125,8 +125,8 @@ def evaluate_checkpoint(
     return Evaluation(about, scores, sizes)
 
 
-def _recalibration_options(loaded: Any, batch_size: int) -> loader.LoaderOptions:
-    """Return what the run itself uses; for an imported model, plain crops in batches of this size."""
+def _recalibration_options(loaded: CheckpointModel, batch_size: int) -> loader.LoaderOptions:
+    """Return what the run itself uses. An imported model has no run: it gets plain crops."""
     if (config := loaded.checkpoint.meta.get("config")) is not None:
         return feed.recalibration_options(from_stored(config))
     return loader.LoaderOptions(

@@ -32,6 +32,7 @@ from i21k.data.load import loader, order
 from i21k.errors import UserError
 from i21k.models.network import Network
 from i21k.train import feed, interruption, processes, startup, steps, workdir
+from i21k.train.clock import Clock
 from i21k.train.devices import (
     check_donated,
     connect,
@@ -45,7 +46,7 @@ from i21k.train.metrics import Sums, Totals
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.recalibration import recalibrate
 from i21k.train.recipe import Recipe, flat, inexact_keys, parse, stored_values
-from i21k.train.report import Clock, Listener, Report, duration, step_line
+from i21k.train.report import Listener, Report, duration, step_line
 from i21k.train.state import DeviceBatch, TrainState, init_state, make_network
 
 

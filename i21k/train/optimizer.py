@@ -11,7 +11,9 @@ from i21k.train.recipe import OptimizerRecipe
 
 
 def make_schedule(cfg: OptimizerRecipe, steps_per_epoch: float, num_steps: int) -> optax.Schedule:
-    """Return the learning rate as a function of the step: a linear warm-up from 0, then constant or down a cosine to 0.
+    """Return the learning rate as a function of the step.
+
+    It rises from 0 linearly during the warm-up. Then it is constant, or follows a cosine to 0.
 
     Args:
         cfg: durations in epochs.

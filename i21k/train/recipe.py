@@ -471,6 +471,3 @@ def _type_text(hint: Any) -> str:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-# Names of before, for files that still use them.

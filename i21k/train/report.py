@@ -17,7 +17,6 @@ import tensorboardX
 from i21k.errors import UserError
 from i21k.files import replaced
 from i21k.train import processes
-from i21k.train.clock import Clock as Clock
 from i21k.train.learning_curve import draw_learning_curve
 
 FIRST_COLUMNS = ("epoch", "step", "lr", "train_loss", "train_top1", "train_top5")

@@ -19,6 +19,7 @@ from i21k.evaluation.evaluate import evaluate_checkpoint
 from i21k.images.decode import decode
 from i21k.labels import ClassList
 from i21k.train import evaluators, interruption, loop, steps
+from i21k.train.devices import put_state
 from i21k.train.report import read_metrics
 from i21k.trained import load
 from i21k.wordnet.class_lists import named
@@ -120,8 +121,8 @@ def test_ranking_fewer_classes(finished, dataset):
     loaded, devices = load(finished), jax.local_devices()
     options = evaluators.eval_options(8, 32, loaded.crop_fraction, len(devices))
     parts = evaluators.answers(
-        steps.make_answer_step(loaded.model, devices),
-        steps.put_state(loaded.variables, devices),
+        steps.make_answer_step(loaded.network, devices),
+        put_state(loaded.variables, devices),
         open_split(dataset, "val"),
         options,
         devices,
@@ -383,7 +384,7 @@ def test_a_batch_larger_than_the_data(recipe, tmp_path):
     recipe.batch_size = 48
     with pytest.raises(
         ValueError,
-        match=r"batch_size 48 is more than the 44 pictures of split 'train' .*; try --config.batch_size=44 or less",
+        match=r"batch_size is 48 and split 'train' of .* has 44 images. Use --config.batch_size=44 or",
     ):
         loop.run(recipe, tmp_path / "w")
 
@@ -423,7 +424,7 @@ def test_another_recipe_in_the_same_workdir(finished, recipe, tmp_path):
     with pytest.raises(
         ValueError,
         match=r"another recipe: config.batch_size was 8 and is 4; config.data.order was 'global' and is 'windowed';"
-        r" config.optimizer.learning_rate was 0.01 and is 0.5; config.seed was 0 and is 1; go on",
+        r" config.optimizer.learning_rate was 0.01 and is 0.5; config.seed was 0 and is 1. Use the old",
     ):
         loop.run(recipe, tmp_path / "w")
 
@@ -433,7 +434,7 @@ def test_other_data_behind_a_checkpoint(finished, recipe, tmp_path):
     recipe.data.directory = str(write_dataset(tmp_path / "fewer", {"train": 40}))
     with pytest.raises(
         ValueError,
-        match="holds other pictures than the checkpoint was trained on: it had 44 records",
+        match="holds other images than the checkpoint was trained on: it had 44 records",
     ):
         loop.run(recipe, tmp_path / "w")
     other = ClassList(("n01440764", "n01443537", "n01484850", "n99999999"))
@@ -473,7 +474,7 @@ def test_a_workdir_that_cannot_be_locked(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", flock)
     with pytest.raises(
         ValueError,
-        match=r"cannot be locked \(No locks available\); choose a --workdir on a file system with flock",
+        match=r"cannot be locked \(No locks available\). Choose a --workdir on a file system",
     ):
         loop.run(recipe, tmp_path / "w")
 
@@ -482,7 +483,7 @@ def test_a_workdir_that_cannot_be_written(recipe, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(
         ValueError,
-        match=r"working directory .*file/w cannot be written \(Not a directory\); choose another one with --workdir",
+        match=r"working directory .*file/w cannot be written \(Not a directory\). Choose another one",
     ):
         loop.run(recipe, tmp_path / "file" / "w")
 
@@ -496,6 +497,6 @@ def test_numbers_that_evaluate_does_not_take(finished, dataset):
 
 def test_no_checkpoint_to_evaluate(dataset, tmp_path):
     with pytest.raises(
-        ValueError, match="holds no checkpoint; expected the working directory of a run"
+        ValueError, match="holds no checkpoint. Give the working directory of a run"
     ):
         evaluate_checkpoint(tmp_path, dataset)
