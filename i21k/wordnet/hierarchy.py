@@ -1,7 +1,8 @@
-"""A class list laid onto the taxonomy: which classes lie below which synset, what a synset says of them, how far two classes are apart.
+"""A class list on the taxonomy: classes below each synset, specificity, distance between classes.
 
-Nodes are the classes and all synsets above them, parents first. Sums go over the classes at or below a node, each once: adding up the sums
-of children counts some classes twice at 161 of fall11's 23,546 nodes, since WordNet is no tree.
+Nodes are the classes and all synsets above them, parents first. Sums are over the classes at or
+below a node, each once. WordNet is not a tree: at 161 of fall11's 23,546 nodes, adding up the sums
+of the children would count some classes twice.
 """
 
 import collections
@@ -21,7 +22,7 @@ from i21k.wordnet.taxonomy import Taxonomy, wordnet
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hierarchy:
-    """K classes and the N synsets at and above them. `labels` count classes, `nodes` count these synsets."""
+    """K classes, and the N synsets that are these classes or above them, called nodes."""
 
     classes: ClassList
     taxonomy: Taxonomy = dataclasses.field(default_factory=wordnet)
@@ -30,11 +31,10 @@ class Hierarchy:
         unknown = [class_id for class_id in self.classes.ids if class_id not in self.taxonomy]
         if unknown:
             raise UserError(
-                f"{len(unknown):,} of {len(self.classes):,} classes are not in WordNet's table, such as {unknown[0]!r}; expected synset ids"
-                " such as n02084071 wherever the hierarchy is asked"
+                f"{len(unknown):,} of {len(self.classes):,} classes are not in WordNet, such as"
+                f" {unknown[0]!r}. Use synset ids such as n02084071, or a view that needs no"
+                " WordNet."
             )
-
-    # ----------------------------------------------------------------------------------------------------------------- nodes
 
     @functools.cached_property
     def _numbers(self) -> list[int]:
@@ -73,11 +73,9 @@ class Hierarchy:
 
     @functools.cached_property
     def ancestors(self) -> tuple[frozenset[int], ...]:
-        """Nodes above each node, itself among them."""
+        """Each node and the nodes above it."""
         node = {n: node for node, n in enumerate(self._numbers)}
         return tuple(frozenset(node[a] for a in self.taxonomy.ancestors[n]) for n in self._numbers)
-
-    # ------------------------------------------------------------------------------------------------------- what lies below
 
     @functools.cached_property
     def reach(self) -> scipy.sparse.csr_array:
@@ -100,12 +98,12 @@ class Hierarchy:
 
     @functools.cached_property
     def ic(self) -> Float[np.ndarray, " N"]:
-        """Information content in nats, -ln(classes at or below / K): 0 at the root, ln K where there is one class."""
+        """Information content in nats, -ln(classes at or below / K): from 0 (root) to ln K."""
         return np.log(len(self.classes) / self.sizes)
 
     @functools.cached_property
     def specificity(self) -> Float[np.ndarray, " N"]:
-        """Information content in units of ln K: 0 at the root, 1 where there is one class."""
+        """Information content in units of ln K: 0 at the root, 1 if one class is at or below."""
         return self.ic / math.log(max(2, len(self.classes)))
 
     @functools.cached_property
@@ -114,17 +112,19 @@ class Hierarchy:
         return self.sizes[self.class_nodes] == 1
 
     def fold(self, probabilities: Float[np.ndarray, "B K"]) -> Float[np.ndarray, "B N"]:
-        """Return the probability that the class is at or below each node, in the precision of the input."""
+        """Return the probability of the classes at or below each node, in the input's precision."""
         if probabilities.ndim != 2 or probabilities.shape[1] != len(self.classes):
             raise UserError(
-                f"probabilities have shape {list(probabilities.shape)}; expected [pictures, {len(self.classes)} classes]"
+                f"probabilities have shape {list(probabilities.shape)}, expected [images,"
+                f" {len(self.classes)} classes]. Use the class list of the model."
             )
         return (self.reach @ np.ascontiguousarray(probabilities.T)).T
 
     def below(self, synset_ids: Sequence[str]) -> scipy.sparse.csr_array:
-        """Return the matrix [S, K] of float32 that is 1 where a class is at or below a synset; empty rows for synsets that are no nodes.
+        """Return the matrix [S, K] of float32 that is 1 where a class is at or below a synset.
 
-        `(hierarchy.below(ilsvrc2012.ids) @ probabilities.T).T` is what each of the 1,000 gets with its descendants.
+        A synset that is not a node has no classes. `(hierarchy.below(ids) @ probabilities.T).T`
+        is the probability of each synset with all classes below it.
         """
         found = [
             (row, self.node_of[synset_id])
@@ -140,15 +140,13 @@ class Hierarchy:
     def covers(
         self, nodes: Int[np.ndarray, " B"], labels: Int[np.ndarray, " B"]
     ) -> Bool[np.ndarray, " B"]:
-        """Whether each class is at or below the node beside it: whether the answer `nodes` is right for the truth `labels`."""
+        """Whether each class is at or below its node: whether an answer is right for the truth."""
         below = zip(nodes.tolist(), self.class_nodes[labels].tolist(), strict=True)
         return np.array([node in self.ancestors[class_node] for node, class_node in below], bool)
 
-    # ----------------------------------------------------------------------------------------------------------- how far apart
-
     @functools.cached_property
     def heights(self) -> Int[np.ndarray, " N"]:
-        """Edges of the longest way down from each node."""
+        """Number of edges on the longest way down from each node."""
         heights = np.zeros(len(self.ids), int)
         for node in reversed(range(len(self.ids))):
             for parent in self.parents[node]:
@@ -157,7 +155,7 @@ class Hierarchy:
 
     @functools.cached_property
     def _steps_up(self) -> tuple[dict[int, int], ...]:
-        """Edges of the shortest way up from each node to each of its ancestors."""
+        """Number of edges on the shortest way up from each node to each of its ancestors."""
         steps: list[dict[int, int]] = []
         for node, parents in enumerate(self.parents):
             up = collections.defaultdict[int, int](lambda: len(self.ids), {node: 0})
@@ -170,7 +168,10 @@ class Hierarchy:
     def lca_heights(
         self, a: Int[np.ndarray, " B"], b: Int[np.ndarray, " B"]
     ) -> Int[np.ndarray, " B"]:
-        """Return the height of the lowest common ancestor of each pair of labels: how severe a mistake is. 0 for a leaf and itself."""
+        """Return the height of the lowest common ancestor of each pair of labels.
+
+        It measures how severe a mistake is. It is 0 for a leaf and itself.
+        """
         pairs = zip(self.class_nodes[a].tolist(), self.class_nodes[b].tolist(), strict=True)
         return np.array(
             [
@@ -183,7 +184,10 @@ class Hierarchy:
     def distances(
         self, a: Int[np.ndarray, " B"], b: Int[np.ndarray, " B"]
     ) -> Int[np.ndarray, " B"]:
-        """Return the edges between each pair of labels: up to a common ancestor and down again, the shortest way. 0 for equal labels."""
+        """Return the number of edges between each pair of labels.
+
+        It is the shortest way up to a common ancestor and down again, and 0 for equal labels.
+        """
         pairs = [
             (self._steps_up[m], self._steps_up[n])
             for m, n in zip(self.class_nodes[a], self.class_nodes[b], strict=True)

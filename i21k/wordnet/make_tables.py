@@ -1,13 +1,16 @@
-"""Make the vendored tables beside this file from published packages; run only when a table is to change. Equal sources give equal bytes.
+"""Make the vendored tables in `tables/` from published packages. Equal sources give equal bytes.
 
 pip download --no-deps timm==1.0.31
+pip install wordfreq==3.1.1
 apt-get download wordnet-base && dpkg -x wordnet-base_*.deb .
 wget https://raw.githubusercontent.com/pertusa/InceptionBN-21K-for-Caffe/master/synset.txt
 python -m i21k.wordnet.make_tables timm-*.whl usr/share/wordnet synset.txt
 """
 
 import hashlib
+import importlib
 import lzma
+import math
 import re
 import sys
 import zipfile
@@ -18,7 +21,7 @@ from i21k.errors import UserError
 
 TABLES = Path(__file__).parent / "tables"
 
-# Name of a class list, the letter that marks its classes in the table, its file in timm's wheel, SHA-256 of that file.
+# Name of a class list, its letter in the table, its file in timm's wheel, SHA-256 of that file.
 SORTED_LISTS = (
     (
         "fall11",
@@ -59,13 +62,20 @@ SORTED_LISTS = (
 )
 SYNSET_TXT = "cb569e20d85f7852695475e4ad1c84279315fd9106408c5cb6da2c0e152a4ef6"
 DATA_NOUN = "fea17d2f9656611334eac790e5d69e47645fa180c4aa481fb4cd9b3520754ca2"
+INDEX_FILES = {
+    "noun": "a490d99d93d017bf4822fe2f0ffa51fd73911ce271dc7535fade21f8814b5a04",
+    "verb": "e2ac24816c3a8289dcb72aaa9cf8db81fdf25ec34d792bfc96ac5b7a20c8b4ae",
+    "adj": "c9865d7b4d1f805bdef82ccdcea5282436e23083e6f6f1b33e716327c4eda810",
+    "adv": "6f5465ed5758fe9c8a2f7ec17b1300f3aa875756c70ff7cba162f7e71bcf88ea",
+}
 CNTLIST_REV = "a198580b8f705fa02797bba8b13e5cbe4a9f9f40cb1697e774c7fc6a5865b035"
 
 
 def _checked(content: bytes, sha256: str, name: str) -> str:
     if (got := hashlib.sha256(content).hexdigest()) != sha256:
         raise UserError(
-            f"{name} has SHA-256 {got}; expected {sha256}, that of the release named in this module's header"
+            f"{name} has SHA-256 {got}, expected {sha256}. Use the release named at the top of"
+            f" {Path(__file__).name}."
         )
     return content.decode()
 
@@ -79,12 +89,15 @@ def _write(name: str, rows: Iterable[str]) -> None:
 
 
 def make_class_lists(timm_wheel: Path, synset_txt: Path) -> list[str]:
-    """Write `class_lists.tsv.xz`: id, rank in the order of the released model, letters of the lists it is in. Return the ids."""
+    """Write `class_lists.tsv.xz` and return its ids.
+
+    Columns: id, rank in the order of the released model, letters of the lists with this class.
+    """
     letters: dict[str, str] = {}
     with zipfile.ZipFile(timm_wheel) as wheel:
         for _, letter, file, sha256 in SORTED_LISTS:
             ids = _checked(wheel.read(f"timm/data/_info/{file}"), sha256, file).split()
-            assert ids == sorted(ids)  # so that a letter says all about the list
+            assert ids == sorted(ids)  # otherwise a letter would not be enough to make the list
             for class_id in ids:
                 letters[class_id] = letters.get(class_id, "") + letter
     released = [
@@ -103,11 +116,27 @@ def make_class_lists(timm_wheel: Path, synset_txt: Path) -> list[str]:
 
 
 def make_wordnet(dictionary: Path, class_ids: list[str]) -> None:
-    """Write `wordnet.tsv.xz`: the classes and all above them, parents first, and WordNet's licence beside it.
+    """Write `wordnet.tsv.xz`, `familiarity.txt.xz` and WordNet's licence.
 
-    Columns: id, lexicographer file (`lexnames(5WN)`), count in SemCor, ids of the parents, lemmas (", " between them), gloss. Parents are
-    hypernyms and instance hypernyms; the count is summed over the lemmas. Formats: `wndb(5WN)`, `senseidx(5WN)`, `cntlist(5WN)`.
+    `wordnet.tsv.xz` has the classes and all synsets above them, parents first. Columns: id,
+    lexicographer file (`lexnames(5WN)`), count in SemCor, ids of the parents, lemmas with ", "
+    between them, gloss. Parents are hypernyms and instance hypernyms. The count is summed over
+    the lemmas. Formats: `wndb(5WN)`, `senseidx(5WN)`, `cntlist(5WN)`.
+
+    `familiarity.txt.xz` has one number for each line of `wordnet.tsv.xz`: how often English uses
+    the first lemma with this meaning, as 100 log10 of the uses in a billion words. That is the
+    word's frequency from wordfreq times the share of this meaning, (count + 1) / (counts of all
+    meanings + number of meanings), with SemCor's counts over all parts of speech.
     """
+    wordfreq = importlib.import_module("wordfreq")  # needed only here
+    num_meanings: dict[str, int] = {}
+    for part, sha256 in INDEX_FILES.items():
+        file_name = f"index.{part}"
+        index = _checked((dictionary / file_name).read_bytes(), sha256, file_name)
+        for line in index.splitlines():
+            if not line.startswith("  "):
+                lemma, _, num, *_ = line.split()
+                num_meanings[lemma] = num_meanings.get(lemma, 0) + int(num)
     data = _checked((dictionary / "data.noun").read_bytes(), DATA_NOUN, "data.noun")
     counts = dict(
         line.split()[::2]
@@ -115,6 +144,11 @@ def make_wordnet(dictionary: Path, class_ids: list[str]) -> None:
             (dictionary / "cntlist.rev").read_bytes(), CNTLIST_REV, "cntlist.rev"
         ).splitlines()
     )
+    total_counts: dict[str, int] = {}
+    for key, uses in counts.items():
+        lemma = key.split("%")[0]
+        total_counts[lemma] = total_counts.get(lemma, 0) + int(uses)
+    familiarity: dict[str, int] = {}
     rows: dict[str, str] = {}
     parents: dict[str, list[str]] = {}
     licence = []
@@ -135,6 +169,12 @@ def make_wordnet(dictionary: Path, class_ids: list[str]) -> None:
             for lemma, lex_id in zip(lemmas, lex_ids, strict=True)
         ]
         count = sum(int(counts.get(key, 0)) for key in keys)
+        first = lemmas[0].lower()
+        share = (int(counts.get(keys[0], 0)) + 1) / (
+            total_counts.get(first, 0) + num_meanings[first]
+        )
+        frequency = wordfreq.word_frequency(lemmas[0].replace("_", " "), "en")
+        familiarity[f"n{offset}"] = round(100 * (math.log10(max(frequency, 1e-9) * share) + 9))
         names = ", ".join(lemma.replace("_", " ") for lemma in lemmas)
         rows[f"n{offset}"] = (
             f"n{offset}\t{int(file)}\t{count}\t{' '.join(parents[f'n{offset}'])}\t{names}\t{gloss.strip()}"
@@ -149,10 +189,9 @@ def make_wordnet(dictionary: Path, class_ids: list[str]) -> None:
 
     for class_id in class_ids:
         visit(class_id)
-    _write(
-        "wordnet.tsv.xz",
-        (rows[synset] for synset in sorted(depth, key=lambda synset: (depth[synset], synset))),
-    )
+    synsets = sorted(depth, key=lambda synset: (depth[synset], synset))
+    _write("wordnet.tsv.xz", (rows[synset] for synset in synsets))
+    _write("familiarity.txt.xz", (str(familiarity[synset]) for synset in synsets))
     (TABLES / "LICENSE.WordNet").write_text("\n".join(licence).strip() + "\n")
 
 

@@ -1,16 +1,18 @@
-"""Answers as an indented tree of text: where in WordNet they stand."""
+"""Answers drawn as an indented tree of text, in their order in WordNet."""
 
 from collections.abc import Iterable
 
+from i21k.wordnet.answers import Answer
+from i21k.wordnet.partition import main_parent
 from i21k.wordnet.taxonomy import Taxonomy, wordnet
-from i21k.wordnet.views import Answer
 
 
 def outline(answers: Iterable[Answer], taxonomy: Taxonomy | None = None) -> str:
-    """Draw answers as a tree: below each synset the answers under it, the most probable first.
+    """Draw answers as a tree, with the answers below a synset under it, the most probable first.
 
-    Of what lies above the answers only the root and synsets where their ways part are shown. From a synset with several parents the way up
-    goes through the most specific. Ids outside the taxonomy, of classes of your own, hang from the root.
+    Of the synsets above the answers, only the root and those where the tree branches are shown. Of
+    several parents, the most specific one is used (as in `i21k.wordnet.partition`). Ids that are
+    not in the taxonomy are below the root.
     """
     taxonomy = wordnet() if taxonomy is None else taxonomy
     probability = {answer.id: answer.probability for answer in answers}
@@ -19,9 +21,8 @@ def outline(answers: Iterable[Answer], taxonomy: Taxonomy | None = None) -> str:
     for answer_id in probability:
         node = answer_id
         while node != root:
-            number_of = taxonomy.number_of
-            parents = taxonomy[node].parents if node in taxonomy else (root,)
-            parent = max(parents, key=lambda p: (taxonomy.specificity[number_of[p]], -number_of[p]))
+            parent = main_parent(taxonomy, taxonomy[node].parents) if node in taxonomy else root
+            assert parent is not None  # only the root has none
             children.setdefault(node, set())
             children.setdefault(parent, set()).add(node)
             node = parent
@@ -41,7 +42,7 @@ def outline(answers: Iterable[Answer], taxonomy: Taxonomy | None = None) -> str:
             )
 
     def skip(node: str) -> str:
-        """Go down from a synset that is no answer and parts no ways."""
+        """Return the first synset, from `node` down, that is an answer or where the tree branches."""
         while node not in probability and len(children[node]) == 1:
             (node,) = children[node]
         return node

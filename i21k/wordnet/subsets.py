@@ -1,13 +1,18 @@
-"""Subsets of a class list, chosen by an expression over WordNet: `under(n00017222) & leaf`, `cut(ic=3)`, `ilsvrc2012 | basic`.
+"""Subsets of a class list, chosen by an expression: `under(n00017222) & leaf`, `ilsvrc2012`.
 
-all, leaf, internal     every class; those without, and with, other classes below them
-dog, n02084071, "..."   one class: its display name, another name of its own, or its id; quoted if it has one of &|!()<>= in it
-under(x), above(x)      the classes at or below, at or above, a synset (which need be no class itself)
-ilsvrc2012, in12k ...   the classes that another named list has too
-basic                   the everyday names of the classes, where they are classes themselves: dog, tree, bridge
-ic>=3, size<=500, rank<1000   by information content in nats, by classes at or below, by place in the order of `released2015`
-cut(ic>=3), cut(size<=500)    of those, the ones with none of those above them: answers of like grain that never overlap in a tree
-!x, x & y, x | y, (x)   not, and, or: binding in this order
+all, leaf, internal     all classes; classes without, and with, other classes below them
+dog, n02084071, "..."   one class, by its display name, another name of its own, or its id; in
+                        double quotes if the name has one of &|!()<>=
+under(x), above(x)      classes at or below, at or above, a synset, which need not be a class
+ilsvrc2012, in12k ...   classes that are also in another named list
+basic                   classes that are the everyday name of a class: dog, tree, bridge
+ic>=3, size<=500, rank<1000   by information content in nats, by the number of classes at or below,
+                        by the place in `released2015`
+cut(ic>=3), cut(size<=500)    of these, those with no other of these above; some classes are below
+                        two of them, or none
+partition(ic>=3)        cut(ic>=3) and the classes above it; with `i21k.wordnet.partition.owners`,
+                        every class is under exactly one of them
+!x, x & y, x | y, (x)   not, and, or, in order of precedence
 """
 
 import difflib
@@ -22,12 +27,16 @@ from jaxtyping import Bool
 from i21k.errors import UserError
 from i21k.wordnet import class_lists
 from i21k.wordnet.hierarchy import Hierarchy
+from i21k.wordnet.partition import partition
 from i21k.wordnet.taxonomy import Synset
 
 Mask = Bool[np.ndarray, " K"]
 
 _TOKEN = re.compile(
-    r'\s*(?:"(?P<quoted>[^"]*)"|(?P<sign>[()&|!]|[<>]=?|=)|(?P<word>[^\s()&|!<>="]+(?:\s+[^\s()&|!<>="]+)*)|(?P<end>$))'
+    r'\s*(?:"(?P<quoted>[^"]*)"'
+    r"|(?P<sign>[()&|!]|[<>]=?|=)"
+    r'|(?P<word>[^\s()&|!<>="]+(?:\s+[^\s()&|!<>="]+)*)'
+    r"|(?P<end>$))"
 )
 _COMPARE: dict[str, Callable[..., np.ndarray]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq,
@@ -41,6 +50,7 @@ _KEYWORDS = (
     "under",
     "above",
     "cut",
+    "partition",
     *_QUANTITIES,
     *class_lists.NAMES,
 )
@@ -56,18 +66,20 @@ def select(expression: str, hierarchy: Hierarchy) -> Mask:
     """Return which classes of the hierarchy an expression chooses.
 
     Raises:
-        ValueError: if it cannot be read, names a synset that does not exist or is ambiguous, or chooses no class. The message shows where.
+        UserError: if it cannot be parsed, has an unknown or ambiguous name, or chooses no class.
+            The message shows where.
     """
     chosen = _Parser(expression, hierarchy).parse()
     if not chosen.any():
         raise UserError(
-            f"subset {expression!r} has none of the {len(hierarchy.classes):,} classes; choose a wider one"
+            f"subset {expression!r} has none of the {len(hierarchy.classes):,} classes. Use a wider"
+            " expression."
         )
     return chosen
 
 
 class _Parser:
-    """Reads by recursive descent: one method a level of binding, each returning the classes it stands for."""
+    """A recursive-descent parser. Each level of precedence has a method that returns classes."""
 
     def __init__(self, expression: str, hierarchy: Hierarchy) -> None:
         self.expression, self.hierarchy = expression, hierarchy
@@ -75,14 +87,14 @@ class _Parser:
         self._end = 0
         self._next()
 
-    def _error(self, problem: str, position: int) -> ValueError:
+    def _error(self, problem: str, position: int) -> UserError:
         return UserError(f"{problem}\n  {self.expression}\n  {' ' * position}^")
 
     def _next(self) -> _Token:
-        """Return the current token and read the one after it."""
+        """Return the current token and read the next one."""
         token, match = self.token, _TOKEN.match(self.expression, self._end)
         if match is None:
-            raise self._error('this " is never closed', self.expression.index('"', self._end))
+            raise self._error('this " has no closing "', self.expression.index('"', self._end))
         kind = str(match.lastgroup)
         self.token, self._end = (
             _Token(kind, match[kind], match.start(kind) - (kind == "quoted")),
@@ -129,7 +141,8 @@ class _Parser:
         token = self._next()
         if token.kind not in ("word", "quoted"):
             raise self._error(
-                f"expected one of {', '.join(_KEYWORDS[:7])}, the name of a class or of a list, or '(' here",
+                f"expected one of {', '.join(_KEYWORDS[:8])}, the name of a class or of a list, or"
+                " '(' here",
                 token.position,
             )
         return self._named(token) if token.kind == "word" else self._single(token)
@@ -153,8 +166,8 @@ class _Parser:
             return self._among(set(class_lists.named(word).ids))
         if word in _QUANTITIES:
             return self._compared(token)
-        if word == "cut":
-            return self._cut()
+        if word in ("cut", "partition"):
+            return self._cut(word)
         if word in ("under", "above") and self.token.text == "(":
             return self._related(word)
         return self._single(token)
@@ -165,14 +178,14 @@ class _Parser:
     def _synset(self, token: _Token) -> Synset:
         try:
             return self.hierarchy.taxonomy.find(token.text)
-        except ValueError as error:
+        except UserError as error:
             near = (
                 difflib.get_close_matches(token.text, _KEYWORDS, 1, 0.75)
                 if token.kind == "word"
                 else []
             )
             raise self._error(
-                f"{error}" + "".join(f" or the keyword {word}?" for word in near), token.position
+                f"{error}" + "".join(f" Or the keyword {word}?" for word in near), token.position
             ) from None
 
     def _single(self, token: _Token) -> Mask:
@@ -180,7 +193,8 @@ class _Parser:
         if synset.id not in self.hierarchy.classes.label_of:
             name, num_classes = self.hierarchy.taxonomy.name(synset.id), len(self.hierarchy.classes)
             raise self._error(
-                f"{name} is none of the {num_classes:,} classes; those below it are under({synset.id})",
+                f"{name} is not one of the {num_classes:,} classes. The classes below it are"
+                f" under({synset.id})",
                 token.position,
             )
         return self._among({synset.id})
@@ -222,22 +236,23 @@ class _Parser:
             ]
         return compare(values, bound)
 
-    def _cut(self) -> Mask:
+    def _cut(self, kind: str) -> Mask:
         self._expect("(")
         quantity = self._next()
         if quantity.text not in ("ic", "size"):
             raise self._error(
-                "expected ic or size here, as in cut(ic=3) or cut(size=500)", quantity.position
+                f"expected ic or size here, as in {kind}(ic=3) or {kind}(size=500)",
+                quantity.position,
             )
-        if self.token.text == "=":  # the bound that is meant
+        if self.token.text == "=":  # = is short for the only comparison that makes sense
             self.token = self.token._replace(text=">=" if quantity.text == "ic" else "<=")
         chosen = self._compared(quantity)
         self._expect(")")
-        return highest(chosen, self.hierarchy)
+        return (highest if kind == "cut" else partition)(chosen, self.hierarchy)
 
 
 def highest(chosen: Mask, hierarchy: Hierarchy) -> Mask:
-    """Return those of the chosen classes that have no other chosen class above them."""
+    """Return the chosen classes without another chosen class above them."""
     nodes = set(hierarchy.class_nodes[chosen].tolist())
     return np.array(
         [

@@ -1,7 +1,7 @@
-"""The synsets of ImageNet and all above them in WordNet 3.0: what a class is and is called, whatever list it stands in.
+"""The synsets of ImageNet and all synsets above them in WordNet 3.0: parents, names, meanings.
 
-It is a directed acyclic graph with one root (entity), not a tree: 453 of fall11's 21,841 classes have two or three parents. The table is
-made by `make_tables.py` (its header has the commands), from Debian's `wordnet-base`; its licence is `tables/LICENSE.WordNet`.
+It is a directed acyclic graph with one root (entity), not a tree: 453 of fall11's 21,841 classes
+have two or three parents. `tables/README.md` says where the tables come from.
 """
 
 import collections
@@ -22,27 +22,31 @@ TABLES = Path(__file__).parent / "tables"
 
 # Lexicographer files of nouns, from number 3 on: lexnames(5WN).
 _NOUN_FILES = (
-    "Tops act animal artifact attribute body cognition communication event feeling food group location motive object"
-    " person phenomenon plant possession process quantity relation shape state substance time"
+    "Tops act animal artifact attribute body cognition communication event feeling food group"
+    " location motive object person phenomenon plant possession process quantity relation shape"
+    " state substance time"
 )
-_BASIC_SPECIFICITY = 0.15  # chosen here: animal (0.18) and person (0.19) are everyday names, organism (0.07) and artifact (0.10) are not
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Synset:
-    """One meaning."""
+    """One meaning, and the words for it."""
 
     id: str  # wnid: n and the offset in WordNet 3.0, eight digits
     parents: tuple[str, ...] = ()  # ids of hypernyms and instance hypernyms
-    lemmas: tuple[str, ...] = ()  # its words, the usual one first
+    lemmas: tuple[str, ...] = ()  # its words, the most usual first
     gloss: str = ""
-    count: int = 0  # how often SemCor, a corpus of 700,000 words, means it
-    file: str = ""  # of the lexicographers: animal, artifact, ...; Tops are the most general
+    count: int = 0  # uses in SemCor, a corpus of 700,000 words
+    file: str = ""  # lexicographer file: animal, artifact, ...; the most general are in Tops
+    familiarity: float = 0.0  # log10 of the uses of its first lemma with this meaning, in 1e9 words
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Taxonomy:
-    """Synsets whose parents stand before them; the first is the root, above all others. Places in `synsets` are called numbers."""
+    """Synsets, parents before their children. The first is the root, which is above all others.
+
+    The number of a synset is its place in `synsets`.
+    """
 
     synsets: tuple[Synset, ...]
 
@@ -51,12 +55,14 @@ class Taxonomy:
         for synset in self.synsets:
             if not seen.issuperset(synset.parents) or bool(seen) != bool(synset.parents):
                 raise UserError(
-                    f"synset {synset.id} has parents {synset.parents}; expected some before it, or none for the first alone"
+                    f"synset {synset.id} has parents {synset.parents}. Give every synset but the"
+                    " first at least one parent, and put parents before their children."
                 )
             seen.add(synset.id)
         if len(seen) != len(self.synsets) or not seen:
             raise UserError(
-                f"a taxonomy has {len(self.synsets)} synsets with {len(seen)} ids; expected at least one, and distinct ids"
+                f"a taxonomy has {len(self.synsets)} synsets with {len(seen)} ids. Give at least one"
+                " synset, each with an id of its own."
             )
 
     def __len__(self) -> int:
@@ -75,7 +81,7 @@ class Taxonomy:
 
     @functools.cached_property
     def ancestors(self) -> tuple[frozenset[int], ...]:
-        """Numbers of each synset's ancestors, itself among them."""
+        """Numbers of each synset and its ancestors."""
         above: list[frozenset[int]] = []
         for n, synset in enumerate(self.synsets):
             above.append(
@@ -85,7 +91,10 @@ class Taxonomy:
 
     @functools.cached_property
     def specificity(self) -> Float[np.ndarray, " N"]:
-        """1 - ln(synsets at or below) / ln(N): 0 at the root, 1 where nothing is below (intrinsic information content, Seco 2004)."""
+        """Intrinsic information content (Seco 2004): 1 - ln(synsets at or below) / ln(N).
+
+        It is 0 at the root, and 1 if no synset is below.
+        """
         num_below = np.zeros(len(self))
         for above in self.ancestors:
             num_below[list(above)] += 1
@@ -93,39 +102,19 @@ class Taxonomy:
 
     @functools.cached_property
     def basic(self) -> tuple[int, ...]:
-        """Number of each synset's everyday name, itself or above it: a Yorkshire terrier is a dog, an Amabilis fir a tree.
+        """Number of each synset's everyday name, itself or above it (`i21k.wordnet.basic`)."""
+        from i21k.wordnet.basic import everyday
 
-        It is the ancestor with the largest ln(1 + count) * specificity ** 2: a word that people use and that still says something.
-        Asked are those of the synset's own lexicographer file, and the one that file is named for (animal, plant, food ...), from a
-        specificity of 0.15 on: a leek is a vegetable, not a solid. Ties go to the most specific: to the synset, where SemCor has none.
-        """
-        value = [
-            math.log1p(synset.count) * s**2
-            for synset, s in zip(self.synsets, self.specificity, strict=True)
-        ]
-
-        def best(n: int) -> int:
-            file = self.synsets[n].file
-            asked = (
-                a
-                for a in self.ancestors[n]
-                if file in (self.synsets[a].file, _lemmas(self.synsets[a])[0])
-            )
-            return max(
-                (n, *(a for a in asked if self.specificity[a] >= _BASIC_SPECIFICITY)),
-                key=lambda a: (value[a], a),
-            )
-
-        return tuple(best(n) for n in range(len(self)))
-
-    # ----------------------------------------------------------------------------------------------------------------- names
+        return everyday(self)
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
-        """One display name a synset, all different: its first lemma, which it shares perhaps with others and then needs a qualifier.
+        """Display name of each synset, all different: its first lemma, with a qualifier if needed.
 
-        The synset that SemCor counts more often than all others of that lemma together keeps it bare: tree. Others take in parentheses
-        the first of parents, own other lemmas, further ancestors that tells them apart: crane (wading bird), crane (lifting device).
+        Several synsets may share a first lemma. The one that SemCor counts more often than all
+        others together has no qualifier: tree. The others have in parentheses the first word that
+        distinguishes them, of their parents, their own other lemmas, their further ancestors:
+        crane (wading bird), crane (lifting device).
         """
         sharing: dict[str, list[int]] = collections.defaultdict(list)
         for n, synset in enumerate(self.synsets):
@@ -139,15 +128,15 @@ class Taxonomy:
             while left:
                 tried = {n: qualifiers[n].pop(0) for n in left}
                 often = collections.Counter(word.casefold() for word in tried.values())
-                told_apart = {
+                distinct = {
                     n
                     for n, word in tried.items()
                     if often[word.casefold()] == 1 and word.casefold() not in taken
                 }
-                for n in told_apart:
+                for n in distinct:
                     names[n] += f" ({tried[n]})"
                 taken.update(word.casefold() for word in tried.values())
-                left = [n for n in left if n not in told_apart]
+                left = [n for n in left if n not in distinct]
         return tuple(names)
 
     def _qualifiers(self, n: int) -> list[str]:
@@ -161,11 +150,11 @@ class Taxonomy:
         ]
 
     def name(self, synset_id: str) -> str:
-        """Return the display name of a synset, or the id itself if it is not in WordNet: a class of your own."""
+        """Return the display name of a synset. An id that is not in WordNet is its own name."""
         return self.names[self.number_of[synset_id]] if synset_id in self.number_of else synset_id
 
     def enumerate(self, synset_ids: Iterable[str], most: int = 3) -> str:
-        """Count and name synsets for a message: `1 class: n04399382 (teddy)`, at most `most` of them by name."""
+        """Count synsets and name at most `most` of them, for a message: `1 class: n04399382 (teddy)`."""
         ids = list(synset_ids)
         named = [f"{i} ({self.name(i)})" if i in self else i for i in ids[:most]] + ["..."] * (
             len(ids) > most
@@ -185,10 +174,10 @@ class Taxonomy:
         return {name.casefold(): n for n, name in enumerate(self.names)}
 
     def find(self, text: str) -> Synset:
-        """Return the synset that an id, a display name or a lemma means; case does not matter, `_` is a space.
+        """Return the synset with this id, display name or lemma. Case is ignored, `_` is a space.
 
         Raises:
-            ValueError: if no synset or more than one is meant; the message offers those nearest.
+            UserError: if no synset or more than one has it. The message offers the nearest names.
         """
         word = " ".join(text.replace("_", " ").casefold().split())
         if word in self:
@@ -200,14 +189,14 @@ class Taxonomy:
             return self.synsets[meant[0]]
         if meant:
             senses = ", ".join(f"{self.synsets[n].id} ({self.names[n]})" for n in meant)
-            raise UserError(f"{text!r} is the name of {len(meant)} synsets; write one of {senses}")
+            raise UserError(f"{text!r} is the name of {len(meant)} synsets. Write one of {senses}.")
         near = difflib.get_close_matches(word, {*self._by_word, *self._by_name, *self.number_of}, 3)
         offer = (
-            f"; did you mean {', '.join(repr(n) for n in near)}?"
+            f"Did you mean {', '.join(repr(n) for n in near)}?"
             if near
-            else "; expected an id such as n02084071 or a name such as dog"
+            else "Write an id such as n02084071 or a name such as dog."
         )
-        raise UserError(f"no synset is called {text!r}{offer}")
+        raise UserError(f"no synset is called {text!r}. {offer}")
 
 
 def _lemmas(synset: Synset) -> tuple[str, ...]:
@@ -216,11 +205,13 @@ def _lemmas(synset: Synset) -> tuple[str, ...]:
 
 @functools.cache
 def wordnet() -> Taxonomy:
-    """Return the vendored taxonomy: 23,548 synsets, those of every named class list and all above them."""
-    text = lzma.decompress((TABLES / "wordnet.tsv.xz").read_bytes()).decode()
+    """Return the vendored taxonomy: the 23,548 synsets in the named class lists and above them."""
     files = _NOUN_FILES.split()
 
-    def parse(line: str) -> Synset:
+    def lines(name: str) -> list[str]:
+        return lzma.decompress((TABLES / name).read_bytes()).decode().splitlines()
+
+    def parse(line: str, familiarity: str) -> Synset:
         synset_id, file, count, parents, lemmas, gloss = line.split("\t")
         return Synset(
             synset_id,
@@ -229,6 +220,8 @@ def wordnet() -> Taxonomy:
             gloss,
             int(count),
             files[int(file) - 3],
+            int(familiarity) / 100,
         )
 
-    return Taxonomy(tuple(parse(line) for line in text.splitlines()))
+    rows = zip(lines("wordnet.tsv.xz"), lines("familiarity.txt.xz"), strict=True)
+    return Taxonomy(tuple(parse(*row) for row in rows))

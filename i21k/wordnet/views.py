@@ -15,6 +15,7 @@ from i21k.wordnet.answers import Answer, Answers, Probabilities, checked, rank
 from i21k.wordnet.diverse import diverse, num_branches
 from i21k.wordnet.hedge import Calibration, calibrate, hedge
 from i21k.wordnet.hierarchy import Hierarchy
+from i21k.wordnet.partition import membership
 
 __all__ = [
     "Answer", "Answers", "Calibration", "Probabilities", "basic", "calibrate", "diverse", "fold",
@@ -47,15 +48,20 @@ def subset(
 
 
 def fold(
-    probabilities: Probabilities, hierarchy: Hierarchy, onto: Sequence[str], k: int = 5
+    probabilities: Probabilities,
+    hierarchy: Hierarchy,
+    onto: Sequence[str],
+    k: int = 5,
+    once: bool = False,
 ) -> Answers:
     """Answer with the `k` most probable of the synsets `onto`.
 
     Each synset has the probability of all classes at or below it. A class below two of them
-    counts for both, so the probabilities may add up to more than 1. With a partition
-    (`i21k.wordnet.subsets.partition`), each class counts once.
+    counts for both, so the probabilities may add up to more than 1. With `once`, each class counts
+    for one synset only (`i21k.wordnet.partition`), and they add up to at most 1.
     """
-    return rank((hierarchy.below(onto) @ checked(probabilities, hierarchy.classes).T).T, onto, k)
+    matrix = membership(onto, hierarchy) if once else hierarchy.below(onto)
+    return rank((matrix @ checked(probabilities, hierarchy.classes).T).T, onto, k)
 
 
 def basic(probabilities: Probabilities, hierarchy: Hierarchy, k: int = 5) -> Answers:

@@ -1,4 +1,4 @@
-"""Small random taxonomies with class lists on them, and what lies below what in them, found by walking: for tests by brute force."""
+"""Small random taxonomies with class lists, for brute-force tests; ancestors found by walking."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -7,9 +7,8 @@ from i21k.labels import ClassList
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.taxonomy import Synset, Taxonomy
 
-settings.register_profile(
-    "brute force", deadline=None, derandomize=True
-)  # the same examples on every machine, however slow
+# The same examples on every machine, however slow it is.
+settings.register_profile("brute force", deadline=None, derandomize=True)
 settings.load_profile("brute force")
 
 
@@ -17,11 +16,12 @@ settings.load_profile("brute force")
 def hierarchies(draw, max_synsets: int = 9) -> Hierarchy:
     """Draw up to `max_synsets` synsets with up to three parents each, and classes among them in any order."""
     size = draw(st.integers(1, max_synsets))
-    synsets = [Synset("s0", count=draw(st.integers(0, 9)))]
+    familiarity = st.sampled_from([0.0, 1.0, 2.0, 3.0, 5.0])
+    synsets = [Synset("s0", familiarity=draw(familiarity))]
     for n in range(1, size):
         parents = draw(st.lists(st.sampled_from(range(n)), min_size=1, max_size=3, unique=True))
         synsets.append(
-            Synset(f"s{n}", tuple(f"s{p}" for p in parents), count=draw(st.integers(0, 9)))
+            Synset(f"s{n}", tuple(f"s{p}" for p in parents), familiarity=draw(familiarity))
         )
     ids = draw(st.lists(st.sampled_from([s.id for s in synsets]), min_size=1, unique=True))
     return Hierarchy(ClassList(tuple(ids)), Taxonomy(tuple(synsets)))

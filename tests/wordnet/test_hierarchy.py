@@ -1,4 +1,4 @@
-"""Class lists on the taxonomy, and subsets of them: the counts of WordNet, and brute force on small random ones."""
+"""Class lists on the taxonomy and subsets of them, by counts and by brute force."""
 
 import functools
 import itertools
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from i21k.labels import ClassList
+from i21k.wordnet import partition, views
 from i21k.wordnet.class_lists import named
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.subsets import select
@@ -19,9 +20,6 @@ from tests.helpers import dags
 @pytest.fixture(scope="module")
 def fall11() -> Hierarchy:
     return Hierarchy(named("fall11"))
-
-
-# --------------------------------------------------------------------------------------------------------------- hierarchy
 
 
 def test_fall11_on_wordnet(fall11):
@@ -134,17 +132,14 @@ def test_hierarchies_by_brute_force(h):
 def test_refuses_classes_outside_wordnet_and_other_shapes(fall11):
     with pytest.raises(
         ValueError,
-        match=r"2 of 3 classes are not in WordNet's table, such as 'cat'; expected synset ids",
+        match=r"2 of 3 classes are not in WordNet, such as 'cat'\. Use synset ids",
     ):
         Hierarchy(ClassList(("n02084071", "cat", "mine")))
     with pytest.raises(
         ValueError,
-        match=r"probabilities have shape \[21841\]; expected \[pictures, 21841 classes\]",
+        match=r"probabilities have shape \[21841\], expected \[images, 21841 classes\]",
     ):
         fall11.fold(np.zeros(21841))
-
-
-# ----------------------------------------------------------------------------------------------------------------- subsets
 
 
 @pytest.mark.parametrize(
@@ -174,6 +169,7 @@ def test_refuses_classes_outside_wordnet_and_other_shapes(fall11):
         ("cut(size<=500)", 3133),
         ("cut(size=100)", 5792),
         ("cut(size=20)", 10078),
+        ("partition(ic=3)", 2322),
         ("size=190", 1),  # dog
         ("dog | tree & leaf", 1),  # and binds more tightly: the tree is no leaf
         ("(dog | tree) & internal", 2),
@@ -229,32 +225,86 @@ def test_subsets_by_brute_force(h, data):
                 chosen()
 
 
+@given(dags.hierarchies(), st.data())
+def test_partitions_by_brute_force(h, data):
+    ids, t = h.classes.ids, h.taxonomy
+    num_below = {s.id: sum(dags.is_above(t, s.id, r.id) for r in t.synsets) for s in t.synsets}
+    members = data.draw(st.lists(st.sampled_from([s.id for s in t.synsets]), unique=True))
+
+    def owner(synset_id: str, members: list[str]) -> str | None:
+        if synset_id in members:
+            return synset_id
+        parents = sorted(t[synset_id].parents, key=lambda p: (num_below[p], t.number_of[p]))
+        return next((found for p in parents if (found := owner(p, members))), None)
+
+    expected = [owner(i, members) for i in ids]
+    found = partition.owners(members, h).tolist()
+    assert [members[m] if m >= 0 else None for m in found] == expected
+    matrix = partition.membership(members, h).toarray()
+    assert matrix.tolist() == [[float(e == member) for e in expected] for member in members]
+
+    chosen = np.array(data.draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids))))
+    picked = {i for i, c in zip(ids, chosen, strict=True) if c}
+    above = {i: {a for a in picked if dags.is_above(t, a, i)} for i in ids}
+    parts = {i for i, c in zip(ids, partition.partition(chosen, h), strict=True) if c}
+    assert parts == {i for i in ids if above[i] in (set(), {i})}
+    assert (partition.owners(sorted(parts), h) >= 0).all()  # every class, once
+
+
+def test_partition_of_fall11_adds_up_to_one(fall11):
+    rng = np.random.default_rng(0)
+    probabilities = rng.gamma(0.1, size=(2, 21841))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    for expression in ("ic>=3", "ic=1", "size<=500"):
+        ids = np.array(fall11.classes.ids)[select(f"partition({expression})", fall11)].tolist()
+        answers = views.fold(probabilities, fall11, ids, len(ids), once=True)
+        assert all(math.isclose(sum(a.probability for a in row), 1) for row in answers)
+    cut = np.array(fall11.classes.ids)[select("cut(ic>=3)", fall11)].tolist()
+    times = np.asarray(fall11.below(cut).sum(axis=0))
+    assert (times > 1).sum() == 1654 and (times == 0).sum() == 12  # what a partition avoids
+    once = np.asarray(partition.membership(cut, fall11).sum(axis=0))
+    assert once.max() == 1 and once.sum() == 21841 - 12
+
+
+def test_superclasses_of_a_model_with_only_leaves():
+    leaves = ("n02094433", "n02123045", "n04366367")  # Yorkshire terrier, tabby, bridge
+    h = Hierarchy(ClassList(leaves))
+    superclasses = ["n02084071", "n00015388", "n00003553"]  # dog, animal, whole
+    assert partition.owners(superclasses, h).tolist() == [0, 1, 2]
+    row = np.array([[0.5, 0.3, 0.2]])
+    answers = views.fold(row, h, superclasses, 3, once=True)[0]
+    assert [(a.id, round(a.probability, 6)) for a in answers] == list(
+        zip(superclasses, (0.5, 0.3, 0.2), strict=True)
+    )
+
+
 @pytest.mark.parametrize(
     ("expression", "message", "position"),
     [
         (
             "",
-            r"expected one of all, leaf, internal, basic, under, above, cut, the name of a class or of a list, or '\(' here",
+            r"expected one of all, leaf, internal, basic, under, above, cut, partition, the name of"
+            r" a class or of a list, or '\(' here",
             0,
         ),
-        ("under(plnt) & leaf", "no synset is called 'plnt'; did you mean 'plant'", 6),
-        ("dog & leef", "no synset is called 'leef'; did you mean .* or the keyword leaf", 6),
+        ("under(plnt) & leaf", r"no synset is called 'plnt'\. Did you mean 'plant'", 6),
+        ("dog & leef", r"no synset is called 'leef'\. Did you mean .* Or the keyword leaf", 6),
         (
             "crane",
-            r"'crane' is the name of 2 synsets; write one of n03126707 \(crane \(lifting device\)\), n02012849",
+            r"'crane' is the name of 2 synsets\. Write one of n03126707 \(crane \(lifting device\)\),",
             0,
         ),
         ('dog | "crain"', "no synset is called 'crain'", 6),
         (
             "physical entity",
-            r"physical entity is none of the 21,841 classes; those below it are under\(n00001930\)",
+            r"physical entity is not one of the 21,841 classes\. .* under\(n00001930\)",
             0,
         ),
         ("under(dog", r"expected '\)' here", 9),
         ("under(&)", r"expected a synset in under\(\)", 6),
         ("dog)", "expected '&', '|' or the end here", 3),
         ("dog & & leaf", "expected one of all", 6),
-        ('dog & "crane', 'this " is never closed', 6),
+        ('dog & "crane', 'this " has no closing', 6),
         ("cut(depth=3)", r"expected ic or size here, as in cut\(ic=3\) or cut\(size=500\)", 4),
         ("leaf & ic>=x", "expected a number here", 11),
         ("ic & leaf", "expected one of < <= > >= = here, as in ic>=3", 3),
@@ -269,6 +319,6 @@ def test_errors_show_where(fall11, expression, message, position):
 def test_refuses_an_empty_subset(fall11):
     with pytest.raises(
         ValueError,
-        match=r"subset 'leaf & internal' has none of the 21,841 classes; choose a wider one",
+        match=r"subset 'leaf & internal' has none of the 21,841 classes\. Use a wider",
     ):
         select("leaf & internal", fall11)

@@ -418,14 +418,14 @@ def test_outline_of_rainier(fall11, rainier):
         "entity",
         "└─ object",
         "   ├─ whole",
-        "   │  ├─ conifer               66.8%",
-        "   │  │  ├─ fir                16.7%",
-        "   │  │  └─ spruce             15.1%",
-        "   │  └─ suspension bridge      6.1%",
+        "   │  ├─ conifer             66.8%",
+        "   │  │  ├─ fir              16.7%",
+        "   │  │  └─ spruce           15.1%",
+        "   │  └─ suspension bridge    6.1%",
         "   └─ geological formation",
-        "      ├─ valley                 9.2%",
-        "      ├─ lakeside               7.5%",
-        "      └─ alp                    5.0%",
+        "      ├─ valley               9.2%",
+        "      ├─ lakeside             7.5%",
+        "      └─ alp                  5.0%",
     ]
 
 
