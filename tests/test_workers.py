@@ -75,7 +75,7 @@ def test_workers_stay_for_the_next_function() -> None:
 
 def test_dead_worker_is_reported() -> None:
     with pytest.raises(
-        ValueError, match=r"a worker process ended with exit code 7; .*use fewer workers"
+        ValueError, match=r"a worker process ended with exit code 7\. .*use fewer workers"
     ):
         list(workers.ordered_map(die, range(5), 2))
     with pytest.raises(ZeroDivisionError, match="0"):

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from i21k.data.format.manifest import Manifest, SplitManifest, read_manifest
 from i21k.data.format.tfds import METADATA, write_metadata
-from i21k.data.pack import spill
 from i21k.data.pack.work_directory import TABLES, WorkDirectory
-from i21k.files import hash_file
+from i21k.files import hash_file, sync
 from i21k.labels import ClassList
 
 
@@ -50,7 +49,7 @@ def commit(
             for file in METADATA:
                 (directory / file).unlink(missing_ok=True)
         raise
-    spill.sync_directory(directory)
+    sync(directory)
 
 
 def verify(work: WorkDirectory, new: dict[str, SplitManifest]) -> None:

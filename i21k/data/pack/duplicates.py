@@ -19,7 +19,7 @@ DROPPED = {
     _IS_VAL_DUPLICATE: "duplicate of a validation image",
 }
 
-Verdicts = UInt8[np.ndarray, " n"]
+Verdicts = UInt8[np.ndarray, "_"]  # of one spill file each, so the lengths differ
 
 
 class Found(NamedTuple):

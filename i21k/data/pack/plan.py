@@ -11,7 +11,6 @@ import io
 import itertools
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -210,8 +209,6 @@ def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, 
     ):
         for row in itertools.chain([header], rows):
             table.write("\t".join(_one_line(text) for text in row) + "\n")
-        table.flush()
-        os.fsync(table.fileno())
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8, UInt32, UInt64
 
 from i21k.data.sources.base import START, Position
-from i21k.files import replaced
+from i21k.files import replaced, write_bytes
 
 FORMAT = 3  # of all files in `.packing`; a restart refuses another
 _HEADER = struct.Struct("<QQHHI")  # place, sequence, bytes of class id, of name, of image
@@ -72,8 +72,6 @@ def write_records(path: Path, records: Iterable[Record]) -> Int64[np.ndarray, " 
             file.write(record.jpeg)
             num_bytes += len(header) + len(class_id) + len(name) + len(record.jpeg)
             ends.append(num_bytes)
-        file.flush()
-        os.fsync(file.fileno())
     return np.array(ends, np.int64)
 
 
@@ -154,20 +152,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
     The names that were in its directory before are durable afterwards too.
     """
-    with replaced(path) as temporary, temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_bytes(path, content)
 
 
 class SpillFile:
