@@ -29,7 +29,7 @@ NUM_BINS = 15  # of confidence, equally wide: Guo et al. 2017, arXiv 1706.04599
 NEVER = 1 << 30  # the rank of what is right if it was not answered at all
 _UNIT = 1 << 30  # of the sums: 14 million losses of up to 400 nats fit into 64 bits
 
-Labels = Int[np.ndarray, " n"]
+Labels = Int[np.ndarray, "_"]  # lists of these have different lengths
 
 
 def ranks(values: Float[np.ndarray, "B M"], accepted: Sequence[Labels]) -> Int[np.ndarray, " B"]:
