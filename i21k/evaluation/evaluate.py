@@ -87,8 +87,10 @@ def evaluate_checkpoint(
     sizes = _sizes(loaded.classes, open_split(data, sizes_of) if sizes_of else None)
     devices = jax.local_devices()
     network, variables = loaded.network, loaded.variables
+    recalibrated_on = 0
     if recalibrate_bn:
         options = _recalibration_options(loaded, batch_size)
+        recalibrated_on = whole_batches(recalibrate_bn, options.batch_size, len(devices))
         statistics_step = steps.make_statistics_step(network, devices)
         variables = recalibrate(
             statistics_step,
@@ -117,7 +119,7 @@ def evaluate_checkpoint(
         "step": loaded.checkpoint.step,
         "data": str(data),
         "split": split,
-        "recalibrated_on": whole_batches(recalibrate_bn, batch_size, len(devices)),
+        "recalibrated_on": recalibrated_on,
         "tta": "flip" if flip else "none",
         "real": None if real is None else str(real),
         "sizes_of": sizes_of or (None if sizes is None else "released2015"),
@@ -147,6 +149,6 @@ def _sizes(classes: ClassList, counted: Split | None) -> np.ndarray | None:
 
 
 def whole_batches(num_images: int, batch_size: int, num_devices: int) -> int:
-    """Return how many images are used where `num_images` are wanted: whole batches of all devices."""
+    """Return how many images whole batches of all devices hold where `num_images` are wanted."""
     per_batch = -(-batch_size // num_devices) * num_devices
     return -(-num_images // per_batch) * per_batch

@@ -1,12 +1,13 @@
-"""What answers are worth: the note's table and what it lacks, added up from log-probabilities batch by batch.
+"""Score log-probabilities batch by batch: accuracies, loss, calibration, heights of mistakes.
 
-A room of its own because it is arithmetic on arrays and class ids: it knows neither pictures nor networks, so planted probabilities test
-it. Sums are of integers (fractions in units of 2**-30), so that neither the order of pictures nor their batches change a bit of them, and
-no more is kept than a few numbers a class and the pairs that were mistaken: 50,000 x 21,841 log-probabilities would take 4.4 GB.
+It knows neither images nor networks. Sums are of integers (fractions in units of 2**-30), so that
+neither the order of images nor their batches change a bit of them. No more is kept than a few numbers
+per class and the mistaken pairs: 50,000 x 21,841 log-probabilities would take 4.4 GB.
 
-A picture is right among the best k if fewer than k classes are more probable than its class, or as probable and before it in the list, so
-that a model that says the same of all classes is right by chance alone. A class that cannot be answered, as teddy over the 21,841, makes
-its pictures wrong: they count in every denominator.
+An image is right among the best k if fewer than k classes rank before its class. Of equally probable
+classes, the one earlier in the list ranks first, so a model that gives all classes the same
+probability is right by chance alone. A class that the model lacks makes its images wrong: they count
+in every denominator but that of the loss.
 """
 
 import collections
@@ -23,17 +24,20 @@ from i21k.wordnet.class_lists import columns
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.taxonomy import wordnet
 
-RANKS = (1, 5, 20)  # the note's
+RANKS = (1, 5, 20)  # as those who released the model of 2015 reported
 NUM_BINS = 15  # of confidence, equally wide: Guo et al. 2017, arXiv 1706.04599
 NEVER = 1 << 30  # the rank of what is right if it was not answered at all
 _UNIT = 1 << 30  # of the sums: 14 million losses of up to 400 nats fit into 64 bits
 
-Labels = Int[np.ndarray, " n"]
+Labels = Int[np.ndarray, "_"]  # lists of these have different lengths
 
 
 def ranks(values: Float[np.ndarray, "B M"], accepted: Sequence[Labels]) -> Int[np.ndarray, " B"]:
-    """Return how many columns stand before the best of those that are right for each row, if the largest stands first and of equal ones
-    the first; `NEVER` where that is minus infinity or none is right."""
+    """Return the rank, from 0, of the best right column of each row.
+
+    Of equal values the earlier column ranks first. `NEVER` where no column is right, or the best
+    right one is minus infinity.
+    """
     ranks = np.full(len(values), NEVER)
     for row, (of_row, right) in enumerate(zip(values, accepted, strict=True)):
         if len(right) and (best := of_row[right].max()) > -np.inf:
@@ -43,7 +47,7 @@ def ranks(values: Float[np.ndarray, "B M"], accepted: Sequence[Labels]) -> Int[n
 
 
 def accuracies(tallies: Sequence[dict[str, list[int]]]) -> dict[str, float]:
-    """Return `top1`, `top5`, `top20`, and `over_top1` ... if there is a subset, of pictures that were counted in several parts."""
+    """Return `top1`, `top5`, `top20`, and with a subset `over_top1` ..., from the tallies of several parts."""
     found: dict[str, float] = {}
     for prefix in tallies[0]:
         count, *hits = (
@@ -60,10 +64,10 @@ class _Column:
         self.calibrated = calibrated
         self.count = 0
         self.hits = np.zeros(len(RANKS), np.int64)
-        self.num_answerable = 0  # pictures that some column is right for
-        self.num_impossible = 0  # of these, pictures whose class has probability 0
+        self.num_answerable = 0  # images that some column is right for
+        self.num_impossible = 0  # of these, images whose class has probability 0
         self.loss = 0
-        self.bins = np.zeros((3, NUM_BINS), np.int64)  # pictures, right ones, confidence
+        self.bins = np.zeros((3, NUM_BINS), np.int64)  # images, right ones, confidence
 
     def add(
         self, values: Float[np.ndarray, "B M"], accepted: Sequence[Labels]
@@ -93,7 +97,7 @@ class _Column:
         return found
 
     def reliability(self) -> list[dict[str, float]]:
-        """Return each bin that has pictures: how many, their mean confidence, and the share that was right."""
+        """Return each bin that has images: their number, mean confidence, and accuracy."""
         return [
             {
                 "pictures": int(n),
@@ -105,11 +109,14 @@ class _Column:
         ]
 
     def tally(self) -> list[int]:
-        """Return the number of pictures, and of those right among the best 1, 5, 20."""
+        """Return the number of images, and of those right among the best 1, 5, 20."""
         return [self.count, *self.hits.tolist()]
 
     def summary(self) -> dict[str, float | None]:
-        """Return the fractions right, and for calibrated columns loss (nats; None if infinite or unknown) and calibration error."""
+        """Return accuracies, and for calibrated columns loss and calibration error.
+
+        The loss is in nats, over the `answerable` images; None if it is infinite or there are none.
+        """
         means: dict[str, float | None] = {**accuracies([{"": self.tally()}])}
         if self.calibrated:
             known = self.num_answerable and not self.num_impossible
@@ -123,7 +130,7 @@ class _Column:
 
 
 class Scores:
-    """Sums over pictures of `data`'s classes that a model of other classes, or of the same, has answered.
+    """Sums over images whose classes are those of `data`, answered by a model of any classes.
 
     Columns: `all` ranks every class of the model; `over` those of a subset, among which probabilities are renormalised; `folded` the
     subset's classes, each with the probability of all classes at or below it, where a picture's class counts as the subset's class it is
@@ -131,12 +138,15 @@ class Scores:
     """
 
     def __init__(self, model: ClassList, data: ClassList, over: ClassList | None = None) -> None:
-        """Prepare the columns. Those that ask WordNet are left out, and `omitted` says why, where a class is not in it.
+        """Prepare the columns.
+
+        Where a class is not in WordNet, the columns that need WordNet are omitted, and `omitted` says
+        why.
 
         Args:
             model: the K classes that log-probabilities are given for.
             data: the classes that labels count.
-            over: the subset of `over` and `folded`; None leaves both out.
+            over: the subset of `over` and `folded`; None omits both.
 
         Raises:
             ValueError: if none of the subset's classes, or none of the data's, is one of the model's.
@@ -206,20 +216,19 @@ class Scores:
         rows = np.split(above.indices, above.indptr[1:-1])
         self._accepted["folded"] = dict(zip(self.hierarchy.classes.ids, rows, strict=True))
 
-    # ------------------------------------------------------------------------------------------------------------ adding up
-
     def add(
         self,
         log_probabilities: Float[np.ndarray, "B K"],
         labels: Labels,
         real: Sequence[Sequence[str]] | None = None,
     ) -> None:
-        """Count a batch of pictures.
+        """Count a batch of images.
 
         Args:
             log_probabilities: of the model's classes.
-            labels: of the pictures, in the data's class list.
-            real: ids of all classes that are right for each picture by the ReaL labels; where there are none the picture is passed over.
+            labels: of the images, in the data's class list.
+            real: ids of all classes that are right for each image by the ReaL labels. Images without
+                any are not counted by them.
 
         Raises:
             ValueError: if an array does not fit the class lists, or is not a number.
@@ -316,25 +325,25 @@ class Scores:
 
     @property
     def count(self) -> int:
-        """Pictures so far."""
+        """Images so far."""
         return self._table["all"].count
 
     @property
     def num_lacking(self) -> int:
-        """Pictures whose class the model does not have."""
+        """Images whose class the model does not have."""
         return int(
             sum(self._class_counts[self.data.label_of[class_id]] for class_id in self.lacking)
         )
 
     def tally(self) -> dict[str, list[int]]:
-        """Return what `accuracies` makes fractions of, over all classes and, as `over_`, over the subset if there is one."""
+        """Return the counts for `accuracies`: of all classes and, as `over_`, of the subset."""
         columns = {"": self._table["all"]} | (
             {"over_": self._table["over"]} if "over" in self._table else {}
         )
         return {prefix: column.tally() for prefix, column in columns.items()}
 
     def reliability(self) -> list[dict[str, float]]:
-        """Return the bins of confidence over all classes: pictures, mean confidence, accuracy."""
+        """Return the bins of confidence over all classes: images, mean confidence, accuracy."""
         return self._table["all"].reliability()
 
     def summary(
@@ -343,7 +352,8 @@ class Scores:
         """Return everything but the single classes, ready for JSON.
 
         Args:
-            sizes: training pictures of each class of the model, or other numbers in their order; None, or equal ones, leave out `by_size`.
+            sizes: training images of each class of the model, or other numbers in their order. None,
+                or equal numbers, omit `by_size`.
             num_confusions: pairs of `confusions`.
         """
         counts = {
@@ -376,7 +386,7 @@ class Scores:
         }
 
     def _distances(self) -> dict[str, Any] | None:
-        """Say where answers lie in WordNet, and how far from the truth wrong ones are. None where the hierarchy is left out."""
+        """Return where answers are in WordNet, and how far wrong ones are from the truth."""
         if self.hierarchy is None:
             return None
         pairs = np.array(list(self._mistakes), np.int64)
@@ -410,7 +420,7 @@ class Scores:
         }
 
     def _by_size(self, sizes: Int[np.ndarray, " K"]) -> dict[str, dict[str, float | int | None]]:
-        """Return count and accuracies of the largest third of the model's classes, the middle and the smallest; ties go by class id."""
+        """Return count and accuracies by thirds of the model's classes; ties go by class id."""
         if sizes.shape != (len(self.model),):
             raise UserError(
                 f"sizes have shape {list(sizes.shape)}; expected [{len(self.model)}], one for each class of the model"
@@ -435,7 +445,7 @@ class Scores:
         return parts
 
     def confusions(self, most: int) -> list[dict[str, Any]]:
-        """Return the most frequent pairs of a class and a wrong answer to its pictures; ties go by class id."""
+        """Return the most frequent pairs of a class and a wrong answer; ties go by class id."""
         pairs = [
             (-n, self.data.ids[p // len(self.model)], self.model.ids[p % len(self.model)])
             for p, n in self._mistakes.items()
@@ -452,7 +462,10 @@ class Scores:
         ]
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Return a row for each class that has pictures, in the order of the data's list; accuracies are over all classes of the model."""
+        """Return a row for each class that has images, in the order of the data's list.
+
+        Accuracies are over all classes of the model.
+        """
         worst: dict[int, tuple[int, str]] = {}  # the most frequent wrong answer
         for pair, n in self._mistakes.items():
             label, answer = divmod(pair, len(self.model))
@@ -486,7 +499,10 @@ def _best(values: Float[np.ndarray, " K"], k: int) -> Int[np.ndarray, " k"]:
 
 
 def _renormalised(values: Float[np.ndarray, "B M"]) -> Float[np.ndarray, "B M"]:
-    """Return the log-probabilities given that it is one of these columns; minus infinity stays where it is all there is."""
+    """Return the log-probabilities given that one of these columns is right.
+
+    A row that is minus infinity everywhere stays so.
+    """
     top = values.max(axis=1, keepdims=True)
     shifted = values - np.where(top > -np.inf, top, 0)
     total = np.exp(shifted).sum(axis=1, keepdims=True)

@@ -1,12 +1,13 @@
-"""A picture file to the JPEG that is stored: bytes in, bytes out. A room of its own, since it runs in the packer's worker processes.
+"""Recode an image file to the JPEG that is stored: bytes in, bytes out.
 
-What a file is, its content decides, not its name. JPEG, PNG, GIF, BMP and WebP are read (the first frame of several).
+The content decides what a file is, not its name. JPEG, PNG, GIF, BMP and WebP are read (the first
+frame of several).
 
-Quality goes before speed: bicubic resampling whose support grows with the reduction (antialiased; 2.3 ms for a picture of 468 x 401 px
-beside 2.2 ms for decoding it, 0.2 ms for encoding), DCT-domain scaling only where the rest of the way is still a factor of 2 or more,
-the accurate DCT, and 4:2:0 chroma as in nearly all originals (at quality 90 30 KB a picture of 256 px short side; 4:4:4 takes 38 KB
-and a third more time to decode). What is encoded here has a restart marker after every row of blocks and says where they are (110 bytes a
-picture, 2 to 5 % more time to decode whole), so that the loader decodes only the rows that a crop needs: a quarter less on average.
+Quality comes before speed. Resampling is bicubic, with a support that grows with the reduction
+(antialiased). The decoder reduces in the DCT domain only where a factor of 2 or more remains to be
+resampled. Chroma is 4:2:0, as in nearly all originals; 4:4:4 makes files a quarter larger. A JPEG
+that is encoded here has a restart marker after every row of blocks and an index of them, so that
+the loader decodes only the rows of a crop (`notebooks/LOG.md` has the measurements).
 """
 
 import functools
@@ -26,7 +27,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MAX_SIDE_PX = 65_500  # of libjpeg
 _CHROMA = "4:2:0"
 _ORIENTATION = 0x0112  # the EXIF tag
-_UPRIGHT = {  # what brings a picture of each EXIF orientation upright
+_UPRIGHT = {  # what turns an image of each EXIF orientation upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -38,44 +39,43 @@ _UPRIGHT = {  # what brings a picture of each EXIF orientation upright
 
 
 class Unreadable(Exception):
-    """A file that is no whole picture. The text is the reason for the report: a kind, and after a colon the detail if there is one."""
+    """A file that is not a whole image. Its text is the kind of fault and, after a colon, a detail."""
 
 
 def recode(data: bytes, short_side_px: int, quality: int, min_side_px: int = 0) -> bytes:
-    """Return a picture as an upright sRGB JPEG without metadata whose short side is at most `short_side_px`; it is never enlarged.
+    """Return an image as an upright sRGB JPEG without metadata, its short side at most this long.
 
-    The bytes stay as they are where nothing has to change: an upright baseline JPEG, grey or sRGB, that is small enough. With a
-    `short_side_px` of 0 they also stay in a progressive JPEG and one with another colour profile; what is no JPEG, is CMYK or is
-    rotated by its EXIF tag is encoded again at full size. Every picture is decoded completely all the same.
+    Images are never enlarged. The bytes stay as they are where nothing has to change: an upright
+    baseline JPEG, grey or sRGB, that is small enough. With a `short_side_px` of 0 they also stay in
+    a progressive JPEG and in one with another colour profile; a file that is not a JPEG, is CMYK or
+    is rotated by its EXIF tag is encoded again at full size. Every image is decoded completely anyway.
 
     Args:
-        data: the content of a file, whatever it is.
+        data: the content of any file.
         short_side_px: 0 keeps the size.
         quality: of the JPEG, 1 to 100.
         min_side_px: that each side of the original must have.
 
     Raises:
-        Unreadable: if it is no picture, is damaged, is too small or has too many pixels.
+        Unreadable: if it is not an image, is damaged, is too small or has too many pixels.
     """
     if not data:
         raise Unreadable("empty file")
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # Pillow warns of odd EXIF and of large pictures; the latter are checked here
+        # Pillow warns of odd EXIF and of large images; the size is checked here.
+        warnings.simplefilter("ignore")
         header = _read_header(data)
         if min(header.size) < min_side_px:
             raise Unreadable(f"too small: {header.width} x {header.height}")
         try:
             return _recode(data, header, short_side_px, quality)
-        except (
-            Exception
-        ) as error:  # whatever a decoder raises on hostile bytes is the fault of this one picture
+        # Broad: whatever a decoder raises on hostile bytes is the fault of this one image.
+        except Exception as error:
             raise Unreadable(f"damaged image: {error or type(error).__name__}") from error
 
 
 def _read_header(data: bytes) -> ImageFile.ImageFile:
-    """Open without decoding, and refuse what is too large for any decoder to see it."""
+    """Open without decoding, and refuse too many pixels before any decoder runs."""
     try:
         header: Any = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -95,7 +95,7 @@ def _recode(data: bytes, header: ImageFile.ImageFile, short_side_px: int, qualit
     to_srgb = _to_srgb("RGB", header.info.get("icc_profile"))
     to_upright = _UPRIGHT.get(header.getexif().get(_ORIENTATION, 1))
     if data[:2] == b"\xff\xd8" and header.mode in ("RGB", "L"):
-        picture = _decode_jpeg(data, min(header.size), min(size))
+        image = _decode_jpeg(data, min(header.size), min(size))
         if (
             size == header.size
             and to_upright is None
@@ -103,15 +103,15 @@ def _recode(data: bytes, header: ImageFile.ImageFile, short_side_px: int, qualit
         ):
             return data
     else:
-        picture = _flatten(header)
-    if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.BICUBIC)
+        image = _flatten(header)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BICUBIC)
     if to_srgb is not None:
-        ImageCms.applyTransform(picture, to_srgb, inPlace=True)
+        ImageCms.applyTransform(image, to_srgb, inPlace=True)
     if to_upright is not None:
-        picture = picture.transpose(to_upright)
+        image = image.transpose(to_upright)
     stored = io.BytesIO()
-    picture.save(stored, "JPEG", quality=quality, subsampling=_CHROMA, restart_marker_rows=1)
+    image.save(stored, "JPEG", quality=quality, subsampling=_CHROMA, restart_marker_rows=1)
     return with_index(stored.getvalue())
 
 
@@ -123,7 +123,10 @@ def _target_size(width: int, height: int, short_side_px: int) -> tuple[int, int]
 
 
 def _decode_jpeg(data: bytes, short_px: int, target_px: int) -> Image.Image:
-    """Decode strictly (libjpeg's warnings are errors) to RGB, at 1/2, 1/4 or 1/8 of the size where twice the target remains."""
+    """Decode to RGB, at 1/2, 1/4 or 1/8 of the size where twice the target remains.
+
+    Strict: warnings of libjpeg are errors.
+    """
     reduction = next(r for r in (8, 4, 2, 1) if r == 1 or short_px >= 2 * r * target_px)
     least = math.ceil(short_px / reduction)
     pixels = simplejpeg.decode_jpeg(
@@ -132,26 +135,31 @@ def _decode_jpeg(data: bytes, short_px: int, target_px: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _flatten(picture: Image.Image) -> Image.Image:
-    """Return what Pillow opened as 8-bit RGB: CMYK by its profile if it has one, 16 bits scaled to 8, transparent parts white."""
-    if picture.mode == "CMYK" and (to_srgb := _to_srgb("CMYK", picture.info.get("icc_profile"))):
-        return ImageCms.applyTransform(picture, to_srgb)  # type: ignore[return-value]
-    if picture.mode.startswith("I"):  # 16-bit grey; `convert` would clip it to white
+def _flatten(image: Image.Image) -> Image.Image:
+    """Return an opened image as 8-bit RGB.
+
+    CMYK is converted by its profile if it has one, 16 bits are scaled to 8, transparent parts
+    become white.
+    """
+    if image.mode == "CMYK" and (to_srgb := _to_srgb("CMYK", image.info.get("icc_profile"))):
+        return ImageCms.applyTransform(image, to_srgb)  # type: ignore[return-value]
+    if image.mode.startswith("I"):  # 16-bit grey; `convert` would clip it to white
         return Image.fromarray(
-            (np.asarray(picture).clip(0, 65_535) / 257 + 0.5).astype(np.uint8)
+            (np.asarray(image).clip(0, 65_535) / 257 + 0.5).astype(np.uint8)
         ).convert("RGB")
-    if picture.has_transparency_data:
-        on_white = Image.new("RGBA", picture.size, "white")
-        on_white.alpha_composite(picture.convert("RGBA"))
+    if image.has_transparency_data:
+        on_white = Image.new("RGBA", image.size, "white")
+        on_white.alpha_composite(image.convert("RGBA"))
         return on_white.convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
 @functools.lru_cache(maxsize=64)
 def _to_srgb(mode: str, profile: bytes | None) -> ImageCms.ImageCmsTransform | None:
-    """Return the transform from a colour profile, or None if there is none, it is sRGB already or it does not fit the mode.
+    """Return the transform from a colour profile to sRGB.
 
-    A quarter of ImageNet's photographs carry a profile; of those a quarter are not sRGB.
+    None if there is no profile, it is sRGB already, or it does not fit the mode. A quarter of
+    ImageNet's photographs carry a profile; of those a quarter are not sRGB.
     """
     if not profile:
         return None
