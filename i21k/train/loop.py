@@ -41,6 +41,7 @@ from i21k.train.devices import (
     transfers,
 )
 from i21k.train.evaluators import Evaluator, make_evaluators
+from i21k.train.losses import make_loss
 from i21k.train.metrics import Sums, Totals
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.recalibration import recalibrate
@@ -350,8 +351,9 @@ def _open_run(
             sum(x.nbytes for x in jax.tree.leaves(state))
         )  # now, not after the first epoch
         workdir.write_config(directory, cfg)
+    loss = make_loss(cfg.loss.name, cfg.loss.smoothing)
     options = feed.eval_options(cfg, len(devices))
-    evaluators = make_evaluators(sets, model, train_split.classes, options, devices)
+    evaluators = make_evaluators(sets, model, train_split.classes, options, devices, loss)
     columns = [column for evaluator in evaluators for column in evaluator.columns]
     with _open_report(directory, step, num_steps, columns) as report:
         yield Run(
@@ -363,7 +365,13 @@ def _open_run(
             train_split=train_split,
             evaluators=evaluators,
             train_step=steps.make_train_step(
-                model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype
+                model,
+                optimizer,
+                devices,
+                cfg.accumulate_steps,
+                cfg.reduce_dtype,
+                loss,
+                seed=cfg.seed,
             ),
             statistics_step=steps.make_statistics_step(model, devices),
             network=model,
