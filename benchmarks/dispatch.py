@@ -4,8 +4,8 @@
 
 The step of `configs/quickstart.py` (64 px, width 0.25) with batch 32, on one device and a batch
 that is in memory. `wait` starts a step when the previous one is done, as `i21k.train.loop` does.
-`in_flight` starts it while the previous one runs, and waits for the one before that. Both alternate,
-so that other programs on the machine slow both. Prints one JSON line.
+`in_flight` starts it while the previous one runs, and waits for the one before that. Both
+alternate, so that other programs on the machine slow both. Prints one JSON line.
 """
 
 import argparse

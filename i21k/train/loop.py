@@ -7,8 +7,8 @@ every epoch has one row and every row a checkpoint.
 Several processes all do this, each with its part of every batch. They hold the same state, and only
 the first one writes. Decisions such as stopping are made together (`i21k.train.processes`).
 
-While a run lasts, JAX refuses implicit transfers between host and devices. While it trains, explicit
-ones too, except under `transfers("allow")` and in the thread that sends batches.
+While a run lasts, JAX refuses implicit transfers between host and devices. While it trains, it also
+refuses explicit ones, except under `transfers("allow")` and in the thread that sends batches.
 """
 
 import contextlib
