@@ -9,7 +9,7 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -27,6 +27,7 @@ from i21k.images.decode import crop_into, decode, read_size
 from i21k.images.recode import FORMATS, MAX_SIDE_PX, Unreadable, recode
 from i21k.labels import ClassList
 from i21k.models.network import Network, build
+from i21k.models.probabilities import Probability
 
 MAX_IMAGE_SIZE = 4096  # px, our choice: a larger number is damage, not a network's input
 MAX_FILE_BYTES = 1 << 27  # our choice, as for the packer: no larger file is read into memory
@@ -35,7 +36,6 @@ _DEFAULT_SHORT_SIDE_PX, _DEFAULT_QUALITY = 256, 90  # of the packer when contrac
 _NEGATIVE_VARIANCE = -1e-3  # of the largest variance: rounding gives less, damage gives more
 
 AnyImage = str | Path | bytes | Image.Image | np.ndarray
-Probability = Literal["softmax", "sigmoid"]
 
 
 @dataclasses.dataclass(frozen=True)

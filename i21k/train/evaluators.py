@@ -15,6 +15,7 @@ from i21k.labels import ClassList
 from i21k.models.network import Network
 from i21k.train import processes, steps
 from i21k.train.devices import put_batch
+from i21k.train.losses import Loss
 from i21k.train.metrics import RANKS, Totals
 from i21k.train.state import DeviceBatch
 
@@ -112,6 +113,7 @@ def make_evaluators(
     classes: ClassList,
     options: loader.LoaderOptions,
     devices: Sequence[jax.Device],
+    loss: Loss,
 ) -> list[Evaluator]:
     """Return an evaluator for each set. Nothing is compiled before the first one runs.
 
@@ -121,11 +123,12 @@ def make_evaluators(
         classes: of the model.
         options: of `eval_options`.
         devices: to run on.
+        loss: as in training.
 
     Raises:
         UserError: if a set has no class of the model.
     """
-    eval_step = steps.make_eval_step(network, devices)
+    eval_step = steps.make_eval_step(network, devices, loss)
     found: list[Evaluator] = []
     for name, split in sets.items():
         if set(split.classes.ids) == set(classes.ids):
@@ -133,7 +136,7 @@ def make_evaluators(
             continue
         columns = np.zeros(len(classes), bool)
         columns[[column for column in class_columns(classes, split) if column >= 0]] = True
-        step = steps.make_subset_eval_step(network, devices, columns)
+        step = steps.make_subset_eval_step(network, devices, columns, loss)
         found.append(OtherClasses(name, split, classes, step, options, devices))
     return found
 

@@ -7,8 +7,8 @@ every epoch has one row and every row a checkpoint.
 Several processes all do this, each with its part of every batch. They hold the same state, and only
 the first one writes. Decisions such as stopping are made together (`i21k.train.processes`).
 
-While a run lasts, JAX refuses implicit transfers between host and devices. While it trains, explicit
-ones too, except under `transfers("allow")` and in the thread that sends batches.
+While a run lasts, JAX refuses implicit transfers between host and devices. While it trains, it also
+refuses explicit ones, except under `transfers("allow")` and in the thread that sends batches.
 """
 
 import contextlib
@@ -42,6 +42,7 @@ from i21k.train.devices import (
     transfers,
 )
 from i21k.train.evaluators import Evaluator, make_evaluators
+from i21k.train.losses import make_loss
 from i21k.train.metrics import Sums, Totals
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.recalibration import recalibrate
@@ -351,8 +352,9 @@ def _open_run(
             sum(x.nbytes for x in jax.tree.leaves(state))
         )  # now, not after the first epoch
         workdir.write_config(directory, cfg)
+    loss = make_loss(cfg.loss.name, cfg.loss.smoothing)
     options = feed.eval_options(cfg, len(devices))
-    evaluators = make_evaluators(sets, model, train_split.classes, options, devices)
+    evaluators = make_evaluators(sets, model, train_split.classes, options, devices, loss)
     columns = [column for evaluator in evaluators for column in evaluator.columns]
     with _open_report(directory, step, num_steps, columns) as report:
         yield Run(
@@ -364,7 +366,13 @@ def _open_run(
             train_split=train_split,
             evaluators=evaluators,
             train_step=steps.make_train_step(
-                model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype
+                model,
+                optimizer,
+                devices,
+                cfg.accumulate_steps,
+                cfg.reduce_dtype,
+                loss,
+                seed=cfg.seed,
             ),
             statistics_step=steps.make_statistics_step(model, devices),
             network=model,

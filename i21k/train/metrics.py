@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 RANKS = (1, 5, 20)
 
@@ -36,6 +36,7 @@ class Sums:
         logits: Float[Array, "b K"],
         labels: Int[Array, " b"],
         weights: Float[Array, " b"],
+        known: Bool[Array, " b"] | None = None,
     ) -> "Sums":
         """Sum over a batch. Images of weight 0 do not count.
 
@@ -46,18 +47,20 @@ class Sums:
         Args:
             losses: of each image.
             logits: of each image and class.
-            labels: the true classes. -1 is a class that the model lacks: the image counts, is never
-                a hit, and has no loss.
+            labels: the true classes.
             weights: 0 for padding.
+            known: False where the model lacks the true class: the image counts, is never a hit, and
+                has no loss.
         """
-        known = labels >= 0
-        true = jnp.take_along_axis(logits, jnp.maximum(labels, 0)[:, None], axis=1)
+        true = jnp.take_along_axis(logits, labels[:, None], axis=1)
         earlier = jnp.arange(logits.shape[1]) < labels[:, None]
         rank = jnp.sum((logits > true) | ((logits == true) & earlier), axis=1)
         counted = weights > 0
-        can_hit = counted & known & jnp.isfinite(losses)
+        can_hit = counted & jnp.isfinite(losses)
+        if known is not None:
+            can_hit, losses = can_hit & known, jnp.where(known, losses, 0)
         hits = jnp.sum((rank[:, None] < jnp.array(RANKS)) & can_hit[:, None], axis=0)
-        loss = jnp.sum(jnp.where(counted & known, losses, 0))
+        loss = jnp.sum(jnp.where(counted, losses, 0))
         return cls(loss, jnp.zeros(()), hits.astype(jnp.int32), jnp.sum(counted).astype(jnp.int32))
 
     def add(self, batch: "Sums") -> "Sums":

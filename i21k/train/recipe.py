@@ -195,6 +195,16 @@ class OptimizerRecipe:
 
 
 @dataclasses.dataclass(frozen=True)
+class LossRecipe:
+    """The training loss (`i21k.train.losses`)."""
+
+    name: Literal["softmax", "sigmoid"] = key(
+        "softmax", "cross-entropy of one right class, or of each class by itself"
+    )
+    smoothing: float = key(0.0, "label smoothing; not in evaluations", check=fraction)
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationRecipe:
     """What is evaluated after each epoch."""
 
@@ -242,6 +252,7 @@ class Recipe:
     data: DataRecipe = DataRecipe()
     model: ModelRecipe = ModelRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
+    loss: LossRecipe = LossRecipe()
     evaluation: EvaluationRecipe = EvaluationRecipe()
     log: LogRecipe = LogRecipe()
 

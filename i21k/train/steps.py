@@ -80,24 +80,25 @@ def make_subset_eval_step(
 ) -> Callable[[Any, DeviceBatch], tuple[Sums, Sums]]:
     """Return a function of (variables, batch) that returns two sums over all devices.
 
-    The first ranks each image among all classes, the second among some. A label of -1 is a class
-    that the network lacks.
+    The first ranks the true class among all classes, the second among some. The label -1 is a class
+    that the model lacks: see `Sums.of`.
 
     Args:
-        network: as it is trained.
+        network: to evaluate.
         devices: to run on.
         columns: the classes among which the second sums rank.
-        loss: of training.
+        loss: as in training.
     """
-    loss = loss.for_evaluation()
+    evaluated = loss.for_evaluation()
 
     def step(variables: Any, batch: DeviceBatch) -> tuple[Sums, Sums]:
         images = network.prepare(mirror(batch.images, batch.mirror))
         logits = network.apply(variables, images).logits
+        labels, known = jnp.maximum(batch.labels, 0), batch.labels >= 0
 
         def count(logits: Float[Array, "b K"]) -> Sums:
-            losses = loss.per_image(logits, jnp.maximum(batch.labels, 0))
-            return Sums.of(losses, logits, batch.labels, batch.weights)
+            losses = evaluated.per_image(logits, labels)
+            return Sums.of(losses, logits, labels, batch.weights, known)
 
         return lax.psum((count(logits), count(jnp.where(columns, logits, -jnp.inf))), AXIS)
 

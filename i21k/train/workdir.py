@@ -18,6 +18,7 @@ from i21k.data.format.splits import Split
 from i21k.errors import UserError
 from i21k.models.network import Network
 from i21k.train import processes
+from i21k.train.losses import make_loss
 from i21k.train.recipe import Recipe, flat, keys_that_may_change, stored_values
 from i21k.trained import Preprocessing
 
@@ -126,6 +127,7 @@ def meta(
     return {
         "config": dataclasses.asdict(cfg),
         "model": model.describe(),
+        "probability": make_loss(cfg.loss.name).probability,
         "preprocessing": Preprocessing.from_split(
             split, cfg.image_size, cfg.data.crop_fraction
         ).to_json(),
