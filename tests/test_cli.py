@@ -83,6 +83,15 @@ def test_the_rate_of_a_packing_that_resumes_counts_what_it_did_itself(monkeypatc
     ]
 
 
+def test_summary_of_a_recipe_and_of_a_file_that_is_missing(capsys):
+    classes = ["--num-classes", "10"]
+    recipe = str(ROOT / "configs" / "quickstart.py")
+    assert cli.main(["summary", "--config", recipe, *classes]) == 0
+    assert "GFLOPs forward" in capsys.readouterr().out
+    assert cli.main(["summary", "--config", "configs/gone.py", *classes]) == 2
+    assert "there is no config configs/gone.py. Give" in capsys.readouterr().err
+
+
 def test_a_user_error_is_one_line_and_exit_code_2(monkeypatch, capsys):
     def fail(_):
         raise UserError("size is 3 and there are 2. Give 2.")
@@ -92,7 +101,9 @@ def test_a_user_error_is_one_line_and_exit_code_2(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: size is 3 and there are 2. Give 2.\n"
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("bug"), ConnectionResetError(104, "reset")])
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug"), KeyError("bug"), ConnectionResetError(104, "reset")]
+)
 def test_a_bug_keeps_its_traceback(monkeypatch, error):
     def fail(_):
         raise error
