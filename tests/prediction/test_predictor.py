@@ -141,7 +141,7 @@ def test_every_view_through_the_command(workdir, model, dataset, folder, tmp_pat
     assert (
         run("--checkpoint", mine, "--view", "hedge", "--accuracy", 0.8, "--calibrate", dataset) == 0
     )
-    assert "21 pictures of split 'val'" in capsys.readouterr().err
+    assert "21 images of split 'val'" in capsys.readouterr().err
     files = [folder / "a.png", folder / "b.jpg", folder / "below" / "c.webp"]
     probabilities = model.probabilities(files)
     hierarchy = model.hierarchy
@@ -299,7 +299,7 @@ def test_held_out_data_may_have_fewer_classes_in_another_order(
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((), "no PICTURE was given; expected files or folders"),
+        ((), "no IMAGE is given. Give files or folders"),
         (("empty",), "folder empty has no files; expected images"),
         (
             ("a.png", "--view", "best"),
@@ -326,7 +326,7 @@ def test_held_out_data_may_have_fewer_classes_in_another_order(
         ),
         (
             ("a.png",) * 21 + ("--png", "x.png"),
-            "--png draws at most 20 pictures, and 21 were given; give fewer, or leave it out",
+            "--png plots at most 20 images, and 21 are given. Give fewer images, or omit --png.",
         ),
     ],
 )
