@@ -202,8 +202,10 @@ def test_evaluate_and_predict_name_a_damaged_checkpoint(damaged, tmp_path):
     for command in (
         ["evaluate", "--data", str(data), "--batch-size", "4"],
         ["predict", str(tmp_path / "red.png"), "--view", "top"],
+        ["predict", "--data", str(data), "--split", "val", "--num", "2"],
     ):
         done = run("-m", "i21k", *command, "--checkpoint", str(damaged))
         assert done.returncode == 0, done.stderr
         assert told in done.stderr and done.stdout
+        assert ("(truth: " in done.stdout) == ("--num" in command)
         assert "orbax" not in done.stderr and "absl" not in done.stderr

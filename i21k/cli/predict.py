@@ -1,6 +1,7 @@
 """`i21k predict`: classify images with a checkpoint."""
 
 import argparse
+import sys
 import textwrap
 from pathlib import Path
 
@@ -54,9 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="find on this held-out dataset how general hedge has to be; saved in WORKDIR",
     )
     add(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="classify images of this dataset, and print their true classes",
+    )
+    add("--num", type=int, metavar="N", help="classify the first N images of --data; else all")
+    add(
         "--split",
         default=calibrate["split"],
-        help="split of the dataset to calibrate on (%(default)s)",
+        help="split of --data and of --calibrate (%(default)s)",
     )
     add(
         "--batch-size",
@@ -72,12 +80,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from i21k.prediction import plots, predictor, text
 
-    if not args.images and not args.calibrate:
-        raise UserError("no IMAGE is given. Give files or folders, or --calibrate DIR.")
+    if not args.images and not args.calibrate and not args.data:
+        raise UserError("no IMAGE is given. Give files or folders, --data DIR or --calibrate DIR.")
+    if args.images and args.data:
+        raise UserError("images and --data are both given. Give one of them.")
     files = predictor.find_files(args.images)
-    if args.png and len(files) > plots.MAX_DRAWN:
+    num_images = (args.num or sys.maxsize) if args.data else len(files)
+    if args.png and num_images > plots.MAX_DRAWN:
+        given = "all of --data" if num_images == sys.maxsize else f"{num_images:,}"
         raise UserError(
-            f"--png plots at most {plots.MAX_DRAWN} images, and {len(files):,} are given."
+            f"--png plots at most {plots.MAX_DRAWN} images, and {given} are given."
             " Give fewer images, or omit --png."
         )
     # A single image needs no padding.
@@ -90,17 +102,22 @@ def run(args: argparse.Namespace) -> int:
             f" {args.split!r} of {args.calibrate}, with mean specificity {found.specificity:.2f}"
             " (0: entity, 1: a class without subclasses)"
         )
-    if not files:
+    if not files and not args.data:
         return 0
     view = model.view(name=args.view, among=args.among, k=args.k, accuracy=args.accuracy)
     drawn = []
-    for one in model.see(files, view):
+    seen = (
+        model.see_split(data=args.data, split=args.split, view=view, num_images=args.num)
+        if args.data
+        else model.see(files, view)
+    )
+    for one in seen:
         if one.fault:
             log.error(str(one.fault))
         elif args.json:
             arguments.print_json(text.as_json(one))
         else:
-            log.info(f"{one.path}\n{textwrap.indent(text.describe(one.answers), '  ')}\n")
+            log.info(f"{text.heading(one)}\n{textwrap.indent(text.describe(one.answers), '  ')}\n")
         if args.png or one.fault:
             drawn.append(one)
     if args.png and not all(one.fault for one in drawn):
