@@ -111,7 +111,9 @@ def folders(validation: Path) -> tuple[list[str], Draw]:
     return list(files), draw
 
 
-def score(answers: Answers, truths: Sequence[Sequence[str]], hierarchy: Hierarchy) -> dict[str, float]:
+def score(
+    answers: Answers, truths: Sequence[Sequence[str]], hierarchy: Hierarchy
+) -> dict[str, float]:
     """Compare the answers of one view with the true classes."""
     taxonomy = hierarchy.taxonomy
     # Answers may be synsets that are not classes, so distances are over the nodes.

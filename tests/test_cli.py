@@ -83,6 +83,15 @@ def test_the_rate_of_a_packing_that_resumes_counts_what_it_did_itself(monkeypatc
     ]
 
 
+def test_summary_of_a_recipe_and_of_a_file_that_is_missing(capsys):
+    classes = ["--num-classes", "10"]
+    recipe = str(ROOT / "configs" / "quickstart.py")
+    assert cli.main(["summary", "--config", recipe, *classes]) == 0
+    assert "GFLOPs forward" in capsys.readouterr().out
+    assert cli.main(["summary", "--config", "configs/gone.py", *classes]) == 2
+    assert "there is no config configs/gone.py. Give" in capsys.readouterr().err
+
+
 def test_a_user_error_is_one_line_and_exit_code_2(monkeypatch, capsys):
     def fail(_):
         raise UserError("size is 3 and there are 2. Give 2.")
@@ -193,8 +202,10 @@ def test_evaluate_and_predict_name_a_damaged_checkpoint(damaged, tmp_path):
     for command in (
         ["evaluate", "--data", str(data), "--batch-size", "4"],
         ["predict", str(tmp_path / "red.png"), "--view", "top"],
+        ["predict", "--data", str(data), "--split", "val", "--num", "2"],
     ):
         done = run("-m", "i21k", *command, "--checkpoint", str(damaged))
         assert done.returncode == 0, done.stderr
         assert told in done.stderr and done.stdout
+        assert ("(truth: " in done.stdout) == ("--num" in command)
         assert "orbax" not in done.stderr and "absl" not in done.stderr

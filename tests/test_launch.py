@@ -151,7 +151,7 @@ def test_recipe_that_is_none_is_explained(tmp_path):
     out, _ = running.communicate(timeout=60)
     assert (
         running.returncode == 2
-        and "error: config is 5; expected a group of keys" in out
+        and "error: config is 5. Return a ConfigDict from get_config()." in out
         and "Traceback" not in out
     )
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 import jax
 from jaxtyping import Array, Float
+
 # softmax: exactly one class is right, and the probabilities of an image add up to 1.
 # sigmoid: each class is right or wrong by itself.
 Probability = Literal["softmax", "sigmoid"]

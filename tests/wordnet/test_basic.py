@@ -15,7 +15,38 @@ from tests.helpers.paths import ROOT
 
 # Words that say hardly anything as the name of what an image shows.
 VAGUE = set(
-    ["animal", "apparatus", "article", "artifact", "commodity", "conveyance", "covering", "device", "entity", "equipment", "food", "goods", "implement", "instrument", "instrumentality", "invertebrate", "machine", "mammal", "material", "mechanism", "object", "organism", "person", "plant", "product", "structure", "substance", "system", "thing", "whole"]
+    [
+        "animal",
+        "apparatus",
+        "article",
+        "artifact",
+        "commodity",
+        "conveyance",
+        "covering",
+        "device",
+        "entity",
+        "equipment",
+        "food",
+        "goods",
+        "implement",
+        "instrument",
+        "instrumentality",
+        "invertebrate",
+        "machine",
+        "mammal",
+        "material",
+        "mechanism",
+        "object",
+        "organism",
+        "person",
+        "plant",
+        "product",
+        "structure",
+        "substance",
+        "system",
+        "thing",
+        "whole",
+    ]
 )
 
 
