@@ -66,13 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="find on this held-out dataset how general hedge has to be; saved in WORKDIR",
     )
     add(
-        "--data",
-        metavar="DIR",
-        type=Path,
-        help="classify images of this dataset, and print their true classes",
-    )
-    add("--num", type=int, metavar="N", help="classify the first N images of --data; else all")
-    add(
         "--split",
         default=calibrate["split"],
         help="split of --data or of the dataset to calibrate on (%(default)s)",

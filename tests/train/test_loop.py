@@ -507,6 +507,6 @@ def test_numbers_that_evaluate_does_not_take(finished, dataset):
 
 def test_no_checkpoint_to_evaluate(dataset, tmp_path):
     with pytest.raises(
-        ValueError, match="holds no checkpoint. Give the working directory of a run"
+        ValueError, match=r"holds no checkpoint\. Give the working directory of a run"
     ):
         evaluate_checkpoint(tmp_path, dataset)
