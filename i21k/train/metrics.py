@@ -1,6 +1,7 @@
 """Losses and hits as sums, on the device and on the host: never a mean of means."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,11 @@ class Sums:
     The loss has a carry (Kahan): float32 alone would lose digits over 14 million images.
     """
 
-    loss: Float[Array, ""]
-    loss_carry: Float[Array, ""]
-    hits: Int[Array, " 3"]  # images whose true class is among the 1, 5, 20 best
-    count: Int[Array, ""]
+    # JAX rebuilds the tree with NumPy arrays, shapes and placeholders: types would be wrong.
+    loss: Any  # float32
+    loss_carry: Any  # float32
+    hits: Any  # int32 [3]: images whose true class is among the 1, 5, 20 best
+    count: Any  # int32
 
     @classmethod
     def zero(cls) -> "Sums":

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Int32, UInt8
 
 from i21k.models.network import Init, Network, build
 from i21k.train.metrics import Sums
@@ -21,7 +20,7 @@ _OF_TRAINING = ("remat", "init", "sync_bn")  # keys of a recipe that do not desc
 class TrainState(struct.PyTreeNode):
     """Everything that a step changes. Every device holds the same values."""
 
-    step: Int[Array, ""]  # number of steps done
+    step: Any  # int32, number of steps done
     params: Any
     batch_stats: Any
     opt_state: Any
@@ -34,12 +33,15 @@ class TrainState(struct.PyTreeNode):
 
 
 class DeviceBatch(struct.PyTreeNode):
-    """A batch on the devices: axis D counts them."""
+    """A batch on the devices: axis D counts them. A step sees one device's part, without D.
 
-    images: UInt8[Array, "D b S S 3"]
-    labels: Int32[Array, "D b"]
-    mirror: Bool[Array, "D b"]
-    weights: Float[Array, "D b"]
+    JAX rebuilds the tree with NumPy arrays, shapes and placeholders: fields have no types.
+    """
+
+    images: Any  # uint8 [D, b, S, S, 3]
+    labels: Any  # int32 [D, b]
+    mirror: Any  # bool [D, b]
+    weights: Any  # float32 [D, b]
 
 
 def make_network(cfg: ModelRecipe, num_classes: int) -> Network:
