@@ -73,10 +73,17 @@ def overview(directory: str | Path) -> Overview:
             num_shards=len(opened.shard_paths),
             num_bytes=sum(path.stat().st_size for path in opened.shard_paths),
             options=entry.options if entry else None,
-            counts={key: n for key, n in entry.counts.items() if key not in ("left_out", "dropped")}
+            counts={
+                key: n
+                for key, n in entry.counts.items()
+                if key not in ("skipped", "left_out", "dropped")
+            }
             if entry
             else None,
-            left_out=entry.counts.get("left_out", {}) if entry else None,
+            # Version one wrote `left_out`.
+            left_out=entry.counts.get("skipped", entry.counts.get("left_out", {}))
+            if entry
+            else None,
             dropped=entry.counts.get("dropped", {}) if entry else None,
         )
     classes = read_classes(directory)
