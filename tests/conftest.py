@@ -18,10 +18,11 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 from jaxtyping import install_import_hook
 
-from tests.helpers.paths import ROOT, modules_with
+from tests.helpers.paths import ROOT
 
-# Check types and shapes in every module that annotates arrays, before i21k is imported.
-install_import_hook(modules_with("jaxtyping"), "beartype.beartype")
+# Check types and shapes in these modules. This must come before i21k is imported.
+LOAD = ("builder", "loader", "order", "slots", "windows")
+install_import_hook(["i21k.images", *(f"i21k.data.load.{m}" for m in LOAD)], "beartype.beartype")
 
 from i21k import backend
 

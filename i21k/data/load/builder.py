@@ -7,12 +7,12 @@ a bad one. Worker processes import this module, so it must not import JAX.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 
 from i21k.data.format.readers import RecordReader, allow_open_files
 from i21k.data.format.records import decode_example
 from i21k.data.format.splits import Split
-from i21k.data.load.options import Batch, LoaderOptions, batch_shape
+from i21k.data.load.options import LoaderOptions, batch_shape
 from i21k.data.load.order import GlobalOrder, Order, StoredOrder, WindowedOrder, span_length
 from i21k.data.load.windows import Source, WindowBuffer
 from i21k.errors import UserError
@@ -21,6 +21,15 @@ from i21k.images.decode import cut_into, read_size
 
 # Give up after this many consecutive bad records: the shard is damaged, not a record. Our choice.
 MAX_TRIES = 100
+
+
+class Batch(NamedTuple):
+    """The images of one step in the memory of this host."""
+
+    images: UInt8[np.ndarray, "B S S 3"]  # RGB
+    labels: Int32[np.ndarray, " B"]
+    mirror: Bool[np.ndarray, " B"]  # whether the device must mirror the image
+    weights: Float32[np.ndarray, " B"]  # 1 for an image, 0 for padding at an evaluation's end
 
 
 class Built(NamedTuple):

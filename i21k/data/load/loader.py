@@ -15,9 +15,8 @@ from typing import Any
 
 from i21k.data.format.splits import Split
 from i21k.data.load import slots
-from i21k.data.load.builder import BatchBuilder, Built
+from i21k.data.load.builder import Batch, BatchBuilder, Built
 from i21k.data.load.options import (
-    Batch,
     LoaderOptions,
     batch_shape,
     describe_workers,

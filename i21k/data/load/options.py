@@ -2,23 +2,11 @@
 
 import dataclasses
 import math
-from typing import Literal, NamedTuple
-
-import numpy as np
-from jaxtyping import Bool, Float32, Int32, UInt8
+from typing import Literal
 
 from i21k.data.load import slots
 from i21k.errors import UserError
 from i21k.workers import num_cpus
-
-
-class Batch(NamedTuple):
-    """The images of one step in the memory of this host."""
-
-    images: UInt8[np.ndarray, "B S S 3"]  # RGB
-    labels: Int32[np.ndarray, " B"]
-    mirror: Bool[np.ndarray, " B"]  # whether the device must mirror the image
-    weights: Float32[np.ndarray, " B"]  # 1 for an image, 0 for padding at an evaluation's end
 
 
 @dataclasses.dataclass(frozen=True)
