@@ -80,11 +80,7 @@ def overview(directory: str | Path) -> Overview:
             }
             if entry
             else None,
-<<<<<<< HEAD
             # Version one called it `left_out`.
-=======
-            # Version one wrote `left_out`.
->>>>>>> data
             left_out=entry.counts.get("skipped", entry.counts.get("left_out", {}))
             if entry
             else None,
