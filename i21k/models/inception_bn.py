@@ -64,11 +64,11 @@ class InceptionBN(nn.Module):
     def stem(self, x: Array, train: bool) -> Array:
         conv1, conv2red, conv2 = WIDTHS[self.variant].stem
 
-        def first(self: Self, x: Array) -> Array:
+        def first(self: "InceptionBN", x: Array) -> Array:
             x = self.unit(x, conv1, "conv1", train, kernel=7, stride=2)
             return self.pool(x, "max", "pool1", stride=2)
 
-        def second(self: Self, x: Array) -> Array:
+        def second(self: "InceptionBN", x: Array) -> Array:
             x = self.unit(x, conv2red, "conv2red", train)
             x = self.unit(x, conv2, "conv2", train, kernel=3)
             return self.pool(x, "max", "pool2", stride=2)
