@@ -110,7 +110,7 @@ def main() -> None:
     )
     result = {
         "checkpoint": str(args.checkpoint),
-        "step": model.checkpoint.step,
+        "step": model.trained.origin.step,
         "split": args.split,
         "pictures": len(labels),
         "classes": len(model.classes),

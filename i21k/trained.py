@@ -114,8 +114,9 @@ class Preprocessing:
         jpeg = self.recoded(image)
         height, width = read_size(jpeg)
         prepared = np.empty((self.image_size, self.image_size, 3), np.uint8)
-        box = window_boxes(np.array([[height, width]]), self.crop_fraction, 0.5)[0]
-        crop_into(prepared, decode(jpeg, height, width), box)
+        sizes = np.array([[height, width]])
+        (box,) = window_boxes(sizes, self.crop_fraction, 0.5).tolist()
+        crop_into(prepared, decode(jpeg, height, width), tuple(box))
         return prepared
 
     def recoded(self, image: AnyImage) -> bytes:
@@ -145,6 +146,9 @@ class Origin(NamedTuple):
 @runtime_checkable
 class TrainedModel(Protocol):
     """A model that is ready to answer. Nothing here depends on a framework."""
+
+    batch_size: int  # how many images it takes at a time; changes speed and memory only
+    train_fingerprint: str | None  # of the split that it was trained on, where that is known
 
     @property
     def classes(self) -> ClassList:
@@ -189,6 +193,8 @@ class CheckpointModel:
         self.origin = Origin(str(path), checkpoint.step, checkpoint.meta["meta_digest"])
         self.variables = {key: checkpoint.tree[key] for key in ("params", "batch_stats")}
         self.batch_size = BATCH_SIZE
+        data = checkpoint.meta.get("data", {})
+        self.train_fingerprint: str | None = data.get("fingerprint")
         self._ready: tuple[Any, Any] | None = None
 
     @property
@@ -200,11 +206,6 @@ class CheckpointModel:
     def crop_fraction(self) -> float:
         """Side of the central crop over the short side of the image."""
         return self.preprocessing.crop_fraction
-
-    @property
-    def train_fingerprint(self) -> str | None:
-        """Fingerprint of the split that it was trained on, where that is known."""
-        return self.checkpoint.meta.get("data", {}).get("fingerprint")
 
     def prepare(self, image: AnyImage) -> UInt8[np.ndarray, "S S 3"]:
         """Return what the model sees of a file, of bytes, of a PIL image or of an array."""
@@ -250,11 +251,26 @@ class CheckpointModel:
         return self._ready
 
 
-def load(path: str | Path) -> CheckpointModel:
-    """Load the newest intact checkpoint of a run or of an imported model.
+def load(path: str | Path) -> TrainedModel:
+    """Load a trained model: a checkpoint of ours, or an ONNX classifier.
 
     Args:
-        path: the working directory of the run.
+        path: the working directory of a run or of an imported model, whose newest intact checkpoint
+            is used; an ONNX file with its class list; or a folder with `model.onnx`.
+
+    Raises:
+        UserError: if there is no intact checkpoint, or its description does not fit its arrays.
+    """
+    path = Path(path)
+    if path.is_file() or (path / "model.onnx").is_file():
+        from i21k.trained_onnx import OnnxModel  # which imports this file
+
+        return OnnxModel(path if path.is_file() else path / "model.onnx")
+    return load_checkpoint(path)
+
+
+def load_checkpoint(path: str | Path) -> CheckpointModel:
+    """Load the newest intact checkpoint of a run or of an imported model.
 
     Raises:
         UserError: if there is no intact checkpoint, or its description does not fit its arrays.

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     defaults = arguments.defaults_of(evaluate_checkpoint)
     add = parser.add_argument
-    arguments.add_checkpoint(parser)
+    arguments.add_model(parser)
     add(
         "--data",
         metavar="DIR",
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from i21k.evaluation import evaluate, plots, text
 
     result = evaluate.evaluate_checkpoint(
-        workdir=args.checkpoint,
+        model=arguments.open_model(args),
         data=args.data,
         split=args.split,
         batch_size=args.batch_size,

@@ -220,11 +220,11 @@ _HOW: dict[str, Callable[[CheckpointModel], str]] = {
     ),
     "stablehlo": lambda model: stablehlo.HOW_TO_RUN.format(size=model.preprocessing.image_size),
     "safetensors": lambda model: (
-        "import json, struct\nimport numpy as np\n\n"
-        'data = open("model.safetensors", "rb").read()\n'
+        "import json, pathlib, struct\nimport numpy as np\n\n"
+        'data = pathlib.Path("model.safetensors").read_bytes()\n'
         'size = struct.unpack("<Q", data[:8])[0]\n'
         "header = json.loads(data[8 : 8 + size])\n"
-        'begin, end = header["params/fc1/kernel"]["data_offsets"]\n'
+        f'begin, end = header["params/{"/".join(model.network.head)}/kernel"]["data_offsets"]\n'
         "kernel = np.frombuffer(data[8 + size + begin : 8 + size + end], np.float32)\n"
     ),
     "mxnet": lambda model: (

@@ -28,7 +28,7 @@ SIZES = {"released": 63, "symbol2016": 32}
 @pytest.fixture(scope="module", params=SIZES)
 def model(request, few_blocks, tmp_path_factory):
     workdir = tmp_path_factory.mktemp(request.param)
-    return trained.load(save_random_model(workdir, request.param, SIZES[request.param]))
+    return trained.load_checkpoint(save_random_model(workdir, request.param, SIZES[request.param]))
 
 
 def images_for(model: trained.CheckpointModel, num: int = 5) -> np.ndarray:
@@ -70,7 +70,7 @@ def test_onnx_gives_the_logits_and_features_of_the_checkpoint(model, tmp_path, i
 
 
 @pytest.mark.parametrize(
-    ("precision", "least"), [("float16", 1e-3), ("int8", 0.1), ("int8-head", 0.1)]
+    ("precision", "least"), [("float16", 3e-3), ("int8", 0.1), ("int8-head", 0.1)]
 )
 def test_stored_precisions_are_smaller_and_near(model, tmp_path, precision, least):
     full = export.export(model, tmp_path / "full")
@@ -275,3 +275,29 @@ def test_a_graph_that_expands_one_number_to_billions_is_refused(tmp_path):
     path = corrupted(classifier(tmp_path / "m.onnx"), bomb)
     with pytest.raises(UserError, match=r"m\.onnx"):
         OnnxModel(path, CLASSES)
+
+
+def test_evaluate_and_predict_take_an_export(model, dataset, tmp_path, capsys):
+    export.export(model, tmp_path / "o")
+    tables = []
+    for checkpoint in (model.origin.path, tmp_path / "o", tmp_path / "o" / "model.onnx"):
+        arguments = ["evaluate", "--checkpoint", str(checkpoint), "--data", str(dataset), "--json"]
+        assert cli.main(arguments) == 0
+        tables.append(json.loads(capsys.readouterr().out)["table"]["all"])
+    for table in tables[1:]:
+        assert {k: round(v, 4) for k, v in table.items()} == {
+            k: round(v, 4) for k, v in tables[0].items()
+        }
+    path = str(tmp_path / "o" / "model.onnx")
+    split = ["--data", str(dataset), "--num", "2", "--json", "--view", "diverse"]
+    assert cli.main(["predict", "--checkpoint", path, *split]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert (
+        cli.main(
+            ["evaluate", "--checkpoint", path, "--data", str(dataset), "--recalibrate-bn", "8"]
+        )
+        == 2
+    )
+    assert "Omit --recalibrate-bn" in capsys.readouterr().err
+    assert cli.main(["predict", "--checkpoint", model.origin.path, "--size", "64", *split]) == 2
+    assert "is not an ONNX file" in capsys.readouterr().err

@@ -29,7 +29,7 @@ from i21k.train.interruption import Interruption
 from i21k.train.place import Place, find_place
 from i21k.train.processes import Agreement
 from i21k.train.recipe import parse
-from i21k.trained import load
+from i21k.trained import load_checkpoint
 from tests.helpers.paths import ROOT
 from tests.test_launch import flags
 from tests.train.test_loop import assert_same_checkpoint, metrics
@@ -259,7 +259,7 @@ def test_a_loss_that_is_not_finite_stops_all_and_is_said_once(of_three_epochs, t
     )
     assert both[1].out == ""
     for step in Checkpoints(tmp_path / "w" / "checkpoints").steps():
-        tree = load(tmp_path / "w").checkpoint.tree
+        tree = load_checkpoint(tmp_path / "w").checkpoint.tree
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(tree["batch_stats"])), step
 
 

@@ -18,7 +18,7 @@ from i21k.train import feed, interruption, loop, steps
 from i21k.train.devices import put_batch, put_state, transfers
 from i21k.train.report import read_metrics
 from i21k.train.state import DeviceBatch
-from i21k.trained import load
+from i21k.trained import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 
@@ -231,7 +231,7 @@ def test_a_run_in_micro_batches_goes_on_bit_exact_and_counts_updates(
         loop.run(recipe, tmp_path / "w")
     shutil.copytree(tmp_path / "w", tmp_path / "other")
     loop.run(recipe, tmp_path / "w")
-    one, other = (load(tmp_path / name).checkpoint for name in ("whole", "w"))
+    one, other = (load_checkpoint(tmp_path / name).checkpoint for name in ("whole", "w"))
     assert one.step == other.step == 11 and one.meta["digests"] == other.meta["digests"]
     recipe.accumulate_steps, recipe.reduce_dtype = 1, "float32"
     capsys.readouterr()
