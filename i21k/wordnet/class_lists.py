@@ -1,4 +1,4 @@
-"""The named class lists, and the conversion of logits between lists. Sources: `tables/README.md`."""
+"""The named class lists, and logits converted between lists. Sources: `tables/README.md`."""
 
 import functools
 import lzma
