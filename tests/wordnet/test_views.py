@@ -292,7 +292,7 @@ def test_hedge_is_right_as_often_as_asked():
     h = Hierarchy(ClassList(tuple(rng.permutation(named("fall11").ids)[:300].tolist())))
 
     def draw(size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw posteriors that confuse near classes, and labels from them, so they are calibrated."""
+        """Draw posteriors that confuse near classes, and labels from them."""
         towards = (
             rng.normal(size=(size, len(h.ids))) @ h.reach.toarray() * rng.uniform(0.2, 3, (size, 1))
         )
@@ -481,9 +481,9 @@ def test_refuses_bad_input():
         match=r"k and floor are 5 and 0.0. Use at least 1 for k, and above 0 up to 1",
     ):
         views.diverse(good, h, floor=0.0)
-    with pytest.raises(ValueError, match=r"generality is -1\. Use at least 0"):
+    with pytest.raises(ValueError, match=r"generality is -1\.0\. Use at least 0"):
         views.hedge(good, h, -1.0)
-    with pytest.raises(ValueError, match=r"accuracy is 90\. Use a fraction"):
+    with pytest.raises(ValueError, match=r"accuracy is 90\.0\. Use a fraction"):
         views.calibrate([], h, 90.0)
     with pytest.raises(ValueError, match="there are no held-out images"):
         views.calibrate([], h, 0.9)
