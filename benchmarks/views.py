@@ -1,9 +1,10 @@
-"""Milliseconds to read the probabilities of 64 images over 21,841 classes in each view, and to load what that takes.
+"""Time every view on the probabilities of 64 images over 21,841 classes, in milliseconds.
 
     python benchmarks/views.py [--images 64] [--rounds 7]
 
-float32 probabilities like a network's (softmax of normal logits, deviation 2.5, with ten classes of one branch and another raised by 8);
-medians of rounds in which the views take turns. `load_ms` are first calls in this process: they include reading the tables. Prints one
+The probabilities are float32 and like a network's: a softmax of normal logits with deviation 2.5,
+where ten classes of two branches are raised by 8. The times are medians over rounds in which the
+views take turns. `load_ms` has the first calls in this process, which read the tables. Prints one
 JSON line.
 """
 
