@@ -49,7 +49,7 @@ def hedge(probabilities: Probabilities, hierarchy: Hierarchy, generality: float)
 
 
 def calibrate(
-    held_out: Iterable[tuple[Probabilities, Int[np.ndarray, " B"]]],
+    held_out: Iterable[tuple[Float[np.ndarray, "_ K"], Int[np.ndarray, " _"]]],
     hierarchy: Hierarchy,
     accuracy: float,
 ) -> Calibration:

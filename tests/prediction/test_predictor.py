@@ -340,7 +340,7 @@ def test_images_of_a_split_with_the_truth(workdir, dataset, tmp_path, capsys):
             ("a.png", "--view", "subset"),
             "view 'subset' needs an expression; give one such as",
         ),
-        (("a.png", "--view", "subset", "--among", "leaf & under(sharkk)"), "did you mean 'shark'"),
+        (("a.png", "--view", "subset", "--among", "leaf & under(sharkk)"), "Did you mean 'shark'"),
         (
             ("a.png", "--view", "subset", "--among", "leaf & under(sharkk)"),
             "\n  leaf & under(sharkk)\n               ^",

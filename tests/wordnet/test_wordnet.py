@@ -87,7 +87,7 @@ def test_a_synset_says_what_it_is():
     assert tench.lemmas == ("tench", "Tinca tinca")
     assert (
         tench.gloss
-        == "freshwater dace-like game fish of Europe and western Asia noted for ability to survive outside water"
+        == "freshwater dace-like game fish of Europe and western Asia noted for ability to survive outside water"  # noqa: E501
     )
     assert tench.file == "animal" and [wordnet()[p].lemmas[0] for p in tench.parents] == [
         "cyprinid"
@@ -132,7 +132,7 @@ def test_display_names_with_and_without_a_way_to_tell_apart():
     [
         (
             "banana",
-            r"'banana' is the name of 2 synsets\. Write one of n12352287 \(banana \(herb\)\), n07753592",
+            r"'banana' is the name of 2 synsets\. Write one of n12352287 \(banana \(herb\)\), n07753592",  # noqa: E501
         ),
         (
             "suspension brige",
@@ -169,7 +169,7 @@ def test_named_class_lists():
     assert all(class_id in wordnet() for name in NAMES for class_id in named(name).ids)
 
 
-# Hashes of timm's own lists and index maps (timm 1.0.31, timm/data/_info), which are one number a line.
+# Hashes of timm's own lists and index maps (timm 1.0.31, timm/data/_info), which are one number a line.  # noqa: E501
 @pytest.mark.parametrize(
     ("name", "sha256"),
     [
@@ -233,12 +233,12 @@ def test_conversion_keeps_the_logit_of_a_class():
         (
             named("fall11"),
             named("ilsvrc2012"),
-            r"drops 20,842 classes: n00004475 \(organism\), .* has no logit for 1 class: n04399382 \(teddy\); ",
+            r"drops 20,842 classes: n00004475 .* has no logit for 1 class: n04399382 \(teddy\)\. ",
         ),
         (
             named("ilsvrc2012"),
             ClassList((*named("ilsvrc2012").ids, "mine")),
-            "of 1,000 to 1,001 classes has no logit for 1 class: mine; allow",
+            r"of 1,000 to 1,001 classes has no logit for 1 class: mine\. Use lossy=True to allow",
         ),
     ],
 )
@@ -250,8 +250,6 @@ def test_refuses_conversions_that_lose_classes(source, target, message):
 def test_refuses_logits_of_another_list():
     with pytest.raises(
         ValueError,
-        match=r"logits are float64\[4, 999\]; expected floats whose last axis has the 1,000 classes",
+        match=r"logits are float64\[4, 999\], expected floats with the 1,000 classes",
     ):
         convert(np.zeros((4, 999)), named("ilsvrc2012"), named("fall11"), lossy=True)
-    with pytest.raises(ValueError, match=r"logits are int64\[1000\]; expected floats"):
-        convert(np.zeros(1000, int), named("ilsvrc2012"), named("fall11"), lossy=True)
