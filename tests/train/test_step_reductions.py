@@ -65,10 +65,11 @@ def whole(trained, batch) -> tuple[Any, Totals]:
     def loss_of(params):
         variables = {"params": params, "batch_stats": trained.batch_stats}
         network = make_small_network()
-        images = network.prepare(mirror(batch.images, batch.mirror))
+        images = network.prepare(mirror(jnp.asarray(batch.images), jnp.asarray(batch.mirror)))
         logits = network.apply(variables, images).logits
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-        return jnp.mean(losses), Sums.of(losses, logits, batch.labels, batch.weights)
+        labels, weights = jnp.asarray(batch.labels), jnp.asarray(batch.weights)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses), Sums.of(losses, logits, labels, weights)
 
     gradient, sums = jax.jit(jax.grad(loss_of, has_aux=True))(trained.params)
     return gradient, Totals.fetch(sums)
