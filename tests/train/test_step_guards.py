@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from i21k.checkpoints import Checkpoints
-from i21k.train import feed, interruption, loop, steps
+from i21k.train import evaluators, feed, interruption, loop, steps
 from i21k.train.devices import put_batch, put_state, transfers
 from i21k.train.report import read_metrics
 from i21k.train.state import DeviceBatch
@@ -70,9 +70,9 @@ def test_what_travels_between_steps_in_passing_is_refused(recipe, tmp_path, monk
 
 
 def test_an_evaluation_sends_what_it_sends_by_name(recipe, tmp_path, monkeypatch):
-    evaluate = loop.evaluate
+    evaluate = evaluators.evaluate
     monkeypatch.setattr(
-        loop,
+        evaluators,
         "evaluate",
         lambda eval_step, variables, *rest: evaluate(eval_step, jax.device_get(variables), *rest),
     )
@@ -237,8 +237,8 @@ def test_a_run_in_micro_batches_goes_on_bit_exact_and_counts_updates(
     capsys.readouterr()
     loop.run(recipe, tmp_path / "other")
     out = capsys.readouterr().out
-    assert "config.accumulate_steps was 2 before, is 1 now: not bit for bit the same run" in out
-    assert "config.reduce_dtype was 'bfloat16' before, is 'float32' now" in out
+    assert "config.accumulate_steps was 2 and is 1: not bit for bit the same run" in out
+    assert "config.reduce_dtype was 'bfloat16' and is 'float32'" in out
 
 
 def test_a_batch_that_does_not_divide_into_micro_batches_of_a_step(recipe, tmp_path):
