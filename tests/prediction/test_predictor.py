@@ -178,7 +178,7 @@ def test_every_view_through_the_command(workdir, model, dataset, folder, tmp_pat
                 [a.probability for a in of_picture],
                 rtol=1e-5,
             )
-    assert printed[0]["answers"][0]["name"] == "fish"
+    assert printed[0]["answers"][0]["name"] == "shark"
 
 
 def test_text_and_picture(workdir, folder, tmp_path, capsys):
