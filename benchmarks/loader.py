@@ -48,7 +48,9 @@ def pack(files: list[Path], directory: Path) -> Split:
     return open_split(directory, "train")
 
 
-def rate(batches: Iterator[loader.Batch], seconds: float, warmup: int = 8) -> float:
+def rate(
+    batches: Iterator[loader.Batch], seconds: float, warmup: int = 8, batch_size: int = BATCH
+) -> float:
     """Return pictures a second of a stream that has run a little already."""
     start, count = 0.0, -warmup
     for _ in batches:
@@ -57,7 +59,7 @@ def rate(batches: Iterator[loader.Batch], seconds: float, warmup: int = 8) -> fl
             start = time.perf_counter()
         elif count > 0 and time.perf_counter() - start > seconds:
             break
-    return count * BATCH / (time.perf_counter() - start)
+    return count * batch_size / (time.perf_counter() - start)
 
 
 def decoding_rate(files: list[Path], threads: int, seconds: float) -> float:
