@@ -14,6 +14,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ DRY_RUN_IMAGES = 2  # of each class
 
 def main(argv: list[str]) -> int:
     args = parse_arguments(argv)
+    signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))  # ends the part too
     scratch = args.scratch or Path(tempfile.gettempdir()) / "i21k-gpu-day"
     scratch.mkdir(parents=True, exist_ok=True)
     env = environment(args, scratch)
@@ -67,7 +69,7 @@ def main(argv: list[str]) -> int:
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     cli = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    cli.add_argument("--out", type=Path, required=True, help="for the results; old ones go")
+    cli.add_argument("--out", type=Path, required=True, help="for the results")
     cli.add_argument("--minutes", type=float, default=9.0, help="for all parts together")
     cli.add_argument(
         "--bundle",
@@ -89,7 +91,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 def environment(args: argparse.Namespace, scratch: Path) -> dict[str, str]:
     """Return the variables of all parts: the checkout, the wheels, and one compilation cache."""
-    paths = [str(ROOT), str(ROOT / "benchmarks")]
+    paths = [str(ROOT)]
     wheels = sorted((args.bundle / "wheels").glob("*.whl"))
     if wheels and not args.dry_run:
         site = scratch / "site"

@@ -15,13 +15,15 @@ import dataclasses
 import json
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from peers.loader_peers import BATCH, NUM_IMAGES, SIZE_PX, find_jpegs
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.peers.loader_peers import BATCH, NUM_IMAGES, SIZE_PX, find_jpegs
 from i21k.data.format import shards
 from i21k.data.format.records import encode_example
 from i21k.data.format.splits import Split, open_split

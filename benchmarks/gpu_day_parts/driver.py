@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,13 +37,14 @@ class Part:
     limit_s: float
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     skip: str = ""  # why it is not run; empty: it is
-    essential: bool = False  # if this part fails, the others are not run
+    essential: bool = False  # without a result of it, the others are not run
 
     @property
     def shown(self) -> str:
         """The command as it can be typed."""
         variables = [f"{name}={shlex.quote(value)}" for name, value in self.env.items()]
-        return " ".join([*variables, shlex.join(self.command)])
+        words = ["python" if word == sys.executable else word for word in self.command]
+        return " ".join([*variables, shlex.join(words)])
 
 
 def run_parts(
@@ -73,9 +75,9 @@ def run_parts(
         if skip:
             record({"part": part.name, "end": "not run", "why": skip, "command": part.shown})
             continue
-        how = _run(part, min(part.limit_s, left_s), record, log, cwd, env or {})
-        if part.essential and how != "done":
-            failed = f"part {part.name} failed"
+        num_results = _run(part, min(part.limit_s, left_s), record, log, cwd, env or {})
+        if part.essential and not num_results:
+            failed = f"part {part.name} gave no result"
 
 
 def _run(
@@ -85,8 +87,8 @@ def _run(
     log: IO[str],
     cwd: Path,
     env: Mapping[str, str],
-) -> str:
-    """Run a part and return how it ended."""
+) -> int:
+    """Run a part and return the number of its results."""
     log.write(f"\n=== {part.name}: {part.shown}\n")
     log.flush()
     start = time.monotonic()
@@ -106,39 +108,50 @@ def _run(
         )
     except OSError as error:
         record(ended | {"end": "error", "why": str(error), "seconds": 0.0})
-        return "error"
+        return 0
+    found: list[Record] = []
     other: list[str] = []
-    timed_out = threading.Event()
+    open_ = threading.Event()
+    open_.set()
 
-    def stop() -> None:
-        timed_out.set()
-        _end(process)
-
-    timer = threading.Timer(limit_s, stop)
-    timer.start()
-    try:
-        assert process.stdout
-        for line in process.stdout:
+    def read(lines: IO[str]) -> None:
+        for line in lines:
+            if not open_.is_set():
+                return
             result = _result(line)
             if result is None:
                 log.write(line)
                 log.flush()
-                other = [*other, line.rstrip()][-_ERROR_LINES:]
+                other[:] = [*other, line.rstrip()][-_ERROR_LINES:]
             else:
+                found.append(result)
                 record({"part": part.name, "result": result})
-        code = process.wait()
+
+    assert process.stdout
+    # A thread, because what a part has started can keep the pipe open after the part's end.
+    reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
+    reader.start()
+    timed_out = False
+    try:
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        timed_out = True
     finally:
-        timer.cancel()
         _end(process)
+        reader.join(_GRACE_S)
+        open_.clear()
+    code = process.returncode
+    if not reader.is_alive():
+        process.stdout.close()
     ended["seconds"] = round(time.monotonic() - start, 1)
-    if timed_out.is_set():
+    if timed_out:
         ended |= {"end": "time limit", "why": f"ended after {limit_s:.0f} s"}
     elif code:
         ended |= {"end": "error", "why": f"exit code {code}", "output": other}
     else:
         ended["end"] = "done"
     record(ended)
-    return ended["end"]
+    return len(found)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

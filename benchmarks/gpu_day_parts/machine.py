@@ -52,7 +52,7 @@ def card() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         return {}
     values = out.splitlines()[0].split(", ")
-    return {f"card_{key}": value for key, value in zip(QUERY.split(","), values, strict=True)}
+    return {f"card_{key}": value for key, value in zip(QUERY.split(","), values, strict=False)}
 
 
 def seconds(function: Callable[..., Any], *args: Any, repeats: int = 10) -> float:
@@ -73,9 +73,10 @@ def main() -> None:
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     host = {"cores": os.cpu_count(), "memory_gib": round(memory_gib), "kernel": platform.release()}
     line = {"device": device.device_kind, "devices": jax.device_count()} | card() | host
-    print(json.dumps(line | {"python": platform.python_version()} | versions()), flush=True)
+    line |= {"python": platform.python_version()} | versions()
     if device.platform != "gpu" and not tiny:
-        sys.exit(f"JAX has no GPU, it uses the {device.platform}.")
+        sys.exit(f"JAX has no GPU, it uses the {device.platform}. The machine: {line}")
+    print(json.dumps(line), flush=True)
 
     num, side = (2**10, 64) if tiny else (2**29, 8192)
     array = jax.random.normal(jax.random.key(0), (num,), jnp.float32)

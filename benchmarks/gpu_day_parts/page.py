@@ -16,8 +16,12 @@ class Results:
     """The results of a day, in a directory."""
 
     def __init__(self, directory: Path, parts: Sequence[Part], command: str) -> None:
-        """Start new files in the directory. Files of an earlier call are replaced."""
+        """Start new files in the directory. Files of an earlier call are renamed."""
         directory.mkdir(parents=True, exist_ok=True)
+        for name in (RESULTS, PAGE, LOG):
+            if (old := directory / name).exists():
+                changed = datetime.datetime.fromtimestamp(old.stat().st_mtime)
+                old.rename(directory / f"until-{changed:%H%M%S}-{name}")
         self.records: list[Record] = []
         self._directory, self._parts = directory, parts
         self._started = datetime.datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""The parts of a day on a GPU, in order of value."""
+"""The parts of a day on a GPU, in order of value for the minutes that they need."""
 
 import dataclasses
 import sys
@@ -47,11 +47,7 @@ def parts(plan: Plan) -> list[Part]:
         Part("machine", "the card, versions and rates", script("machine"), 90, essential=True),
         Part(
             "a-bfloat16", "train step, batch 256, bfloat16, beside PyTorch's compiled step",
-            step(*full, *torch, "--torch-compile", "default"), 240, SHARED,
-        ),
-        Part(
-            "a-float32", "train step, batch 64, float32 in memory, TF32 products",
-            step("--batch", str(BATCH_FLOAT32), *torch, "--torch-compile", "default"), 200, SHARED,
+            step(*full, *torch, "--torch-compile", "default"), 270, SHARED,
         ),
         *(
             Part(
@@ -61,17 +57,17 @@ def parts(plan: Plan) -> list[Part]:
             for remat in ("conv", "block")
         ),
         Part(
+            "a-float32", "train step, batch 64, float32 in memory, TF32 products",
+            step("--batch", str(BATCH_FLOAT32), *torch, "--torch-compile", "default"), 200, SHARED,
+        ),
+        Part(
             "b-quickstart", "the quick start, SIGTERM and bit-exact resume",
-            script("quickstart", *quickstart), 150,
+            script("quickstart", *quickstart), 200,
         ),
         Part(
             "c-loader", "packed images through the loader into the step",
             script("end_to_end", *full, "--data", str(plan.images), *_short(plan)), 150,
             skip="" if plan.images else "no packed images: give --bundle or --images",
-        ),
-        Part(
-            "d-variants", "changes of the step, each alone",
-            script("variants", *full, *(_few_variants() if plan.tiny else ())), 300,
         ),
         Part("e-profile", "kernels of one step by time", script("step_profile", *full), 90),
         *(
@@ -83,6 +79,10 @@ def parts(plan: Plan) -> list[Part]:
                 ], 60,
             )
             for batch in ((4,) if plan.tiny else (256, 32, 1))
+        ),
+        Part(
+            "d-variants", "changes of the step, each alone",
+            script("variants", *full, *(_few_variants() if plan.tiny else ())), 300,
         ),
         *(
             Part(

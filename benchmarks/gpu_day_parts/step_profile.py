@@ -83,14 +83,14 @@ def main() -> None:
     }
     print(json.dumps(line), flush=True)
     for name, ns in busy_ns.most_common(args.top):
-        line = {
+        kernel = {
             "kernel": name[:80],
             "ms": round(ns / 1e6 / NUM_STEPS, 3),
             "share": round(ns / total_ns, 3),
             "calls": round(calls[name] / NUM_STEPS),
             "first_from": origins[name],
         }
-        print(json.dumps(line), flush=True)
+        print(json.dumps(kernel), flush=True)
 
 
 if __name__ == "__main__":
