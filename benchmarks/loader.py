@@ -15,13 +15,15 @@ import dataclasses
 import json
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from peers.loader_peers import BATCH, NUM_IMAGES, SIZE_PX, find_jpegs
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.peers.loader_peers import BATCH, NUM_IMAGES, SIZE_PX, find_jpegs
 from i21k.data.format import shards
 from i21k.data.format.records import encode_example
 from i21k.data.format.splits import Split, open_split
@@ -48,7 +50,9 @@ def pack(files: list[Path], directory: Path) -> Split:
     return open_split(directory, "train")
 
 
-def rate(batches: Iterator[loader.Batch], seconds: float, warmup: int = 8) -> float:
+def rate(
+    batches: Iterator[loader.Batch], seconds: float, warmup: int = 8, batch_size: int = BATCH
+) -> float:
     """Return pictures a second of a stream that has run a little already."""
     start, count = 0.0, -warmup
     for _ in batches:
@@ -57,7 +61,7 @@ def rate(batches: Iterator[loader.Batch], seconds: float, warmup: int = 8) -> fl
             start = time.perf_counter()
         elif count > 0 and time.perf_counter() - start > seconds:
             break
-    return count * BATCH / (time.perf_counter() - start)
+    return count * batch_size / (time.perf_counter() - start)
 
 
 def decoding_rate(files: list[Path], threads: int, seconds: float) -> float:

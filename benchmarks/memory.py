@@ -45,6 +45,7 @@ sys.path.insert(
     0, str(Path(__file__).parents[1])
 )  # recipes are files of the checkout, not of the package
 
+from benchmarks.timed_step import planned_mib
 from configs import i21k_inception
 
 NUM_CLASSES = 21841
@@ -134,14 +135,6 @@ def compiled_step(
     return compiled, time.perf_counter() - start
 
 
-def memory(compiled: Any) -> dict[str, int]:
-    """Return XLA's plan in MiB."""
-    plan = compiled.memory_analysis()
-    sizes = {"temp": plan.temp_size_in_bytes, "peak": plan.peak_memory_in_bytes}
-    sizes |= {"alias": plan.alias_size_in_bytes, "argument": plan.argument_size_in_bytes}
-    return {f"{name}_mib": round(size / 2**20) for name, size in sizes.items()}
-
-
 def collectives(hlo: str) -> dict[str, Any]:
     """Find out how the all-reduces of a scheduled module run.
 
@@ -212,7 +205,7 @@ def table() -> str:
             peaks = []
             for batch in BATCHES:
                 compiled, seconds = compiled_step(batch, dtype, remat, devices, {})
-                plan = memory(compiled)
+                plan = planned_mib(compiled)
                 peaks.append(plan["peak_mib"])
                 cells = [
                     dtype,
@@ -273,7 +266,7 @@ def main() -> None:
             args.batch, args.dtype, args.remat, devices, options, **how
         )
         line = (
-            memory(compiled)
+            planned_mib(compiled)
             | {"compile_s": round(seconds, 1)}
             | what
             | {"device": devices[0].device_kind, "jax": jax.__version__}
