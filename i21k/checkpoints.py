@@ -41,6 +41,7 @@ _SUSPICIOUS = (
     FileNotFoundError,
     NotADirectoryError,
 )
+Which = int | Literal["last", "best"]  # the checkpoint of a step, the newest intact one, the best
 Flat = dict[str, np.ndarray]  # arrays by path, such as params/conv_conv1/kernel
 
 
@@ -227,7 +228,7 @@ class Checkpoints:
         shutil.rmtree(target, ignore_errors=True)
         (self._directory / str(step)).rename(target)
 
-    def find(self, which: int | Literal["last", "best"]) -> Checkpoint | None:
+    def find(self, which: Which) -> Checkpoint | None:
         """Restore the newest intact checkpoint, the best one, or that of a step.
 
         A run may write and remove checkpoints in the meantime.
