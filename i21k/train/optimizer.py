@@ -25,7 +25,8 @@ def make_schedule(cfg: OptimizerRecipe, steps_per_epoch: float, num_steps: int) 
     num_steps = num_steps - cfg.schedule_from_step
 
     def schedule(step: Any) -> Any:
-        step = step - cfg.schedule_from_step
+        if cfg.schedule_from_step:  # not always: other code for XLA can round differently
+            step = step - cfg.schedule_from_step
         rate = jnp.asarray(cfg.learning_rate, jnp.float32)
         if cfg.schedule == "cosine":
             done = jnp.clip((step - warmup_steps) / max(1, num_steps - warmup_steps), 0, 1)
