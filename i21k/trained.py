@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image, ImageOps
 
 from i21k import log
-from i21k.checkpoints import Checkpoint, Checkpoints
+from i21k.checkpoints import Checkpoint, Checkpoints, Which
 from i21k.data.format.manifest import read_manifest
 from i21k.data.format.splits import Split
 from i21k.errors import UserError
@@ -251,12 +251,13 @@ class CheckpointModel:
         return self._ready
 
 
-def load(path: str | Path) -> TrainedModel:
+def load(path: str | Path, step: Which = "last") -> TrainedModel:
     """Load a trained model: a checkpoint of ours, or an ONNX classifier.
 
     Args:
-        path: the working directory of a run or of an imported model, whose newest intact checkpoint
-            is used; an ONNX file with its class list; or a folder with `model.onnx`.
+        path: the working directory of a run or of an imported model; an ONNX file with its class
+            list; or a folder with `model.onnx`.
+        step: which checkpoint, as for `load_checkpoint`. An ONNX model has only one.
 
     Raises:
         UserError: if there is no intact checkpoint, or its description does not fit its arrays.
@@ -266,16 +267,21 @@ def load(path: str | Path) -> TrainedModel:
         from i21k.trained_onnx import OnnxModel  # which imports this file
 
         return OnnxModel(path if path.is_file() else path / "model.onnx")
-    return load_checkpoint(path)
+    return load_checkpoint(path, step)
 
 
-def load_checkpoint(path: str | Path) -> CheckpointModel:
-    """Load the newest intact checkpoint of a run or of an imported model.
+def load_checkpoint(path: str | Path, step: Which = "last") -> CheckpointModel:
+    """Load a checkpoint of a run or of an imported model.
+
+    Args:
+        path: the working directory.
+        step: which checkpoint: "last" is the newest intact one, "best" the best by the metric that
+            the recipe names in `log.keep_best`, a number that of a step.
 
     Raises:
-        UserError: if there is no intact checkpoint, or its description does not fit its arrays.
+        UserError: if there is no such intact checkpoint, or its description does not fit its arrays.
     """
-    checkpoint = Checkpoints(Path(path) / "checkpoints").newest()
+    checkpoint = Checkpoints(Path(path) / "checkpoints").find(step)
     if checkpoint is None:
         raise UserError(
             f"{path} holds no checkpoint. Give the working directory of a run, such as "

@@ -20,6 +20,7 @@ from i21k.cli import (
     info,
     pack,
     predict,
+    runs,
     summary,
     verify,
 )
@@ -36,6 +37,7 @@ _COMMANDS = {
     "export-mxnet": export_mxnet,
     "evaluate": evaluate,
     "predict": predict,
+    "runs": runs,
 }
 
 

@@ -12,6 +12,7 @@ from i21k import log
 from i21k.errors import UserError
 
 if TYPE_CHECKING:
+    from i21k.checkpoints import Which
     from i21k.data.pack.pack import Progress
     from i21k.labels import ClassList
     from i21k.trained import TrainedModel
@@ -32,8 +33,28 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         metavar="WORKDIR",
         type=Path,
         required=True,
-        help="working directory of a run or an imported model; its newest checkpoint is used",
+        help="working directory of a run or an imported model",
     )
+    _add_step(parser)
+
+
+def _add_step(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--step",
+        metavar="N",
+        type=_step,
+        default="last",
+        help="checkpoint to use: the step of one, best (by the run's log.keep_best) or last"
+        " (%(default)s)",
+    )
+
+
+def _step(text: str) -> "Which":
+    if text == "best" or text == "last":
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number, best or last, not {text!r}")
+    return int(text)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +65,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         type=Path,
         required=True,
-        help="working directory of a run or an imported model (its newest checkpoint is used), or"
-        " an ONNX classifier",
+        help="working directory of a run or an imported model, or an ONNX classifier",
     )
+    _add_step(parser)
     group = parser.add_argument_group("for an ONNX classifier of another program")
     add = group.add_argument
     add("--classes", metavar="LIST", help="classes of its outputs: a name (goog21k) or a file")
@@ -75,7 +96,7 @@ def open_model(args: argparse.Namespace) -> "TrainedModel":
                 f"{args.checkpoint} is not an ONNX file, so --classes, --preprocessing, --size,"
                 " --crop, --mean and --std do not apply. Omit them."
             )
-        return trained.load(args.checkpoint)
+        return trained.load(args.checkpoint, args.step)
     from i21k.files import read_json
     from i21k.trained_onnx import Normalisation, OnnxModel
 

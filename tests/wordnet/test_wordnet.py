@@ -87,7 +87,7 @@ def test_a_synset_says_what_it_is():
     assert tench.lemmas == ("tench", "Tinca tinca")
     assert (
         tench.gloss
-        == "freshwater dace-like game fish of Europe and western Asia noted for ability to survive outside water"  # noqa: E501
+        == "freshwater dace-like game fish of Europe and western Asia noted for ability to survive outside water"
     )
     assert tench.file == "animal" and [wordnet()[p].lemmas[0] for p in tench.parents] == [
         "cyprinid"
@@ -132,7 +132,7 @@ def test_display_names_with_and_without_a_way_to_tell_apart():
     [
         (
             "banana",
-            r"'banana' is the name of 2 synsets\. Write one of n12352287 \(banana \(herb\)\), n07753592",  # noqa: E501
+            r"'banana' is the name of 2 synsets\. Write one of n12352287 \(banana \(herb\)\), n07753592",
         ),
         (
             "suspension brige",
@@ -169,7 +169,7 @@ def test_named_class_lists():
     assert all(class_id in wordnet() for name in NAMES for class_id in named(name).ids)
 
 
-# Hashes of timm's own lists and index maps (timm 1.0.31, timm/data/_info), which are one number a line.  # noqa: E501
+# Hashes of timm's own lists and index maps (timm 1.0.31, timm/data/_info), which are one number a line.
 @pytest.mark.parametrize(
     ("name", "sha256"),
     [
