@@ -112,9 +112,12 @@ class Checkpoints:
         me = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
         options |= {"create": False, "multiprocessing_options": alone}
-        with ocp.CheckpointManager(
-            self._directory, options=ocp.CheckpointManagerOptions(**options)
-        ) as manager:
+        with (
+            files.plainly_named(self._directory) as directory,
+            ocp.CheckpointManager(
+                directory, options=ocp.CheckpointManagerOptions(**options)
+            ) as manager,
+        ):
             yield manager
 
     def steps(self) -> list[int]:

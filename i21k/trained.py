@@ -114,8 +114,8 @@ class Preprocessing:
         jpeg = self.recoded(image)
         height, width = read_size(jpeg)
         prepared = np.empty((self.image_size, self.image_size, 3), np.uint8)
-        box = window_boxes(np.array([[height, width]]), self.crop_fraction, 0.5)[0]
-        crop_into(prepared, decode(jpeg, height, width), box)
+        y, x, h, w = window_boxes(np.array([[height, width]]), self.crop_fraction, 0.5)[0].tolist()
+        crop_into(prepared, decode(jpeg, height, width), (y, x, h, w))
         return prepared
 
     def recoded(self, image: AnyImage) -> bytes:
