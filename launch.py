@@ -169,5 +169,6 @@ def _entry(name: str, text: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    log.survive_closed_output()
     backend.prepare()  # before a recipe can import JAX
     sys.exit(main(sys.argv))

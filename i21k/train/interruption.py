@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from i21k.errors import Stopped
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SAME_S = 0.3  # a launcher that forwards Ctrl-C makes two signals of one
 
 
-class Interrupted(Exception):
+class Interrupted(Stopped):
     """The run has received a signal and has saved its state."""
 
     def __init__(self, signum: int) -> None:

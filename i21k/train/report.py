@@ -14,9 +14,9 @@ import rich.progress
 import rich.table
 import tensorboardX
 
+from i21k import log
 from i21k.errors import UserError
 from i21k.files import replaced
-from i21k.train import processes
 from i21k.train.learning_curve import draw_learning_curve
 
 FIRST_COLUMNS = ("epoch", "step", "lr", "train_loss", "train_top1", "train_top5")
@@ -55,7 +55,7 @@ class Listener:
 
     def complain(self, text: str) -> None:
         """Print a line about a problem that only this process knows."""
-        print(f"process {processes.index()} of {processes.count()}: {text}", flush=True)
+        log.warning(text)
 
     def step(self, numbers: dict[str, float], line: str) -> None:
         """Report what the device returned after `log.every_steps` steps; here nothing."""
@@ -127,7 +127,7 @@ class Report(Listener):
         if self._progress is not None:
             self._progress.console.print(text, markup=False, highlight=False)
         else:
-            print(text, flush=True)
+            log.info(text)
 
     complain = say
 
