@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
         log.error(str(error))
         return 2
     except KeyboardInterrupt:
-        log.note("interrupted")
+        log.note("interrupted before the run was opened")
         return 128 + signal.SIGINT
 
 
@@ -93,6 +93,7 @@ def train(recipe: ConfigDict, workdir: Path) -> int:
         with together(place, _START_S.value):
             loop.run(recipe, workdir)
     except interruption.Interrupted as interrupted:
+        log.info(f"resume with: {interruption.resume_command()}")
         return interrupted.exit_code
     return 0
 
@@ -171,4 +172,8 @@ def _entry(name: str, text: str) -> list[str]:
 if __name__ == "__main__":
     log.survive_closed_output()
     backend.prepare()  # before a recipe can import JAX
-    sys.exit(main(sys.argv))
+    code = main(sys.argv)
+    if code > 128:  # threads that wait for a disk must not keep the process
+        log.discard_closed_output()
+        os._exit(code)
+    sys.exit(code)

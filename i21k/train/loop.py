@@ -26,6 +26,7 @@ from flax import serialization
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from i21k import log
 from i21k.checkpoints import Checkpoint, Checkpoints, NotFiniteError
 from i21k.data.format.splits import Split
 from i21k.data.load import loader, order
@@ -99,7 +100,12 @@ def run(config: ConfigDict, directory: str | Path) -> Path:
     )
     devices = find_devices(cfg)
     directory = Path(directory)
-    with workdir.held(directory), interruption.watch(processes.say) as interrupted:
+    with (
+        workdir.held(directory),
+        _logged(directory),
+        interruption.watch(processes.say) as interrupted,
+    ):
+        interrupted.may_leave_now = processes.count() == 1
         if processes.count() > 1:
             connect(devices)
         train_split, sets = feed.open_data(cfg)
@@ -114,6 +120,10 @@ def run(config: ConfigDict, directory: str | Path) -> Path:
     return directory
 
 
+def _logged(directory: Path) -> contextlib.AbstractContextManager[None]:
+    return log.tee(directory / "log.txt") if processes.index() == 0 else contextlib.nullcontext()
+
+
 def _run_epochs(run: Run) -> None:
     for epoch in range(run.cfg.epochs):
         if run.step > run.epoch_end(epoch):
@@ -121,6 +131,7 @@ def _run_epochs(run: Run) -> None:
         if run.step < run.epoch_end(epoch):
             _train_epoch(run, epoch)
             _save(run, epoch)
+            run.interruption.may_leave_now = processes.count() == 1
         if run.report.row_of(run.step) is None:
             _finish_epoch(run, epoch)
         _start_sums(run)  # not before the row of this epoch, which needs the old ones, is written
@@ -150,7 +161,10 @@ def _train_epoch(run: Run, epoch: int) -> None:
             run.clock.start()
             window.start()
         while run.step < last:
-            wait_s = _one_step(run, feeder)
+            try:
+                wait_s = _one_step(run, feeder)
+            except feed.NoBatchError:
+                _save_and_leave(run, epoch)
             for clock in (run.clock, window):
                 clock.lap(run.cfg.batch_size, wait_s)
             if run.step % run.cfg.log.every_steps == 0 or run.step == last:
@@ -168,9 +182,10 @@ def _one_step(run: Run, feeder: feed.Feeder) -> float:
     """
     jax.block_until_ready(run.state.step)
     started = time.perf_counter()
-    batch, on_devices = feeder.take()
+    batch, on_devices = feeder.take(run.interruption)
     wait_s = time.perf_counter() - started
     if run.compiled:
+        run.interruption.may_leave_now = False  # the state is about to change
         with jax.no_tracing(True):  # every batch has the same shape: compiling again is a bug
             run.state = run.train_step(run.state, on_devices)
     else:
@@ -186,7 +201,7 @@ def _first_step(run: Run, batch: loader.Batch, on_devices: DeviceBatch, started:
     run.state = run.train_step(donated, on_devices)
     check_donated(donated)
     jax.block_until_ready(run.state.step)
-    run.compiled = True
+    run.compiled, run.interruption.may_leave_now = True, False
     seconds = time.perf_counter() - started
     run.report.say(f"first step {seconds:.1f} s | {peak_memory(run.devices)}")
 
@@ -200,8 +215,7 @@ def _save_and_leave(run: Run, epoch: int) -> NoReturn:
 
 
 def _leave(interrupted: interruption.Interruption) -> NoReturn:
-    assert interrupted.signum is not None
-    raise interruption.Interrupted(interrupted.signum)
+    interrupted.leave()
 
 
 def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Totals, Clock]:
