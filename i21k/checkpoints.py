@@ -4,6 +4,9 @@ Saves are synchronous, because an asynchronous save hides a full disk and loses 
 Every array has a digest that is verified on restore, because Orbax restores flipped bits silently.
 The newest intact checkpoint is used, and the user is warned of each damaged one. Several processes
 hold the same state: each reads, only the first one writes, and none waits for another in here.
+
+A checkpoint is removed by renaming it first, so that a reader beside the run finds it whole or not
+at all.
 """
 
 import contextlib
@@ -13,7 +16,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -26,6 +29,9 @@ from i21k.labels import ClassList
 
 FORMAT = 1
 _INVENTORY = "files.json"  # SHA-256 by name of a checkpoint's other files
+_BEST = "best.json"  # beside the checkpoints: the step of the best one, and by which metric
+_REMOVED = ".deleted"  # how the names of checkpoints end that are being removed
+_MAX_READS = 100  # our choice: a reader that a run outpaces more often has another problem
 # What Orbax raises when files are damaged; a bug raises the same, so the files are checked then.
 _SUSPICIOUS = (
     ValueError,
@@ -35,6 +41,7 @@ _SUSPICIOUS = (
     FileNotFoundError,
     NotADirectoryError,
 )
+Which = int | Literal["last", "best"]  # the checkpoint of a step, the newest intact one, the best
 Flat = dict[str, np.ndarray]  # arrays by path, such as params/conv_conv1/kernel
 
 
@@ -44,6 +51,10 @@ class FormatError(UserError):
 
 class _DamagedError(Exception):
     """The bytes of a checkpoint on disk are not those that were saved."""
+
+
+class _GoneError(Exception):
+    """A checkpoint was there, and a run has removed it since."""
 
 
 class NotFiniteError(UserError):
@@ -103,7 +114,8 @@ class Checkpoints:
 
         Args:
             directory: made if it is missing, by the first save.
-            keep: checkpoints of finished epochs to keep, the newest; 0: all.
+            keep: checkpoints of finished epochs to keep, the newest; 0: all. The one that
+                `mark_best` has named is kept too.
         """
         self._directory, self._keep = directory.resolve(), keep
 
@@ -164,8 +176,10 @@ class Checkpoints:
             directory = self._directory / str(step)
             with files.replaced(directory / _INVENTORY) as temporary:
                 temporary.write_text(json.dumps(_digests_of_files(directory)))
-            for old in self._superfluous(step, bool(meta["epoch_done"])):
-                manager.delete(old)
+        for old in self._superfluous(step, bool(meta["epoch_done"])):
+            self._rename(old, _REMOVED)
+        for removed in self._directory.glob(f"*{_REMOVED}"):  # also of a run that was killed
+            shutil.rmtree(removed)
 
     def _superfluous(self, newest: int, epoch_done: bool) -> list[int]:
         """Return the steps to delete: those saved inside an epoch, and the oldest epochs."""
@@ -176,7 +190,25 @@ class Checkpoints:
             (epochs if done else superfluous).append(step)
         if self._keep:
             superfluous += epochs[: -self._keep]
-        return [step for step in superfluous if step != newest]
+        return [step for step in superfluous if step not in (newest, self.best_step())]
+
+    def mark_best(self, step: int, metric: str, value: float) -> None:
+        """Name the checkpoint that is the best so far. Saves do not delete it."""
+        files.write_text(
+            self._directory / _BEST,
+            json.dumps({"step": step, "metric": metric, "value": value}) + "\n",
+        )
+
+    def forget_best(self) -> None:
+        """Let saves delete the checkpoint that was the best."""
+        (self._directory / _BEST).unlink(missing_ok=True)
+
+    def best_step(self) -> int | None:
+        """Return the step that `mark_best` has named last; None if there is none."""
+        try:
+            return int(json.loads((self._directory / _BEST).read_text())["step"])
+        except (OSError, ValueError, KeyError, TypeError):  # damaged: a run writes it again
+            return None
 
     def check_room(self, num_bytes: int) -> None:
         """Make the directory; raise an `OSError` if the disk has no room for a checkpoint."""
@@ -192,17 +224,65 @@ class Checkpoints:
     def _put_aside(self, step: int) -> None:
         """Rename the checkpoints from `step` on, so that they are not restored again."""
         for newer in (s for s in self.steps() if s >= step):
-            aside = self._directory / f"{newer}.aside"
-            shutil.rmtree(aside, ignore_errors=True)
-            (self._directory / str(newer)).rename(aside)
+            self._rename(newer, ".aside")
+
+    def _rename(self, step: int, suffix: str) -> None:
+        target = self._directory / f"{step}{suffix}"
+        shutil.rmtree(target, ignore_errors=True)
+        (self._directory / str(step)).rename(target)
+
+    def find(self, which: Which) -> Checkpoint | None:
+        """Restore the newest intact checkpoint, the best one, or that of a step.
+
+        A run may write and remove checkpoints in the meantime.
+
+        Raises:
+            UserError: if there is no such checkpoint, or it is damaged.
+        """
+        if which == "last":
+            return self.newest()
+        for _ in range(_MAX_READS):
+            step = self.best_step() if which == "best" else which
+            if step is None:
+                raise UserError(
+                    f"no checkpoint in {self._directory} is marked as the best. Train with"
+                    " --config.log.keep_best=val_top1, or give a step."
+                )
+            try:
+                return self._restore(step)
+            except _DamagedError as error:
+                raise UserError(
+                    f"checkpoint {self._directory / str(step)} is damaged ({error}). Give"
+                    f" {self._steps_text()}."
+                ) from error
+            except _GoneError:
+                if which != "best" or step == self.best_step():
+                    break
+        raise UserError(
+            f"{self._directory} has no checkpoint of step {step}. Give {self._steps_text()}."
+        )
+
+    def _steps_text(self) -> str:
+        steps = ", ".join(map(str, self.steps()))
+        return f"another step ({steps}) or 'last'" if steps else "another directory"
 
     def newest(self) -> Checkpoint | None:
         """Restore the newest intact checkpoint and warn of damaged ones; None if there is none.
+
+        A run may write and remove checkpoints in the meantime.
 
         Raises:
             UserError: if there are checkpoints and all are damaged.
             FormatError: if the newest was written by a version of i21k with another format.
         """
+        for _ in range(_MAX_READS - 1):
+            try:
+                return self._newest()
+            except _GoneError:  # the one that has replaced it is there already
+                continue
+        return self._newest()
+
+    def _newest(self) -> Checkpoint | None:
         faults = []
         for step in reversed(self.steps()):
             try:
@@ -233,6 +313,8 @@ class Checkpoints:
             checkpoint, fault = self._restore(step), "it is another one"
         except _DamagedError as error:
             checkpoint, fault = None, str(error)
+        except _GoneError:
+            checkpoint, fault = None, "there is none"
         if checkpoint is None or checkpoint.meta["meta_digest"] != digest:
             raise UserError(
                 f"checkpoint {self._directory / str(step)} is not the one that process 0 reads"
@@ -252,8 +334,17 @@ class Checkpoints:
         Raises:
             _DamagedError: if the bytes on disk are not those that were saved. Other errors keep
                 their type: a disk that does not answer, too little memory, a bug.
+            _GoneError: if it is not there, or was removed while it was read.
         """
         directory = self._directory / str(step)
+        try:
+            return self._read(step, directory)
+        except (_DamagedError, OSError, *_SUSPICIOUS) as error:
+            if not directory.exists():
+                raise _GoneError from error
+            raise
+
+    def _read(self, step: int, directory: Path) -> Checkpoint:
         meta = _read_meta(directory)
         try:
             # A run may write here at the same time, so the manager must not clean up.

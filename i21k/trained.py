@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image, ImageOps
 
 from i21k import log
-from i21k.checkpoints import Checkpoint, Checkpoints
+from i21k.checkpoints import Checkpoint, Checkpoints, Which
 from i21k.data.format.manifest import read_manifest
 from i21k.data.format.splits import Split
 from i21k.errors import UserError
@@ -250,16 +250,18 @@ class CheckpointModel:
         return self._ready
 
 
-def load(path: str | Path) -> CheckpointModel:
-    """Load the newest intact checkpoint of a run or of an imported model.
+def load(path: str | Path, step: Which = "last") -> CheckpointModel:
+    """Load a checkpoint of a run or of an imported model.
 
     Args:
         path: the working directory of the run.
+        step: which checkpoint: "last" is the newest intact one, "best" the best by the metric that
+            the recipe names in `log.keep_best`, a number that of a step.
 
     Raises:
-        UserError: if there is no intact checkpoint, or its description does not fit its arrays.
+        UserError: if there is no such intact checkpoint, or its description does not fit its arrays.
     """
-    checkpoint = Checkpoints(Path(path) / "checkpoints").newest()
+    checkpoint = Checkpoints(Path(path) / "checkpoints").find(step)
     if checkpoint is None:
         raise UserError(
             f"{path} holds no checkpoint. Give the working directory of a run, such as "

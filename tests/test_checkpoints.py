@@ -7,6 +7,7 @@ from flax import struct
 
 from i21k import checkpoints
 from i21k.checkpoints import Checkpoints
+from i21k.errors import UserError
 
 META = {"epoch_done": True, "classes": ["a", "b"]}
 
@@ -60,6 +61,68 @@ def test_keeps_the_newest_epochs_and_drops_what_was_saved_in_between(tmp_path):
     for step in range(4):
         everything.save(step, tree(), META)
     assert everything.steps() == [0, 1, 2, 3]
+
+
+def test_the_best_is_kept_until_another_one_is_better(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c", keep=1)
+    with pytest.raises(UserError, match=r"is marked as the best. Train with .*keep_best=val_top1"):
+        checkpoints.find("best")
+    for step, done in ((1, True), (2, False), (3, True), (4, True), (5, False)):
+        checkpoints.save(step, tree(step), META | {"epoch_done": done})
+        if step in (1, 2):
+            checkpoints.mark_best(step, "val_top1", step / 10)
+    assert checkpoints.steps() == [2, 4, 5]  # 2 was saved inside an epoch, and is the best
+    assert checkpoints.find("best").step == 2 and checkpoints.find("last").step == 5
+    assert checkpoints.find(4).tree["w"]["kernel"][0, 0] == 4
+    with pytest.raises(UserError, match=r"no checkpoint of step 3. Give another step \(2, 4, 5\)"):
+        checkpoints.find(3)
+    checkpoints.mark_best(4, "val_top1", 0.9)
+    checkpoints.save(6, tree(), META)
+    assert checkpoints.steps() == [4, 6]
+    (tmp_path / "c" / "4" / "meta" / "metadata").write_text("{")
+    for which in ("best", 4):
+        with pytest.raises(UserError, match=r"4 is damaged \(metadata: .*Give another step"):
+            checkpoints.find(which)
+    checkpoints.forget_best()
+    checkpoints.save(7, tree(), META)
+    assert checkpoints.steps() == [7]
+
+
+def test_a_reader_whose_checkpoint_is_removed_reads_the_next_one(tmp_path, monkeypatch, capsys):
+    """Whatever has been read of a checkpoint when it goes: nothing, the metadata, the arrays."""
+    writer = Checkpoints(tmp_path / "c", keep=1)
+    writer.save(1, tree(1), META)
+    read_meta, digest = checkpoints._read_meta, checkpoints._digest
+
+    def overtaken(step, function, after):
+        def call(argument):
+            monkeypatch.undo()
+            found = function(argument) if after else None
+            writer.save(step, tree(step), META)
+            return found if after else function(argument)
+
+        return call
+
+    reader = Checkpoints(tmp_path / "c")
+    for step, name, function, after in (
+        (2, "_read_meta", read_meta, False),
+        (3, "_read_meta", read_meta, True),
+        (4, "_digest", digest, True),  # all was read: this one is whole
+    ):
+        monkeypatch.setattr(checkpoints, name, overtaken(step, function, after))
+        found = reader.find("last")
+        assert found.step == (step if name == "_read_meta" else step - 1)
+        assert found.tree["w"]["kernel"][0, 0] == found.step
+    monkeypatch.setattr(checkpoints, "_read_meta", overtaken(5, read_meta, True))
+    with pytest.raises(UserError, match="no checkpoint of step 4"):
+        reader.find(4)
+    assert "damaged" not in capsys.readouterr().err
+
+
+def test_removals_that_were_cut_off_are_finished(tmp_path):
+    (tmp_path / "c" / "3.deleted" / "state").mkdir(parents=True)
+    Checkpoints(tmp_path / "c", keep=1).save(5, tree(), META)
+    assert not (tmp_path / "c" / "3.deleted").exists()
 
 
 def test_saving_an_older_step_puts_the_newer_ones_aside(tmp_path):

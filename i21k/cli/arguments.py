@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from i21k import log
 
 if TYPE_CHECKING:
+    from i21k.checkpoints import Which
     from i21k.data.pack.pack import Progress
     from i21k.labels import ClassList
 
@@ -30,8 +31,24 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         metavar="WORKDIR",
         type=Path,
         required=True,
-        help="working directory of a run or an imported model; its newest checkpoint is used",
+        help="working directory of a run or an imported model",
     )
+    parser.add_argument(
+        "--step",
+        metavar="N",
+        type=_step,
+        default="last",
+        help="checkpoint to use: the step of one, best (by the run's log.keep_best) or last"
+        " (%(default)s)",
+    )
+
+
+def _step(text: str) -> "Which":
+    if text == "best" or text == "last":
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number, best or last, not {text!r}")
+    return int(text)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

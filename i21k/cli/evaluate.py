@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
     result = evaluate.evaluate_checkpoint(
         workdir=args.checkpoint,
+        step=args.step,
         data=args.data,
         split=args.split,
         batch_size=args.batch_size,

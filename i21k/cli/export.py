@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.exists() and any(args.out.iterdir()):
         raise UserError(f"{args.out} is not empty. Choose another --out.")
     report = export.export(
-        load(args.checkpoint),
+        load(args.checkpoint, args.step),
         directory=args.out,
         format=args.format,
         precision=args.precision,

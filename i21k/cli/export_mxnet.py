@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     for path in export_mxnet(
         checkpoint=args.checkpoint,
+        step=args.step,
         directory=args.out,
         order=ClassList.read(args.order) if args.order else None,
         layout=args.layout,

@@ -105,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
         )
     # A single image needs no padding.
     alone = len(files) == 1 and args.batch_size > 1 and not args.calibrate
-    model = predictor.Predictor(args.checkpoint, batch_size=1 if alone else args.batch_size)
+    batch_size = 1 if alone else args.batch_size
+    model = predictor.Predictor(args.checkpoint, batch_size, args.step)
     if args.calibrate:
         found = model.calibrate(data=args.calibrate, split=args.split, accuracy=args.accuracy)
         log.note(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from i21k.checkpoints import Which
 from i21k.data.format.readers import labels_in
 from i21k.data.format.splits import Split, open_split, split_names
 from i21k.data.load import loader
@@ -46,8 +47,9 @@ def evaluate_checkpoint(
     flip: bool = False,
     real: str | Path | None = None,
     sizes_of: str | None = None,
+    step: Which = "last",
 ) -> Evaluation:
-    """Evaluate a run's newest checkpoint on the local devices; classes are matched by their ids.
+    """Evaluate a run's checkpoint on the local devices; classes are matched by their ids.
 
     Args:
         workdir: of the run.
@@ -63,6 +65,7 @@ def evaluate_checkpoint(
         sizes_of: split of `data` whose labels are counted, to tell large classes from small ones.
             By default a model with all classes of fall11 takes their order of 2015
             (`released2015`), and others have no sizes.
+        step: which checkpoint of the run, as for `i21k.trained.load`.
 
     Raises:
         UserError: if checkpoint or data are missing, they have no class in common, or a number or
@@ -74,7 +77,7 @@ def evaluate_checkpoint(
     ):
         if value < least:
             raise UserError(f"{name} is {value}; expected at least {least}")
-    opened, loaded = open_split(data, split), load(workdir)
+    opened, loaded = open_split(data, split), load(workdir, step)
     if over is None and set(loaded.classes.ids) != set(opened.classes.ids):
         over = opened.classes
     if not opened.num_records:

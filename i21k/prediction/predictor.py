@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
+from i21k.checkpoints import Which
 from i21k.data.format.readers import RecordReader
 from i21k.data.format.records import decode_example, file_name_of
 from i21k.data.format.splits import Split, open_split
@@ -59,19 +60,25 @@ class Predictor:
     uint8 array [height, width, 3].
     """
 
-    def __init__(self, model: str | Path | CheckpointModel, batch_size: int = BATCH_SIZE) -> None:
+    def __init__(
+        self,
+        model: str | Path | CheckpointModel,
+        batch_size: int = BATCH_SIZE,
+        step: Which = "last",
+    ) -> None:
         """Load a model.
 
         Args:
             model: the working directory of a run, or what `i21k.trained.load` returned.
             batch_size: how many images the network takes at a time; changes speed and memory only.
+            step: which checkpoint of the run, as for `i21k.trained.load`.
 
         Raises:
             UserError: if there is no usable checkpoint.
         """
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; expected at least 1")
-        self.trained = model if isinstance(model, CheckpointModel) else load(model)
+        self.trained = model if isinstance(model, CheckpointModel) else load(model, step)
         self.trained.batch_size = self.batch_size = batch_size
         self.workdir, self.classes = Path(self.trained.origin.path), self.trained.classes
         self.checkpoint, self.image_size = self.trained.checkpoint, self.trained.image_size
@@ -310,8 +317,10 @@ class Predictor:
         return found
 
 
-def load_model(path: str | Path, batch_size: int = BATCH_SIZE) -> Predictor:
-    """Load a trained model: the newest intact checkpoint of a run or of an imported model.
+def load_model(
+    path: str | Path, batch_size: int = BATCH_SIZE, step: Which = "last"
+) -> Predictor:
+    """Load a trained model: a checkpoint of a run or of an imported model.
 
     >>> import i21k
     >>> model = i21k.load_model("runs/quickstart")
@@ -333,7 +342,7 @@ def load_model(path: str | Path, batch_size: int = BATCH_SIZE) -> Predictor:
     Raises:
         UserError: if there is no usable checkpoint.
     """
-    return Predictor(path, batch_size)
+    return Predictor(path, batch_size, step)
 
 
 def find_files(paths: Iterable[str | Path]) -> list[Path]:

@@ -1,47 +1,166 @@
-"""The learning curve of a run as a PNG."""
+"""The learning curve of a run as a PNG: loss, accuracy and learning rate."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from i21k.files import replaced
+from i21k.train.history import Change
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LOG_FROM = 10.0  # our choice: losses whose typical range is wider have a logarithmic axis
+_OUTLIER = 3.0  # our choice: an axis ends at this multiple of the range of the middle 90 %
+_MAX_POINTS = 2000  # our choice: of the line of training steps, more than pixels show
+_MOST_EPOCHS_IN_STEPS = 2  # our choice: a run of fewer rows at epoch ends has steps on its axis
+
+
+class Point(NamedTuple):
+    """What was logged of a few steps."""
+
+    step: int
+    loss: float  # mean since the point before
+    lr: float
 
 
 def draw_learning_curve(
-    rows: Sequence[dict[str, str]], path: Path, sets: Sequence[str] = ("val",)
+    rows: Sequence[dict[str, str]],
+    path: Path,
+    sets: Sequence[str] = ("val",),
+    points: Sequence[Point] = (),
+    steps_per_epoch: float = 0.0,
+    changes: Sequence[Change] = (),
 ) -> None:
-    """Draw loss and accuracy over epochs.
+    """Draw loss, accuracy and learning rate.
 
     Args:
         rows: of `metrics.csv`.
         path: of the PNG.
         sets: names of the evaluated sets.
+        points: of the training steps that were logged.
+        steps_per_epoch: to place the points between epochs; 0: unknown.
+        changes: of the recipe. Those that change the training are marked.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import PercentFormatter
 
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, accuracies = figure.subplots(1, 2)
+    (losses, accuracies), (rates, notes) = figure.subplots(2, 2, sharex="col", height_ratios=(4, 1))
+    per_unit, unit = _unit(rows, steps_per_epoch)
+    shown = [Point(p.step / per_unit, p.loss, p.lr) for p in points if math.isfinite(p.loss)]
+    _draw_training(losses, shown)
     names = ("train", *sets)
-    curves = [(losses, f"{name}_loss", name) for name in names]
-    curves += [
-        (accuracies, f"{name}_{top}", f"{name} {top[:3]}-{top[3:]}")
-        for name in names
-        for top in ("top1", "top5")
-    ]
-    for axes, column, label in curves:
-        points = [(int(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-    losses.set_ylabel("loss (nats)")
+    for name in names:
+        _draw_column(losses, rows, f"{name}_loss", name, per_unit)
+        for top in ("top1", "top5"):
+            label = f"{name} {top[:3]}-{top[3:]}"
+            _draw_column(accuracies, rows, f"{name}_{top}", label, per_unit)
+    _scale_losses(losses)
+    losses.set_ylabel(f"loss (nats{', log scale' if losses.get_yscale() == 'log' else ''})")
     accuracies.set_ylabel("accuracy")
     accuracies.yaxis.set_major_formatter(PercentFormatter(1))
-    for axes in (losses, accuracies):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (rates, notes):  # the same below both, so that one can read across
+        if shown:
+            axes.plot([p.step for p in shown], [p.lr for p in shown], color="grey", linewidth=1)
+        else:
+            _draw_column(axes, rows, "lr", "", per_unit)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(unit)
+    rates.set_ylabel("learning rate")
+    for axes in (losses, accuracies, rates, notes):
         axes.grid(alpha=0.3)
-        if axes.lines:
+        if axes in (losses, accuracies) and axes.lines:
             axes.legend(fontsize="small")
+        _mark(axes, changes, per_unit, with_text=axes is losses)
     with replaced(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
+
+
+def _unit(rows: Sequence[dict[str, str]], steps_per_epoch: float) -> tuple[float, str]:
+    """Return how many steps are one on the x axis, and the name of its unit."""
+    last = rows[-1] if rows else {"epoch": "0", "step": "0"}
+    if not steps_per_epoch and float(last["epoch"]):
+        steps_per_epoch = int(last["step"]) / float(last["epoch"])  # nearly
+    if steps_per_epoch and float(last["epoch"]) > _MOST_EPOCHS_IN_STEPS:
+        return steps_per_epoch, "epoch"
+    return 1.0, "step"
+
+
+def _draw_column(
+    axes: "Axes", rows: Sequence[dict[str, str]], column: str, label: str, per_unit: float
+) -> None:
+    found = [
+        (int(row["step"]) / per_unit, float(row[column]))
+        for row in rows
+        if row.get(column) and math.isfinite(float(row[column]))
+    ]
+    if found:
+        axes.plot(*zip(*found, strict=True), marker="o", markersize=3, label=label)
+
+
+def _draw_training(axes: "Axes", points: Sequence[Point]) -> None:
+    """Draw the loss of the logged steps as a pale line, thinned by means of neighbours."""
+    if len(points) < 2:
+        return
+    parts = np.array_split(np.array(points, np.float64), min(len(points), _MAX_POINTS))
+    means = np.array([part.mean(axis=0) for part in parts])
+    axes.plot(means[:, 0], means[:, 1], color="grey", alpha=0.4, linewidth=0.8, label="train, log")
+
+
+def _scale_losses(axes: "Axes") -> None:
+    """Choose a logarithmic axis for losses of several decades, and limits without outliers."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines] or [[]])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return
+    positive = values[values > 0]
+    low, high = np.quantile(values, (0.05, 0.95))
+    if len(positive) == len(values) and high > _LOG_FROM * low:
+        axes.set_yscale("log")
+        return
+    top = _limit(values)
+    if top < values.max():
+        axes.set_ylim(top=top)
+        hidden = int((values > top).sum())
+        text = f"{hidden} above, up to {values.max():,.3g}"
+        axes.annotate(text, (0.02, 0.97), xycoords="axes fraction", va="top", fontsize="x-small")
+
+
+def _limit(values: np.ndarray) -> float:
+    """Return where the axis ends: above all values, or above all but a few outliers."""
+    low, high = np.quantile(values, (0.05, 0.95))
+    # Of a few values the highest quantile is an outlier itself.
+    if len(values) < 20:
+        low, high = np.quantile(values, (0, 0.75))
+    top = high + _OUTLIER * max(high - low, 1e-3 * abs(high))
+    return float(top)
+
+
+def _mark(axes: "Axes", changes: Sequence[Change], per_unit: float, with_text: bool) -> None:
+    """Draw a line where the recipe has changed, with what has changed."""
+    for change in changes:
+        keys = {k: v for k, v in change.keys.items() if _shapes_training(k)}
+        if not keys:
+            continue
+        x = change.step / per_unit
+        axes.axvline(x, color="black", linestyle="--", linewidth=0.8, alpha=0.6)
+        if with_text:
+            text = "\n".join(f"{key.rpartition('.')[2]} {_short(v)}" for key, v in keys.items())
+            axes.annotate(
+                text, (x, 0.5), xycoords=("data", "axes fraction"), fontsize="x-small", rotation=90,
+                ha="right", va="center",
+            )  # fmt: skip
+
+
+def _shapes_training(key: str) -> bool:
+    return not key.startswith(("log.", "data.", "evaluation.")) and key != "devices"
+
+
+def _short(values: tuple[Any, Any]) -> str:
+    return " to ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)

@@ -2,7 +2,8 @@
 
 An epoch has a fixed order: train to its last step, save a checkpoint, evaluate, write the row of
 metrics. A run that stops in between resumes from the checkpoint and does what is missing, so that
-every epoch has one row and every row a checkpoint.
+every epoch has one row. Inside an epoch there are more checkpoints and evaluations. What they leave
+out of a run that stops, the resumed run does again with the same result.
 
 Several processes all do this, each with its part of every batch. They hold the same state, and only
 the first one writes. Decisions such as stopping are made together (`i21k.train.processes`).
@@ -15,24 +16,21 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 import numpy as np
-import optax
 from flax import serialization
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from i21k import log
-from i21k.checkpoints import Checkpoint, Checkpoints, NotFiniteError
-from i21k.data.format.splits import Split
-from i21k.data.load import loader, order
+from i21k.checkpoints import NotFiniteError
+from i21k.data.load import loader
 from i21k.errors import UserError
-from i21k.models.network import Network
-from i21k.train import feed, interruption, processes, startup, steps, workdir
+from i21k.train import feed, history, interruption, processes, startup, workdir
+from i21k.train.best import best_row
 from i21k.train.clock import Clock
 from i21k.train.devices import (
     check_donated,
@@ -42,48 +40,23 @@ from i21k.train.devices import (
     put_state,
     transfers,
 )
-from i21k.train.evaluators import Evaluator, make_evaluators
-from i21k.train.losses import make_loss
 from i21k.train.metrics import Sums, Totals
-from i21k.train.optimizer import make_optimizer, make_schedule
+from i21k.train.opening import Run, open_run
 from i21k.train.recalibration import recalibrate
-from i21k.train.recipe import Recipe, flat, inexact_keys, parse, stored_values
-from i21k.train.report import Listener, Report, duration, step_line
-from i21k.train.state import DeviceBatch, TrainState, init_state, make_network
+from i21k.train.recipe import flat, parse
+from i21k.train.report import duration, step_line
+from i21k.train.state import DeviceBatch
 
 
-@dataclasses.dataclass
-class Run:
-    """What a run consists of. `state`, `step`, `clock` and `compiled` change while it lasts."""
-
-    cfg: Recipe
-    report: Listener  # a `Report` in the first process
-    checkpoints: Checkpoints
-    interruption: interruption.Interruption
-    devices: list[jax.Device]  # of all processes
-    train_split: Split
-    evaluators: list[Evaluator]
-    train_step: Callable[[TrainState, DeviceBatch], TrainState]
-    statistics_step: Callable[[Any, DeviceBatch], Any]
-    network: Network
-    schedule: optax.Schedule
-    num_steps: int
-    state: TrainState
-    step: int  # steps done; the state's own counter stays on the device
-    clock: Clock  # of the epoch
-    compiled: bool  # whether the train step has run in this process
-    meta: dict[str, Any]  # kept in every checkpoint
-
-    def epoch_end(self, epoch: int) -> int:
-        return order.epoch_end(epoch, self.train_split.num_records, self.cfg.batch_size)
-
-
-def run(config: ConfigDict, directory: str | Path) -> Path:
+def run(
+    config: ConfigDict, directory: str | Path, branch_from: history.Parent | None = None
+) -> Path:
     """Train by a recipe in a working directory, or resume the run in it.
 
     Args:
         config: of a file in `configs/`.
         directory: the working directory; created if it is missing.
+        branch_from: checkpoint of another run with which a new run starts.
 
     Returns:
         The working directory.
@@ -96,7 +69,9 @@ def run(config: ConfigDict, directory: str | Path) -> Path:
     kind = jax.local_devices()[0].device_kind
     processes.check_same(
         "recipe",
-        flat({"config": dataclasses.asdict(cfg)}) | workdir.versions() | {"device": kind},
+        flat({"config": dataclasses.asdict(cfg)})
+        | workdir.versions()
+        | {"device": kind, "branch_from": branch_from and str(branch_from.which)},
     )
     devices = find_devices(cfg)
     directory = Path(directory)
@@ -113,7 +88,7 @@ def run(config: ConfigDict, directory: str | Path) -> Path:
             _leave(interrupted)
         startup.say_run(processes.say, cfg, directory, devices, train_split, sets)
         with (
-            _open_run(cfg, directory, devices, train_split, sets, interrupted) as this,
+            open_run(cfg, directory, devices, train_split, sets, interrupted, branch_from) as this,
             transfers("disallow"),
         ):
             _run_epochs(this)
@@ -125,6 +100,8 @@ def _logged(directory: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def _run_epochs(run: Run) -> None:
+    if run.is_branch:  # so that it can be resumed without its parent
+        _save(run, run.epoch_of(run.step))
     for epoch in range(run.cfg.epochs):
         if run.step > run.epoch_end(epoch):
             continue
@@ -133,9 +110,10 @@ def _run_epochs(run: Run) -> None:
             _save(run, epoch)
             run.interruption.may_leave_now = processes.count() == 1
         if run.report.row_of(run.step) is None:
-            _finish_epoch(run, epoch)
+            _evaluate(run, epoch)
         _start_sums(run)  # not before the row of this epoch, which needs the old ones, is written
-    trained_s = sum(float(row["train_s"]) for row in run.report.rows)
+    whole = [row for row in run.report.rows if row["epoch"].isdecimal()]
+    trained_s = sum(float(row["train_s"]) for row in whole)
     run.report.say(
         f"done: {run.cfg.epochs} epochs, {duration(trained_s)} of training |"
         f" {peak_memory(run.devices)}"
@@ -160,6 +138,8 @@ def _train_epoch(run: Run, epoch: int) -> None:
         if run.compiled:
             run.clock.start()
             window.start()
+        if run.step > run.epoch_end(epoch - 1):  # a run that was stopped before it evaluated
+            _pause(run, epoch, window)
         while run.step < last:
             try:
                 wait_s = _one_step(run, feeder)
@@ -172,6 +152,31 @@ def _train_epoch(run: Run, epoch: int) -> None:
                     since, window = _log_step(run, epoch, since, window)
             if stop():
                 _save_and_leave(run, epoch)
+            if run.step < last:
+                _pause(run, epoch, window)
+
+
+def _pause(run: Run, epoch: int, window: Clock) -> None:
+    """Do what is due inside an epoch: a checkpoint, an evaluation. The clocks do not count it."""
+    every, minutes = run.cfg.evaluation.every_steps, run.cfg.log.checkpoint_minutes
+    evaluate = every > 0 and run.step % every == 0 and run.report.row_of(run.step) is None
+    # Only the first process saves, so only its time counts. The others wait at the next step.
+    save = minutes > 0 and time.monotonic() - run.saved_at >= 60 * minutes
+    if not (evaluate or save):
+        return
+    with transfers("allow"):
+        jax.block_until_ready(run.state.step)
+        for clock in (run.clock, window):
+            clock.settle()
+        _check_finite(run, Totals.fetch(run.state.sums))
+        if save and run.saved_step != run.step:
+            _save(run, epoch)
+    if evaluate:
+        with transfers("disallow"):
+            _evaluate(run, epoch)
+    if run.compiled:
+        for clock in (run.clock, window):
+            clock.start()
 
 
 def _one_step(run: Run, feeder: feed.Feeder) -> float:
@@ -181,9 +186,11 @@ def _one_step(run: Run, feeder: feed.Feeder) -> float:
         The seconds for which the devices waited for data.
     """
     jax.block_until_ready(run.state.step)
+    run.profile.after(run.step)
     started = time.perf_counter()
     batch, on_devices = feeder.take(run.interruption)
     wait_s = time.perf_counter() - started
+    run.profile.before(run.step + 1)
     if run.compiled:
         run.interruption.may_leave_now = False  # the state is about to change
         with jax.no_tracing(True):  # every batch has the same shape: compiling again is a bug
@@ -245,31 +252,22 @@ def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Total
     return now, window.next()
 
 
-def _finish_epoch(run: Run, epoch: int) -> None:
-    """Evaluate and write the epoch's row."""
-    means = Totals.fetch(run.state.sums).means()
-    row = {"epoch": epoch + 1, "step": run.step, "lr": _learning_rate(run)}
+def _evaluate(run: Run, epoch: int) -> None:
+    """Evaluate and write a row: the epoch's at its end, else one of the epoch so far."""
+    means, at_end = Totals.fetch(run.state.sums).means(), run.step == run.epoch_end(epoch)
+    row: dict[str, Any] = {"epoch": epoch + 1, "step": run.step, "lr": _learning_rate(run)}
+    line = f"epoch {epoch + 1}/{run.cfg.epochs} done"
+    if not at_end:
+        row["epoch"] = run.step * run.cfg.batch_size / run.train_split.num_records
+        line = f"step {run.step:,}/{run.num_steps:,}"
     row |= {"train_loss": means["loss"], "train_top1": means["top1"], "train_top5": means["top5"]}
-    line = f"epoch {epoch + 1}/{run.cfg.epochs} done | train loss {means['loss']:.3f} top1 {means['top1']:.1%}"
+    line += f" | train loss {means['loss']:.3f} top1 {means['top1']:.1%}"
     stop = processes.Agreement(run.interruption)
-    variables = run.state.variables
-    if run.evaluators and (num_images := run.cfg.evaluation.recalibrate_bn):
-        variables = recalibrate(
-            run.statistics_step,
-            variables,
-            run.train_split,
-            feed.recalibration_options(run.cfg),
-            run.devices,
-            num_images,
-            run.network.moments,
-            stop,
-        )
-        if variables is None:
-            _leave(run.interruption)
+    variables = _variables_to_evaluate(run, epoch, stop)
     for evaluator in run.evaluators:
         result = evaluator.run(variables, stop)
-        if result is None:  # this epoch's checkpoint exists; a resumed run evaluates it
-            _leave(run.interruption)
+        if result is None:
+            _leave_unevaluated(run, epoch)
         row |= result.values
         line += f" | {result.text}"
     row |= {
@@ -279,9 +277,48 @@ def _finish_epoch(run: Run, epoch: int) -> None:
     }
     run.report.epoch(row)
     run.report.say(line)
+    _keep_best(run, epoch)
+
+
+def _variables_to_evaluate(run: Run, epoch: int, stop: processes.Agreement) -> Any:
+    num_images = run.cfg.evaluation.recalibrate_bn
+    if not run.evaluators or not num_images:
+        return run.state.variables
+    variables = recalibrate(
+        run.statistics_step,
+        run.state.variables,
+        run.train_split,
+        feed.recalibration_options(run.cfg),
+        run.devices,
+        num_images,
+        run.network.moments,
+        stop,
+    )
+    if variables is None:
+        _leave_unevaluated(run, epoch)
+    return variables
+
+
+def _leave_unevaluated(run: Run, epoch: int) -> NoReturn:
+    """End the run as a signal asked. The resumed run evaluates the checkpoint of this step."""
+    if run.saved_step != run.step:
+        _save(run, epoch)
+    _leave(run.interruption)
+
+
+def _keep_best(run: Run, epoch: int) -> None:
+    """Mark the checkpoint of this step, if its row is the best of all that have a checkpoint."""
+    if processes.index() > 0:
+        return
+    best = best_row(run.report.rows, run.cfg.log.keep_best, [*run.checkpoints.steps(), run.step])
+    if best is not None and best.step == run.step:
+        if run.saved_step != run.step:
+            _save(run, epoch)
+        run.checkpoints.mark_best(run.step, run.cfg.log.keep_best, best.value)
 
 
 def _save(run: Run, epoch: int) -> None:
+    run.saved_at, run.saved_step = time.monotonic(), run.step
     if processes.index() > 0:
         return
     start = time.perf_counter()
@@ -291,6 +328,7 @@ def _save(run: Run, epoch: int) -> None:
         run.checkpoints.save(run.step, tree, meta)
     except NotFiniteError as error:
         _stop_diverged(run, f"{error.path} is not finite")
+    run.saved_at = time.monotonic()
     run.report.say(f"checkpoint of step {run.step:,} saved in {time.perf_counter() - start:.1f} s")
 
 
@@ -313,7 +351,7 @@ def _stop_diverged(run: Run, what: str) -> NoReturn:
     raise UserError(
         f"{what} at step {run.step:,}, learning rate {_learning_rate(run):g}; the last good"
         f" checkpoint is {last}. Try a lower --config.optimizer.learning_rate or more"
-        " warmup_epochs, in another --workdir."
+        " warmup_epochs, in another --workdir; --branch-from starts it with a checkpoint of this one."
     )
 
 
@@ -321,98 +359,3 @@ def _learning_rate(run: Run) -> float:
     """Return the learning rate of the last step."""
     with transfers("allow"):
         return float(run.schedule(run.step - 1))
-
-
-@contextlib.contextmanager
-def _open_run(
-    cfg: Recipe,
-    directory: Path,
-    devices: list[jax.Device],
-    train_split: Split,
-    sets: dict[str, Split],
-    interrupted: interruption.Interruption,
-) -> Iterator[Run]:
-    """Build model and state, restore the newest checkpoint, and open the report."""
-    opened = {"training data": train_split} | sets
-    processes.check_same(
-        "data",
-        {name: [split.fingerprint, split.classes.hash] for name, split in opened.items()},
-    )
-    num_steps = order.epoch_end(cfg.epochs - 1, train_split.num_records, cfg.batch_size)
-    schedule = make_schedule(cfg.optimizer, train_split.num_records / cfg.batch_size, num_steps)
-    model = make_network(cfg.model, len(train_split.classes))
-    optimizer = make_optimizer(cfg.optimizer, schedule, model)
-    checkpoints = Checkpoints(directory / "checkpoints", cfg.log.keep_checkpoints)
-    state = init_state(model, optimizer, cfg.image_size, cfg.model.init, cfg.seed)
-    startup.say_model(processes.say, model, state, cfg)
-    clock, step = Clock(), 0
-    if (restored := _restore(checkpoints)) is not None:
-        workdir.check_checkpoint(directory, restored, cfg, train_split, num_steps)
-        state, step = restored.into(state), restored.step
-        clock.restore(restored.meta["clock"])
-        processes.say(f"resuming at step {step:,} of {num_steps:,}")
-        if (before := restored.meta["devices"]) != (now := workdir.device_facts(devices)):
-            processes.say(
-                f"trained on {before['count']} x {before['kind']} before, {now['count']} x {now['kind']} now: not bit for bit the same run"
-            )
-        was, now = stored_values(restored.meta["config"]), flat(dataclasses.asdict(cfg))
-        for key in inexact_keys():
-            if was[key] != now[key]:
-                processes.say(
-                    f"config.{key} was {was[key]!r} and is {now[key]!r}: not bit for bit the same run"
-                )
-    if processes.index() == 0:
-        checkpoints.check_room(
-            sum(x.nbytes for x in jax.tree.leaves(state))
-        )  # now, not after the first epoch
-        workdir.write_config(directory, cfg)
-    loss = make_loss(cfg.loss.name, cfg.loss.smoothing)
-    options = feed.eval_options(cfg, len(devices))
-    evaluators = make_evaluators(sets, model, train_split.classes, options, devices, loss)
-    columns = [column for evaluator in evaluators for column in evaluator.columns]
-    with _open_report(directory, step, num_steps, columns) as report:
-        yield Run(
-            cfg=cfg,
-            report=report,
-            checkpoints=checkpoints,
-            interruption=interrupted,
-            devices=devices,
-            train_split=train_split,
-            evaluators=evaluators,
-            train_step=steps.make_train_step(
-                model,
-                optimizer,
-                devices,
-                cfg.accumulate_steps,
-                cfg.reduce_dtype,
-                loss,
-                seed=cfg.seed,
-            ),
-            statistics_step=steps.make_statistics_step(model, devices),
-            network=model,
-            schedule=schedule,
-            num_steps=num_steps,
-            state=put_state(state, devices),
-            step=step,
-            clock=clock,
-            compiled=False,
-            meta=workdir.meta(cfg, model, train_split, devices),
-        )
-
-
-def _restore(checkpoints: Checkpoints) -> Checkpoint | None:
-    """Restore the newest intact checkpoint: the first process finds it, the others read the same."""
-    found = checkpoints.newest() if processes.index() == 0 else None
-    chosen = processes.share(
-        "checkpoint", None if found is None else [found.step, found.meta["meta_digest"]]
-    )
-    return found if chosen is None or found is not None else checkpoints.same(*chosen)
-
-
-def _open_report(directory: Path, step: int, num_steps: int, columns: list[str]) -> Listener:
-    """Open the report. It drops rows that were written after `step`."""
-    if processes.index() > 0:
-        return Listener(columns, processes.share("rows", None))
-    report = Report(directory, step, num_steps, columns)
-    processes.share("rows", report.rows)
-    return report

@@ -14,6 +14,7 @@ def make_schedule(cfg: OptimizerRecipe, steps_per_epoch: float, num_steps: int) 
     """Return the learning rate as a function of the step.
 
     It rises from 0 linearly during the warm-up. Then it is constant, or follows a cosine to 0.
+    Steps are counted from `cfg.schedule_from_step`. Earlier steps are not asked for.
 
     Args:
         cfg: durations in epochs.
@@ -21,8 +22,11 @@ def make_schedule(cfg: OptimizerRecipe, steps_per_epoch: float, num_steps: int) 
         num_steps: of the whole run.
     """
     warmup_steps = round(cfg.warmup_epochs * steps_per_epoch)
+    num_steps = num_steps - cfg.schedule_from_step
 
     def schedule(step: Any) -> Any:
+        if cfg.schedule_from_step:  # not always: other code for XLA can round differently
+            step = step - cfg.schedule_from_step
         rate = jnp.asarray(cfg.learning_rate, jnp.float32)
         if cfg.schedule == "cosine":
             done = jnp.clip((step - warmup_steps) / max(1, num_steps - warmup_steps), 0, 1)

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, FieldReference
 from i21k.errors import UserError
 
 Check = Callable[[Any], str | None]  # returns what to use instead, or None if the value is fine
+NEW_SCHEDULE = "a new optimizer.schedule_from_step"
 
 
 def key(
@@ -35,7 +36,8 @@ def key(
         help: one line for `launch.py --help` and the documentation.
         check: refuses values that have the right type and make no sense.
         may_change: whether a resumed run may have another value than before. Text such as
-            "optimizer.schedule=constant" allows it for recipes with that value.
+            "optimizer.schedule=constant" allows it for recipes with that value, and `NEW_SCHEDULE`
+            together with a schedule that starts at the step of the checkpoint; " or " joins two.
         may_differ: whether the processes of one run may have different values.
         exact: False if a change leads to other bits than an uninterrupted run would have.
     """
@@ -73,8 +75,32 @@ def momentum_range(value: Any) -> str | None:
     return None if fine else "Use a value from 0 to below 1, or 'default'."
 
 
+def read_steps(text: str) -> tuple[int, int] | None:
+    """Return first and last of `FIRST:LAST`, or None for `none`.
+
+    Raises:
+        ValueError: if the text has another form.
+    """
+    if text == "none":
+        return None
+    if not (match := re.fullmatch(r"(\d+):(\d+)", text)):
+        raise ValueError(f"cannot read {text!r}")
+    first, last = int(match[1]), int(match[2])
+    if first >= last:
+        raise ValueError(f"{first} is not below {last}")
+    return first, last
+
+
+def steps_form(value: str) -> str | None:
+    try:
+        read_steps(value)
+    except ValueError:
+        return "Use FIRST:LAST with FIRST below LAST, such as 100:110, or none."
+    return None
+
+
 class EvaluationSet(NamedTuple):
-    """One set of images that is evaluated after each epoch."""
+    """One set of images that is evaluated."""
 
     name: str  # its columns are NAME_top1, ...
     directory: str | None  # a dataset; None: the one that is trained on
@@ -188,13 +214,23 @@ class OptimizerRecipe:
     """SGD."""
 
     learning_rate: float = key(
-        0.1, "learning rate for the global batch; not scaled", check=above_zero(1e3)
+        0.1, "learning rate for the global batch; not scaled",
+        check=above_zero(1e3), may_change=True, exact=False,
+    )  # fmt: skip
+    schedule: Literal["constant", "cosine"] = key(
+        "cosine", "learning rate after the warm-up", may_change=NEW_SCHEDULE, exact=False
     )
-    schedule: Literal["constant", "cosine"] = key("cosine", "learning rate after the warm-up")
-    warmup_epochs: float = key(1.0, "epochs of linear warm-up from 0", check=at_least(0))
+    warmup_epochs: float = key(
+        1.0, "epochs of linear warm-up from 0",
+        check=at_least(0), may_change=NEW_SCHEDULE, exact=False,
+    )  # fmt: skip
+    schedule_from_step: int = key(
+        0, "step at which warm-up and schedule start anew; only the step where the run resumes",
+        check=at_least(0), may_change=NEW_SCHEDULE, exact=False,
+    )  # fmt: skip
     momentum: float = key(0.9, "momentum", check=fraction)
     nesterov: bool = key(True, "Nesterov momentum")
-    weight_decay: float = key(1e-4, "weight decay", check=at_least(0))
+    weight_decay: float = key(1e-4, "weight decay", check=at_least(0), may_change=True, exact=False)
     decay: Literal["all", "kernels"] = key("kernels", "parameters that decay")
 
 
@@ -210,7 +246,7 @@ class LossRecipe:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationRecipe:
-    """What is evaluated after each epoch."""
+    """What is evaluated, and how often."""
 
     sets: str = key(
         "val=val", f"sets to evaluate: {SETS_FORM}",
@@ -219,6 +255,10 @@ class EvaluationRecipe:
     batch_size: int = key(
         256, "images per evaluation batch, over all devices", check=at_least(1), may_change=True
     )
+    every_steps: int = key(
+        0, "steps from one evaluation to the next inside an epoch; 0: only at its end",
+        check=at_least(0), may_change=True,
+    )  # fmt: skip
     recalibrate_bn: int = key(
         0, "compute BatchNorm statistics from this many training images first; 0: do not",
         check=at_least(0), may_change=True,
@@ -233,6 +273,18 @@ class LogRecipe:
     keep_checkpoints: int = key(
         2, "checkpoints of epochs to keep; 0: all", check=at_least(0), may_change=True
     )
+    keep_best: str = key(
+        "val_top1", "also keep the checkpoint with the best value of this column; none: do not",
+        may_change=True,
+    )  # fmt: skip
+    checkpoint_minutes: float = key(
+        15.0, "minutes between checkpoints inside an epoch; 0: only at its end",
+        check=at_least(0), may_change=True,
+    )  # fmt: skip
+    profile_steps: str = key(
+        "none", "steps to trace with JAX's profiler, such as 100:110; or none",
+        check=steps_form, may_change=True,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,8 +293,9 @@ class Recipe:
 
     seed: int = key(0, "seed of initial weights, order and crops", check=seed_range)
     epochs: int = key(
-        10, "epochs to train", check=at_least(1), may_change="optimizer.schedule=constant"
-    )  # the shape of a cosine depends on its length
+        10, "epochs to train",
+        check=at_least(1), may_change=f"optimizer.schedule=constant or {NEW_SCHEDULE}",
+    )  # fmt: skip # the shape of a cosine depends on its length
     batch_size: int = key(64, "images per step, over all devices", check=at_least(1))
     accumulate_steps: int = key(
         1, "micro-batches per device and step, to save memory",
@@ -298,23 +351,34 @@ def markdown_table() -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for info in describe_keys():
-        change = f"with `{info.may_change}`"
         if isinstance(info.may_change, bool):
             change = "yes" if info.may_change else "no"
+        else:
+            change = f"with {info.may_change}"
         default = f"{info.default:g}" if isinstance(info.default, float) else info.default
         lines.append(f"| `{info.name}` | {info.type} | `{default}` | {change} | {info.help} |")
     return "\n".join(lines) + "\n"
 
 
-def keys_that_may_change(recipe: Recipe) -> set[str]:
-    """Return the keys that a resumed run of this recipe may change."""
+def keys_that_may_change(recipe: Recipe, new_schedule: bool = False) -> set[str]:
+    """Return the keys that a resumed run of this recipe may change.
+
+    Args:
+        recipe: with which the run resumes.
+        new_schedule: whether its schedule starts anew at the step of the checkpoint.
+    """
     values = flat(dataclasses.asdict(recipe))
+
+    def holds(condition: str) -> bool:
+        if condition == NEW_SCHEDULE:
+            return new_schedule
+        name, _, value = condition.partition("=")
+        return str(values[name]) == value
 
     def allows(may_change: bool | str) -> bool:
         if isinstance(may_change, bool):
             return may_change
-        name, _, value = may_change.partition("=")
-        return str(values[name]) == value
+        return any(map(holds, may_change.split(" or ")))
 
     return {name for name, _, field in _keys() if allows(field.metadata["may_change"])}
 

@@ -5,7 +5,8 @@ Nothing here uses a device; numbers arrive as Python floats.
 
 import csv
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import rich.console
 import rich.progress
 import rich.table
 import tensorboardX
+from tensorboardX.summary import hparams
 
 from i21k import log
 from i21k.errors import UserError
 from i21k.files import replaced
-from i21k.train.learning_curve import draw_learning_curve
+from i21k.train import history
+from i21k.train.learning_curve import Point, draw_learning_curve
 
 FIRST_COLUMNS = ("epoch", "step", "lr", "train_loss", "train_top1", "train_top5")
 LAST_COLUMNS = ("images_per_s", "data_wait_fraction", "train_s")
@@ -50,6 +53,9 @@ class Listener:
         """Return the epoch's row that was written at `step`, if there is one."""
         return next((row for row in self.rows if int(row["step"]) == step), None)
 
+    def describe(self, recipe: Mapping[str, Any]) -> None:
+        """Report the recipe, by dotted name; here nothing."""
+
     def say(self, text: str) -> None:
         """Print a line; here nothing."""
 
@@ -61,7 +67,10 @@ class Listener:
         """Report what the device returned after `log.every_steps` steps; here nothing."""
 
     def epoch(self, numbers: dict[str, Any]) -> None:
-        """Keep an epoch's row; missing values stay empty."""
+        """Keep the row of an epoch, or of an evaluation inside one; missing values stay empty.
+
+        Inside an epoch, `numbers["epoch"]` is a fraction.
+        """
         row = {column: _text(numbers.get(column)) for column in self.columns}
         self.rows = [other for other in self.rows if int(other["step"]) < int(row["step"])] + [row]
 
@@ -76,6 +85,7 @@ class Report(Listener):
         num_steps: int,
         columns: Sequence[str] = (),
         console: rich.console.Console | None = None,
+        steps_per_epoch: float = 0.0,
     ) -> None:
         """Open the files. Rows after `restored_step` are dropped: no checkpoint has their state.
 
@@ -85,16 +95,19 @@ class Report(Listener):
             num_steps: of the whole run.
             columns: of the run's evaluations.
             console: of the progress bar.
+            steps_per_epoch: for the learning curve; 0: unknown.
         """
         self._workdir, self._num_steps = workdir, num_steps
+        self._steps_per_epoch = steps_per_epoch
         self._csv, self._jsonl = workdir / "metrics.csv", workdir / "metrics.jsonl"
         rows = [row for row in read_metrics(workdir) if int(row["step"]) <= restored_step]
         super().__init__(columns, rows)
         self._write_csv()
         lines = self._jsonl.read_text().splitlines() if self._jsonl.exists() else []
-        kept = "".join(f"{line}\n" for line in lines if self._stays(line, restored_step))
+        kept = [line for line in lines if self._stays(line, restored_step)]
+        self._points = [point for point in map(_point, map(json.loads, kept)) if point]
         with replaced(self._jsonl) as temporary:
-            temporary.write_text(kept)
+            temporary.write_text("".join(f"{line}\n" for line in kept))
         self._tensorboard = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=restored_step + 1
         )
@@ -112,15 +125,29 @@ class Report(Listener):
     def _stays(self, line: str, restored_step: int) -> bool:
         """Say whether a line of metrics.jsonl belongs to the run as restored.
 
-        An epoch's line does only if its row is there, which is written last.
+        The line of an epoch or an evaluation does only if its row is there, which is written last.
         """
         try:
             record = json.loads(line)
             return int(record["step"]) <= restored_step and (
-                record["kind"] != "epoch" or self.row_of(record["step"]) is not None
+                record["kind"] not in ("epoch", "evaluation")
+                or self.row_of(record["step"]) is not None
             )
         except (ValueError, KeyError, TypeError):  # an incomplete line
             return False
+
+    def describe(self, recipe: Mapping[str, Any]) -> None:
+        """Write the recipe to TensorBoard, and which curves it draws together."""
+        table = "".join(f"| {key} | {value} |\n" for key, value in recipe.items())
+        self._tensorboard.add_text("recipe", f"| key | value |\n|---|---|\n{table}")
+        values = {k: v for k, v in recipe.items() if isinstance(v, (bool, int, float, str))}
+        for summary in hparams(values, {f"epoch/{LAST_COLUMNS[0]}": 0.0}):
+            self._tensorboard.file_writer.add_summary(summary)
+        charts = {}
+        for metric in ("loss", "top1", "top5"):
+            columns = [column for column in self.columns if column.endswith(f"_{metric}")]
+            charts[metric] = ["Multiline", [f"epoch/{column}" for column in columns]]
+        self._tensorboard.add_custom_scalars({"training and evaluation": charts})
 
     def say(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
@@ -134,6 +161,7 @@ class Report(Listener):
     def step(self, numbers: dict[str, float], line: str) -> None:
         """Report what the device returned after `log.every_steps` steps."""
         self._append({"kind": "step", **numbers})
+        self._points += filter(None, [_point({"kind": "step", **numbers})])
         for key, value in numbers.items():
             if key not in ("step", "epoch"):
                 self._tensorboard.add_scalar(f"step/{key}", value, int(numbers["step"]))
@@ -143,18 +171,26 @@ class Report(Listener):
             self.say(line)
 
     def epoch(self, numbers: dict[str, Any]) -> None:
-        """Write an epoch's row to all files and draw the curve; missing values stay empty."""
+        """Write a row to all files and draw the curve; missing values stay empty."""
         self._end_progress()
         super().epoch(numbers)
         known = {column: numbers[column] for column in self.columns if column in numbers}
-        self._append({"kind": "epoch", **known})
+        kind = "epoch" if isinstance(numbers["epoch"], int) else "evaluation"
+        self._append({"kind": kind, **known})
         for column, value in known.items():
             if column not in ("step", "epoch"):
                 self._tensorboard.add_scalar(f"epoch/{column}", value, int(numbers["step"]))
         self._tensorboard.flush()
         sets = [c.removesuffix("_top1") for c in self.columns if c.endswith("_top1")]
         sets = [name for name in sets if name != "train" and not name.endswith("_over")]
-        draw_learning_curve(self.rows, self._workdir / "learning_curve.png", sets)
+        draw_learning_curve(
+            self.rows,
+            self._workdir / "learning_curve.png",
+            sets,
+            self._points,
+            self._steps_per_epoch,
+            history.read_changes(self._workdir),
+        )
         # Last: a resumed run finds the epoch with all its records, or does it again.
         self._write_csv()
 
@@ -189,7 +225,8 @@ class Report(Listener):
 def read_metrics(workdir: Path) -> list[dict[str, str]]:
     """Return the rows of a run's `metrics.csv` with the columns of the file.
 
-    There are none before the first epoch is done.
+    There are none before the first evaluation. The epoch of a row is a whole number at the end of
+    an epoch, and a fraction inside one.
 
     Raises:
         UserError: naming the first line that is not a row of metrics.
@@ -201,7 +238,8 @@ def read_metrics(workdir: Path) -> list[dict[str, str]]:
         rows = list(csv.DictReader(file))
     for number, row in enumerate(rows, 2):
         whole = None not in row and None not in row.values()
-        if not whole or not all((row.get(key) or "").isdecimal() for key in ("epoch", "step")):
+        fits = whole and re.fullmatch(r"\d+(\.\d+)?", row["epoch"]) and row["step"].isdecimal()
+        if not fits:
             raise UserError(
                 f"line {number} of {path} is not a row of metrics. Restore the file, or move it"
                 " away."
@@ -245,6 +283,13 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{h}h{m:02d}m"
     return f"{m}m{s:02d}s" if minutes else f"{s}s"
+
+
+def _point(record: dict[str, Any]) -> Point | None:
+    """Return what the learning curve shows of a line of metrics.jsonl."""
+    if record["kind"] != "step" or not {"loss", "lr"} <= record.keys():
+        return None
+    return Point(int(record["step"]), float(record["loss"]), float(record["lr"]))
 
 
 def _text(value: Any) -> str:

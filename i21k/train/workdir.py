@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from i21k.data.format.splits import Split
 from i21k.errors import UserError
 from i21k.models.network import Network
 from i21k.train import processes
+from i21k.train.history import Parent
 from i21k.train.losses import make_loss
 from i21k.train.recipe import Recipe, flat, keys_that_may_change, stored_values
 from i21k.trained import Preprocessing
@@ -84,22 +85,8 @@ def check_checkpoint(
     Raises:
         UserError: naming each difference, with both values.
     """
-    if "data" not in checkpoint.meta:
-        raise UserError(
-            f"{directory} holds an imported model, which is not a run to resume. Choose another"
-            " --workdir."
-        )
-    before, now = stored_values(checkpoint.meta["config"]), flat(dataclasses.asdict(cfg))
-    fixed = now.keys() - keys_that_may_change(cfg)
-    different = [key for key in sorted(fixed) if before[key] != now[key]]
-    if different:
-        changes = "; ".join(
-            f"config.{key} was {before[key]!r} and is {now[key]!r}" for key in different
-        )
-        raise UserError(
-            f"{directory} was started with another recipe: {changes}. Use the old values, or choose"
-            " another --workdir."
-        )
+    check_is_run(directory, checkpoint)
+    _check_recipe(directory, checkpoint, cfg)
     if difference := checkpoint.classes.difference(split.classes):
         raise UserError(
             f"{split.directory} has another class list than the checkpoint: {difference}. Use the"
@@ -117,6 +104,82 @@ def check_checkpoint(
         raise UserError(
             f"the checkpoint is of step {checkpoint.step:,} and this recipe ends at step"
             f" {num_steps:,}. Increase config.epochs."
+        )
+
+
+def check_is_run(directory: Path, checkpoint: Checkpoint) -> None:
+    """Refuse an imported model, which has no state of an optimizer.
+
+    Raises:
+        UserError: saying so.
+    """
+    if "data" not in checkpoint.meta:
+        raise UserError(
+            f"{directory} holds an imported model, which is not a run to resume. Choose another"
+            " --workdir."
+        )
+
+
+def changes_since(checkpoint: Checkpoint, cfg: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return old and new value of each key that differs from the recipe of a checkpoint."""
+    before, now = stored_values(checkpoint.meta["config"]), flat(dataclasses.asdict(cfg))
+    return {key: (before[key], now[key]) for key in sorted(now) if before[key] != now[key]}
+
+
+def _check_recipe(directory: Path, checkpoint: Checkpoint, cfg: Recipe) -> None:
+    changes, from_step = changes_since(checkpoint, cfg), cfg.optimizer.schedule_from_step
+    new_schedule = "optimizer.schedule_from_step" in changes and from_step == checkpoint.step
+    refused = changes.keys() - keys_that_may_change(cfg, new_schedule)
+    if not refused:
+        return
+    differences = "; ".join(
+        f"config.{key} was {changes[key][0]!r} and is {changes[key][1]!r}"
+        for key in sorted(refused)
+    )
+    ways = f"To continue it with its own recipe, use --resume {directory}."
+    if not refused - keys_that_may_change(cfg, new_schedule=True):
+        ways += (
+            " To start a new schedule at the step of its checkpoint, add"
+            f" --config.optimizer.schedule_from_step={checkpoint.step}."
+        )
+    ways += (
+        " To train with the new values from its checkpoint, use"
+        f" --branch-from {directory}@{checkpoint.step} and another --workdir."
+    )
+    raise UserError(f"{directory} was started with another recipe: {differences}. {ways}")
+
+
+def check_branch(parent: Path, checkpoint: Checkpoint, split: Split, num_steps: int) -> None:
+    """Refuse to start from a checkpoint that this recipe and data cannot continue.
+
+    Raises:
+        UserError: if it is of an imported model, of other classes, or behind the last step.
+    """
+    check_is_run(parent, checkpoint)
+    if difference := checkpoint.classes.difference(split.classes):
+        raise UserError(
+            f"{split.directory} has another class list than the checkpoint of {parent}:"
+            f" {difference}. Branch to data of the same classes."
+        )
+    if checkpoint.step >= num_steps:
+        raise UserError(
+            f"the checkpoint of {parent} is of step {checkpoint.step:,} and this recipe ends at"
+            f" step {num_steps:,}. Increase config.epochs."
+        )
+
+
+def check_same_branch(directory: Path, checkpoint: Checkpoint, parent: Parent) -> None:
+    """Refuse a working directory that has branched from something else, or from nothing.
+
+    Raises:
+        UserError: saying what to do instead.
+    """
+    before = checkpoint.meta.get("parent") or {}
+    same_step = parent.which in (before.get("step"), "last", "best")
+    if before.get("workdir") != str(parent.directory.resolve()) or not same_step:
+        raise UserError(
+            f"{directory} holds another run already. Use --resume {directory} to continue it, or"
+            " choose another --workdir for the branch."
         )
 
 
@@ -140,6 +203,19 @@ def meta(
         },
         "devices": device_facts(devices),
         "versions": versions(),
+    }
+
+
+def facts(meta: Mapping[str, Any], split: Split) -> dict[str, Any]:
+    """Return what `run.json` says of a start beside the command: versions, devices and data."""
+    commit = meta["versions"].get("commit", "")
+    return {
+        "versions": meta["versions"],
+        "commit": commit.removesuffix("-dirty") or None,
+        "dirty": commit.endswith("-dirty"),
+        "devices": meta["devices"],
+        "processes": jax.process_count(),
+        "data": {"directory": str(split.directory), **meta["data"]},
     }
 
 

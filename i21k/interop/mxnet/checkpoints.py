@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from i21k.checkpoints import Checkpoints
+from i21k.checkpoints import Checkpoints, Which
 from i21k.errors import UserError
 from i21k.interop.mxnet import convert
 from i21k.interop.mxnet.params import Layout
@@ -74,6 +74,7 @@ def export_mxnet(
     directory: str | Path,
     order: ClassList | None = None,
     layout: Layout = "V2",
+    step: Which = "last",
 ) -> tuple[Path, Path, Path]:
     """Write a checkpoint as files that MXNet 1.9.1 loads.
 
@@ -84,6 +85,7 @@ def export_mxnet(
         directory: for the files. It is made if it is missing.
         order: of the classes in the files. None: sorted, as in the checkpoint.
         layout: of the `.params`: "2015", "V1", "V2" or "V3".
+        step: which checkpoint, as for `i21k.trained.load`.
 
     Returns:
         The three paths.
@@ -92,7 +94,7 @@ def export_mxnet(
         UserError: if there is no checkpoint, it is of another network than Inception-BN, `order` is
             of other classes, or a file exists.
     """
-    loaded = load(checkpoint)
+    loaded = load(checkpoint, step)
     for name in ("Inception-symbol.json", "Inception-0000.params", "synset.txt"):
         if (Path(directory) / name).exists():
             raise UserError(f"{directory} holds {name} already. Choose another directory (--out).")
