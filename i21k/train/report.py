@@ -13,7 +13,6 @@ from typing import Any
 import rich.console
 import rich.progress
 import rich.table
-import tensorboardX
 from tensorboardX.summary import hparams
 
 from i21k import log
@@ -21,6 +20,7 @@ from i21k.errors import UserError
 from i21k.files import replaced
 from i21k.train import history
 from i21k.train.learning_curve import Point, draw_learning_curve
+from i21k.train.tensorboard import TensorBoard
 
 FIRST_COLUMNS = ("epoch", "step", "lr", "train_loss", "train_top1", "train_top5")
 LAST_COLUMNS = ("images_per_s", "data_wait_fraction", "train_s")
@@ -108,7 +108,7 @@ class Report(Listener):
         self._points = [point for point in map(_point, map(json.loads, kept)) if point]
         with replaced(self._jsonl) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept))
-        self._tensorboard = tensorboardX.SummaryWriter(
+        self._tensorboard = TensorBoard(
             str(workdir / "tensorboard"), purge_step=restored_step + 1
         )
         self._console = console or rich.console.Console()

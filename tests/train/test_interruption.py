@@ -13,14 +13,14 @@ from i21k.checkpoints import Checkpoints
 from i21k.data.load import stalls
 from i21k.train.report import read_metrics
 from tests.helpers.paths import ROOT
-from tests.test_launch import flags, wait_for_line
+from tests.test_launch import arguments_of, wait_for_line
 
 SECONDS = 12  # on a busy machine; all of them end within five
 
 
 def start(recipe, workdir: Path, before: str = "", **options) -> subprocess.Popen:
     """Start a run with the network of `few_blocks`, after some lines of Python."""
-    arguments = ["--config", "configs/i21k_inception.py", *flags(recipe), f"--workdir={workdir}"]
+    arguments = arguments_of(recipe, workdir)
     code = f"""if True:
         import runpy, signal, sys, time
         sys.argv = {["launch.py", *arguments]!r}
@@ -61,7 +61,8 @@ def test_each_signal_saves_and_the_last_line_says_how_to_resume(slow, tmp_path, 
     running = start(slow, tmp_path / "w")
     wait_for_line(running, "step 8/")
     lines = ends(running, signum).splitlines()
-    assert lines[-1].startswith(f"resume with: {sys.executable} launch.py") and f"{tmp_path / 'w'}" in lines[-1]
+    assert lines[-1].startswith(f"resume with: {sys.executable} "), lines
+    assert lines[-1].endswith(f"launch.py {' '.join(arguments_of(slow, tmp_path / 'w'))}")
     assert max(Checkpoints(tmp_path / "w" / "checkpoints").steps()) >= 8
     assert "saving a checkpoint" in (tmp_path / "w" / "log.txt").read_text()
 
