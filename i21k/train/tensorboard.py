@@ -4,6 +4,7 @@ tensorboardX's own writer thread ends with the first error, and then the run wai
 Its queue also needs shared memory, which a container may lack.
 """
 
+import contextlib
 import os
 import queue
 import socket
@@ -25,12 +26,12 @@ _RETRY_S = 30.0  # our choice: between two tries after an error
 _CLOSE_S = 5.0  # our choice: that the end of a run waits for a disk
 
 
-class TensorBoard(tensorboardX.SummaryWriter):  # type: ignore[misc]
+class TensorBoard(tensorboardX.SummaryWriter):
     """A `SummaryWriter` whose calls return at once and never raise because of the disk."""
 
     def _get_file_writer(self) -> FileWriter:
         if self.file_writer is None:
-            self.file_writer = _Writer(self.logdir)
+            self.file_writer: FileWriter = _Writer(self.logdir)
             self.all_writers = {self.logdir: self.file_writer}
             if self.purge_step is not None:
                 for content in (
@@ -41,7 +42,7 @@ class TensorBoard(tensorboardX.SummaryWriter):  # type: ignore[misc]
         return self.file_writer
 
 
-class _Writer(FileWriter):  # type: ignore[misc]
+class _Writer(FileWriter):
     def __init__(self, directory: str) -> None:
         self.event_writer = EventFiles(Path(directory))
         self._default_metadata: dict[str, Any] = {}
@@ -61,10 +62,8 @@ class EventFiles:
         return str(self._directory)
 
     def add_event(self, event: Any) -> None:
-        try:
+        with contextlib.suppress(queue.Full):  # the thread has said why
             self._events.put_nowait(event.SerializeToString())
-        except queue.Full:  # the thread has said why
-            pass
 
     def flush(self) -> None:
         """Do nothing: each event is written when it comes."""

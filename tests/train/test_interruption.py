@@ -113,9 +113,7 @@ def test_a_signal_before_the_first_step_ends_the_run_at_once(slow, tmp_path, bef
 def workers_of(running: subprocess.Popen) -> list[int]:
     path = Path(f"/proc/{running.pid}/task/{running.pid}/children")
     pids = [int(pid) for pid in path.read_text().split()]
-    return [
-        pid for pid in pids if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
-    ]
+    return [pid for pid in pids if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def test_a_stopped_worker_does_not_keep_a_signal_from_ending_the_run(slow, tmp_path):
