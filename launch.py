@@ -1,6 +1,8 @@
 """Train by a recipe, or resume a run that was stopped.
 
 python launch.py --config configs/quickstart.py [--workdir runs/quickstart] [--config.epochs=2 ...]
+python launch.py --resume runs/quickstart [--config.log.every_steps=10 ...]
+python launch.py --branch-from runs/quickstart@best --workdir runs/branch [--config.epochs=20 ...]
 
 Several processes train together if Slurm, Open MPI or an indexed Kubernetes job starts them, or if
 each has --coordinator HOST:PORT --num-processes N --process-id I. Exit codes: 0 fine, 1 something
@@ -8,29 +10,35 @@ failed, 2 the user can fix it, 128+n stopped by signal n.
 """
 
 import os
+import re
 import signal
 import sys
 import textwrap
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from i21k import backend, log
 from i21k.errors import UserError, can_be_fixed
-from i21k.train.recipe import complete
+from i21k.train.history import Parent, read_parent, read_recipe
+from i21k.train.recipe import complete, to_config
+
+_OF_RUN = "recipe of "  # before a working directory, where --config has a file otherwise
 
 
 class RecipeParser(flags.ArgumentParser):
-    """Fills in the keys that a recipe file does not state, so that flags can override them."""
+    """Reads the recipe of a file, or of a run. It has all keys, so that flags can override them."""
 
     def __init__(self, file_parser: flags.ArgumentParser) -> None:
         super().__init__()
         self._file_parser = file_parser
 
     def parse(self, path: str) -> ConfigDict:
+        if path.startswith(_OF_RUN):
+            return to_config(read_recipe(Path(path.removeprefix(_OF_RUN))))
         return complete(self._file_parser.parse(path))
 
 
@@ -43,6 +51,17 @@ _WORKDIR = flags.DEFINE_string(
     None,
     "Directory of the run; by default runs/NAME for NAME.py. A run that is there is resumed.",
 )
+_RESUME = flags.DEFINE_string(
+    "resume",
+    None,
+    "Resume the run in this directory with the recipe that it has; --config.KEY=VALUE changes it.",
+)
+_BRANCH_FROM = flags.DEFINE_string(
+    "branch_from",
+    None,
+    "DIRECTORY, DIRECTORY@STEP or DIRECTORY@best: start a new run in --workdir with a checkpoint of"
+    " another run, by its recipe or by --config.",
+)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, the same for all processes of a run."
 )
@@ -51,10 +70,20 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 )
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0)
 _START_S = flags.DEFINE_integer("start_s", 120, "Seconds to wait for all processes.", 1)
+flags.DEFINE_alias("branch-from", "branch_from")
 flags.DEFINE_alias("num-processes", "num_processes")
 flags.DEFINE_alias("process-id", "process_id")
 flags.DEFINE_alias("start-s", "start_s")
-_FLAGS = (_CONFIG, _WORKDIR, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID, _START_S)
+_FLAGS = (
+    _CONFIG,
+    _WORKDIR,
+    _RESUME,
+    _BRANCH_FROM,
+    _COORDINATOR,
+    _NUM_PROCESSES,
+    _PROCESS_ID,
+    _START_S,
+)
 
 
 def main(argv: list[str]) -> int:
@@ -74,7 +103,7 @@ def main(argv: list[str]) -> int:
         return 128 + signal.SIGINT
 
 
-def train(recipe: ConfigDict, workdir: Path) -> int:
+def train(recipe: ConfigDict, workdir: Path, branch_from: Parent | None = None) -> int:
     """Train by a recipe in a directory, with the other processes if there are any."""
     batch, side = (
         recipe.get(key) if isinstance(recipe, ConfigDict) else None
@@ -91,22 +120,26 @@ def train(recipe: ConfigDict, workdir: Path) -> int:
     place = find_place(os.environ, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     try:
         with together(place, _START_S.value):
-            loop.run(recipe, workdir)
+            loop.run(recipe, workdir, branch_from)
     except interruption.Interrupted as interrupted:
         log.info(f"resume with: {interruption.resume_command()}")
         return interrupted.exit_code
     return 0
 
 
-def parse(argv: list[str]) -> tuple[ConfigDict, Path]:
+def parse(argv: list[str]) -> tuple[ConfigDict, Path, Parent | None]:
     """Parse the command line and execute the recipe.
 
     Returns:
-        The recipe and the working directory.
+        The recipe, the working directory, and the checkpoint from which a new run branches.
 
     Raises:
         UserError: if the command line is wrong. What the recipe raises keeps its traceback.
     """
+    if (run := _run_with_recipe(argv)) is not None:
+        read_recipe(run)  # what is wrong with it is said here as it is
+        # ml_collections takes the overrides from `sys.argv`, and wants them after --config.
+        argv = sys.argv = [*argv[:1], f"--config={_OF_RUN}{run}", *argv[1:]]
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
@@ -116,7 +149,7 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path]:
     if not flags.FLAGS["config"].present:
         raise UserError("--config is missing. Add a recipe: --config configs/quickstart.py.")
     file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
-    if not file.is_file():
+    if run is None and not file.is_file():
         raise UserError(
             f"there is no config {file}. Give a Python file with get_config(), such as"
             " configs/quickstart.py."
@@ -126,7 +159,56 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path]:
             f"leftover argument {rest[1]!r}. Give --config FILE, --workdir DIR or"
             " --config.KEY=VALUE."
         )
-    return _CONFIG.value, Path(_WORKDIR.value or Path("runs") / file.stem)
+    return _CONFIG.value, *_place(None if run is not None else file)
+
+
+def _run_with_recipe(argv: list[str]) -> Path | None:
+    """Return the run whose recipe is used: that of --resume, or of --branch-from alone."""
+    given = {
+        name: value
+        for i, argument in enumerate(argv)
+        if (match := re.fullmatch(r"--?(config|resume|branch[-_]from)(?:=(.*))?", argument, re.S))
+        for name in [match[1].replace("-", "_")]
+        for value in [match[2] if match[2] is not None else "".join(argv[i + 1 : i + 2])]
+    }
+    if len(given) > 1 and "resume" in given:
+        raise UserError(
+            f"--resume and --{min(given.keys() - {'resume'}).replace('_', '-')} are given. Use"
+            " --resume alone; --config.KEY=VALUE changes the recipe that the run has."
+        )
+    if given.get("resume"):
+        return Path(given["resume"])
+    if given.get("branch_from") and "config" not in given:
+        return read_parent(given["branch_from"]).directory
+    return None
+
+
+def _place(file: Path | None) -> tuple[Path, Parent | None]:
+    """Return the working directory, and the checkpoint from which a new run branches.
+
+    Args:
+        file: of the recipe; None: it is the recipe of a run.
+
+    Raises:
+        UserError: if flags do not fit each other.
+    """
+    if _RESUME.value is not None:
+        if _WORKDIR.value is not None and Path(_WORKDIR.value) != Path(_RESUME.value):
+            raise UserError(
+                f"--resume is {_RESUME.value} and --workdir is {_WORKDIR.value}. Omit --workdir, or"
+                " use --branch-from for a run in another directory."
+            )
+        return Path(_RESUME.value), None
+    branch_from = None if _BRANCH_FROM.value is None else read_parent(_BRANCH_FROM.value)
+    if _WORKDIR.value is None and file is None:
+        raise UserError("--branch-from is given without --workdir. Add a directory for the branch.")
+    workdir = Path(_WORKDIR.value or Path("runs") / cast(Path, file).stem)
+    if branch_from is not None and workdir.resolve() == branch_from.directory.resolve():
+        raise UserError(
+            f"--branch-from and --workdir are both {workdir}. Choose another --workdir for the"
+            " branch, or use --resume."
+        )
+    return workdir, branch_from
 
 
 def _is_from_recipe(error: BaseException) -> bool:

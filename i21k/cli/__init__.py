@@ -19,6 +19,7 @@ from i21k.cli import (
     info,
     pack,
     predict,
+    runs,
     summary,
     verify,
 )
@@ -35,6 +36,7 @@ _COMMANDS = {
     "export-mxnet": export_mxnet,
     "evaluate": evaluate,
     "predict": predict,
+    "runs": runs,
 }
 
 

@@ -65,8 +65,8 @@ def read_recipe(directory: Path) -> dict[str, Any]:
             if isinstance(stored, dict):
                 return stored
     raise UserError(
-        f"{path} and the checkpoints of {directory} have no recipe that can be read. Give the recipe"
-        f" again: --config FILE --workdir {directory}."
+        f"{path} and the checkpoints of {directory} have no recipe that can be read. Give the"
+        f" recipe again: --config FILE --workdir {directory}."
     )
 
 

@@ -351,7 +351,7 @@ def _stop_diverged(run: Run, what: str) -> NoReturn:
     raise UserError(
         f"{what} at step {run.step:,}, learning rate {_learning_rate(run):g}; the last good"
         f" checkpoint is {last}. Try a lower --config.optimizer.learning_rate or more"
-        " warmup_epochs, in another --workdir; --branch-from starts it with a checkpoint of this one."
+        " warmup_epochs, in another --workdir, or with --branch-from and this one."
     )
 
 

@@ -1,4 +1,4 @@
-"""The keys of a recipe: defaults, types, checks, help. Everything else about a key follows from here.
+"""The keys of a recipe: defaults, types, checks, help. All else about a key follows from here.
 
 To add a key, add one field with `key(...)`. Runs that were started before resume with its default.
 """
@@ -446,6 +446,11 @@ def from_stored(stored: Mapping[str, Any]) -> Recipe:
     known = {name for name, _, _ in _keys()}
     values = stored_values(stored)
     return _read({name: value for name, value in values.items() if name in known})
+
+
+def to_config(stored: Mapping[str, Any]) -> ConfigDict:
+    """Return a stored recipe, of whatever version, in the form in which a file gives one."""
+    return complete(ConfigDict(dataclasses.asdict(from_stored(stored))))
 
 
 def _read(values: Mapping[str, Any]) -> Recipe:

@@ -425,7 +425,7 @@ def test_a_missing_shard_is_named(recipe, tmp_path):
 
 def test_another_recipe_in_the_same_workdir(finished, recipe, tmp_path):
     shutil.copytree(finished, tmp_path / "w")
-    recipe.optimizer.learning_rate = 0.5
+    recipe.optimizer.momentum = 0.5
     recipe.log.every_steps = 7  # may change
     recipe.seed = 1
     recipe.batch_size = 4
@@ -434,7 +434,8 @@ def test_another_recipe_in_the_same_workdir(finished, recipe, tmp_path):
     with pytest.raises(
         ValueError,
         match=r"another recipe: config.batch_size was 8 and is 4; config.data.order was 'global' and is 'windowed';"
-        r" config.optimizer.learning_rate was 0.01 and is 0.5; config.seed was 0 and is 1. Use the old",
+        r" config.optimizer.momentum was 0.9 and is 0.5; config.seed was 0 and is 1. To continue it with its own"
+        r" recipe, use --resume .*w. To train with the new values .* use --branch-from .*w@11 and another --workdir",
     ):
         loop.run(recipe, tmp_path / "w")
 

@@ -101,6 +101,7 @@ def test_the_recipe_of_2015(recipe):
         ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate is nan"),
         ("optimizer.schedule", "linear", "config.optimizer.schedule is 'linear'"),
         ("log.every_steps", 0, "config.log.every_steps is 0"),
+        ("log.profile_steps", "9:9", "config.log.profile_steps is '9:9'. Use FIRST:LAST with FIRST"),
         ("seed", 2**63, "config.seed is 9223372036854775808. Use a value from 0 to below 2"),
         ("optimizer.warmup_epochs", float("inf"), "config.optimizer.warmup_epochs is inf"),
         (
@@ -226,15 +227,25 @@ def test_what_may_change_and_differ():
     constant.optimizer.schedule = "constant"
     changeable = recipes.keys_that_may_change(parse(cosine))
     assert {"data.directory", "model.remat", "log.every_steps"} <= changeable
-    assert not {"seed", "batch_size", "epochs", "optimizer.learning_rate"} & changeable
+    assert {"optimizer.learning_rate", "optimizer.weight_decay"} <= changeable
+    schedule = {
+        "epochs",
+        "optimizer.schedule",
+        "optimizer.schedule_from_step",
+        "optimizer.warmup_epochs",
+    }
+    assert not {"seed", "batch_size", *schedule} & changeable
     assert recipes.keys_that_may_change(parse(constant)) == changeable | {"epochs"}
+    assert recipes.keys_that_may_change(parse(cosine), new_schedule=True) == changeable | schedule
     assert recipes.keys_that_may_differ() == {
         "data.directory",
         "data.threads",
         "data.workers",
         "evaluation.sets",
     }
-    assert recipes.inexact_keys() == ["accumulate_steps", "reduce_dtype"]
+    inexact = set(recipes.inexact_keys())
+    assert {"accumulate_steps", "reduce_dtype", "optimizer.learning_rate"} <= inexact
+    assert not {"epochs", "seed", "log.checkpoint_minutes", "evaluation.every_steps"} & inexact
 
 
 def test_the_description_of_the_keys():

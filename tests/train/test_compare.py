@@ -1,0 +1,49 @@
+import json
+
+import pytest
+
+from i21k import cli
+from i21k.errors import UserError
+from i21k.train.compare import differences, find_runs
+from i21k.train.history import record_changes, record_start
+from i21k.train.recipe import default_config
+
+
+def make_run(directory, rows, **keys):
+    config = default_config()
+    config.update(keys)
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(config.to_json())
+    head = "epoch,step,train_loss,val_loss,val_top1,images_per_s\n"
+    (directory / "metrics.csv").write_text(head + "".join(f"{row}\n" for row in rows))
+
+
+def test_runs_side_by_side(tmp_path, capsys):
+    rows = ["1,10,2.5,2,0.5,100.5", "1.5,15,2.25,2,0.75,101", "2,20,2.0,2.5,0.625,99"]
+    make_run(tmp_path / "a", rows)
+    make_run(tmp_path / "in" / "b", [], epochs=3)
+    parent = {"workdir": str(tmp_path / "a"), "step": 10, "digest": ""}
+    record_start(tmp_path / "in" / "b", 10, {"versions": {}}, parent)
+    record_changes(tmp_path / "a", 10, {"epochs": (5, 10)})
+    first, second = find_runs(tmp_path)
+    assert (first.name, second.name) == ("a", "in/b")
+    assert (first.best_step, first.best_value, first.changes) == (15, 0.75, 1)
+    assert first.last["val_top1"] == "0.625" and second.last == {}
+    assert differences([first, second]) == {"epochs": [10, 3]}
+    assert cli.main(["runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "run   epoch  step  train_loss  val_loss  val_top1           best  at step  images/s  from",
+        "a         2    20           2       2.5     0.625  val_top1 0.75       15        99",
+        "in/b                                                                               a@10",
+        "",
+        "recipe   a  in/b",
+        "epochs  10     3",
+    ]
+    assert cli.main(["runs", str(tmp_path / "a"), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["name"] == "a" and found["best_step"] == 15 and found["recipe"]["epochs"] == 10
+
+
+def test_a_directory_without_runs(tmp_path):
+    with pytest.raises(UserError, match="holds no runs"):
+        find_runs(tmp_path)
