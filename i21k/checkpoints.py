@@ -346,6 +346,8 @@ class Checkpoints:
 
     def _read(self, step: int, directory: Path) -> Checkpoint:
         meta = _read_meta(directory)
+        if meta.get("step", step) != step:
+            raise _DamagedError(f"it is the checkpoint of step {meta['step']}")
         try:
             # A run may write here at the same time, so the manager must not clean up.
             with self._manager(read_only=True, save_interval_steps=0) as manager:

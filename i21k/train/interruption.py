@@ -60,7 +60,7 @@ def resume_command() -> str:
 def watch(say: Callable[[str], None]) -> Iterator[Interruption]:
     """Collect signals while the block runs; does nothing outside the main thread.
 
-    A signal that the process ignores, as `nohup` ignores SIGHUP, stays ignored.
+    A SIGHUP that the process ignores stays ignored: `nohup` wants it so.
 
     Args:
         say: prints a line.
@@ -69,7 +69,8 @@ def watch(say: Callable[[str], None]) -> Iterator[Interruption]:
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
-    watched = [s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    watched = [s for s in SIGNALS if s != signal.SIGHUP or not ignored]
     ended = threading.Event()
 
     def end_process(signum: int) -> None:
@@ -110,7 +111,6 @@ def watch(say: Callable[[str], None]) -> Iterator[Interruption]:
 
     def handle(signum: int, _: object) -> None:
         if interruption.may_leave_now:
-            interruption.signum = signum
             raise Interrupted(signum)
 
     interruption._end_soon = end_soon

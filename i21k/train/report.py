@@ -116,7 +116,7 @@ class Report(Listener):
     def describe(self, recipe: Mapping[str, Any]) -> None:
         """Write the recipe to TensorBoard, and which curves it draws together."""
         table = "".join(f"| {key} | {value} |\n" for key, value in recipe.items())
-        self._tensorboard.addtext_of("recipe", f"| key | value |\n|---|---|\n{table}")
+        self._tensorboard.add_text("recipe", f"| key | value |\n|---|---|\n{table}")
         values = {k: v for k, v in recipe.items() if isinstance(v, (bool, int, float, str))}
         for summary in hparams(values, {f"epoch/{LAST_COLUMNS[0]}": 0.0}):
             self._tensorboard.file_writer.add_summary(summary)

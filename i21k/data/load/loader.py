@@ -54,6 +54,7 @@ def batches(
     """
     if num_steps is None:
         num_steps = epoch_end(0, split.num_records, options.batch_size)
+    split.check_unchanged()
     builder, steps = BatchBuilder(split, options), range(start_step, num_steps)
     stream: Any
     if options.workers:
