@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
         log.error(str(error))
         return 2
     except KeyboardInterrupt:
-        log.note("interrupted")
+        log.note("interrupted before the run was opened")
         return 128 + signal.SIGINT
 
 
@@ -122,6 +122,7 @@ def train(recipe: ConfigDict, workdir: Path, branch_from: Parent | None = None) 
         with together(place, _START_S.value):
             loop.run(recipe, workdir, branch_from)
     except interruption.Interrupted as interrupted:
+        log.info(f"resume with: {interruption.resume_command()}")
         return interrupted.exit_code
     return 0
 
@@ -251,5 +252,10 @@ def _entry(name: str, text: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    log.survive_closed_output()
     backend.prepare()  # before a recipe can import JAX
-    sys.exit(main(sys.argv))
+    code = main(sys.argv)
+    if code > 128:  # threads that wait for a disk must not keep the process
+        log.discard_closed_output()
+        os._exit(code)
+    sys.exit(code)

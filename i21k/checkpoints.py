@@ -124,9 +124,12 @@ class Checkpoints:
         me = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
         options |= {"create": False, "multiprocessing_options": alone}
-        with ocp.CheckpointManager(
-            self._directory, options=ocp.CheckpointManagerOptions(**options)
-        ) as manager:
+        with (
+            files.plainly_named(self._directory) as directory,
+            ocp.CheckpointManager(
+                directory, options=ocp.CheckpointManagerOptions(**options)
+            ) as manager,
+        ):
             yield manager
 
     def steps(self) -> list[int]:
@@ -343,6 +346,8 @@ class Checkpoints:
 
     def _read(self, step: int, directory: Path) -> Checkpoint:
         meta = _read_meta(directory)
+        if meta.get("step", step) != step:
+            raise _DamagedError(f"it is the checkpoint of step {meta['step']}")
         try:
             # A run may write here at the same time, so the manager must not clean up.
             with self._manager(read_only=True, save_interval_steps=0) as manager:

@@ -13,6 +13,10 @@ class UserError(ValueError):
     """
 
 
+class Stopped(Exception):
+    """Work has ended before it was done, as somebody wanted: no error."""
+
+
 def can_be_fixed(error: BaseException) -> bool:
     """Return whether the user can fix it: a `UserError`, or an `OSError` about a file or a disk.
 

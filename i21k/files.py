@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from typing import Any
 from i21k.errors import UserError
 
 TEMPORARY = ".i21k-"  # how the names of unfinished files begin
+_PLAIN = r"[\w./ ,+=@-]+"  # no library gives these characters of a path a meaning
+_DESCRIPTORS = "/proc/self/fd"
 
 
 @contextlib.contextmanager
@@ -68,6 +71,28 @@ def remove_temporaries(directory: Path) -> None:
     """Remove the unfinished files of writers that were killed. No writer may be at work."""
     for path in filter(is_temporary, list(directory.iterdir())):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
+def plainly_named(directory: Path) -> Iterator[Path]:
+    """Yield a path of an existing directory that libraries do not take for a pattern or a URL.
+
+    Some libraries expand `[` and `*`, turn a backslash into a slash, or take `x://` for a protocol.
+    """
+    if re.fullmatch(_PLAIN, str(directory)):
+        yield directory
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        if (alias := Path(_DESCRIPTORS) / str(descriptor)).is_dir():
+            yield alias
+            return
+        with tempfile.TemporaryDirectory() as folder:  # not Linux
+            link = Path(folder) / "link"
+            link.symlink_to(directory, target_is_directory=True)
+            yield link
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

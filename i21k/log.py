@@ -5,22 +5,32 @@ It never changes Python's root logger, so that a caller's own logging keeps work
 
 import contextlib
 import datetime
+import errno
 import importlib
+import io
 import logging
+import os
 import sys
 import time
-from collections.abc import Iterator
+import traceback
+import unicodedata
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from i21k.errors import Stopped, can_be_fixed
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 _LINE_EVERY_S = 10.0  # between two progress lines where the output is not a terminal
+_CLOSED = (errno.EPIPE, errno.EIO, errno.EBADF)  # a pipe's reader has ended, a terminal is gone
+_NOT_SHOWN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, half characters, line separators
+_DIRECTIONS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _LIBRARIES = ("absl", "orbax")  # Orbax writes to the logger of Abseil: 40 lines a checkpoint
 
 _rank = 0
-_files: list[TextIO] = []
+_files: "list[_LogFile]" = []
 _bars: "Bars | None" = None
 
 
@@ -54,13 +64,132 @@ def note(text: str) -> None:
 
 @contextlib.contextmanager
 def tee(path: Path) -> Iterator[None]:
-    """Append everything that is printed while the block runs to a file too, with the time."""
-    with path.open("a", encoding="utf-8") as file:
-        _files.append(file)
+    """Append everything that is printed while the block runs to a file too, with the time.
+
+    The error that ends the block is appended too, because the caller prints it after the block. A
+    disk that is full never disturbs the block.
+    """
+    file = _LogFile(path)
+    _files.append(file)
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception as error:
+        file.write(f"error: {error}" if can_be_fixed(error) else traceback.format_exc().rstrip())
+        raise
+    finally:
+        _files.remove(file)
+
+
+class _LogFile:
+    """A text file of lines with the time. It is opened for each text, so a write can fail alone."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._failed = path, False
+
+    def write(self, text: str) -> None:
+        now = datetime.datetime.now().isoformat(" ", "seconds")
+        lines = "".join(f"{now} {line}\n" for line in text.split("\n"))
         try:
-            yield
-        finally:
-            _files.remove(file)
+            with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(lines)
+            self._failed = False
+        except OSError as error:
+            if not self._failed:
+                self._failed = True  # before the warning, which comes here again
+                warning(f"{self._path} cannot be written ({error.strerror}). The run continues.")
+
+
+def survive_closed_output() -> None:
+    """From now on, let nothing that is printed raise: the reader of a pipe or a terminal may end.
+
+    A closed output is replaced by nothing. A full disk is tried again with the next line.
+    """
+    for descriptor in (0, 1, 2):  # or the next file that is opened gets the number
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if not isinstance(stream := getattr(sys, name), _Tolerant | None):
+            setattr(sys, name, _Tolerant(stream))
+
+
+def discard_closed_output() -> None:
+    """Let Python's last flush of a closed output write to nothing, so that it prints no error."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            _connect_to_nothing(stream)
+
+
+def _connect_to_nothing(stream: TextIO) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+        os.close(nothing)
+
+
+class _Tolerant(io.TextIOBase):
+    """A text stream that never raises because of what it writes to."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except OSError as error:
+            if error.errno in _CLOSED:
+                _connect_to_nothing(self._stream)
+        except ValueError:  # the stream is closed
+            pass
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return self._stream.errors
+
+    @property
+    def buffer(self) -> Any:
+        return self._stream.buffer
+
+
+def printable(text: object) -> str:
+    """Return a text on one line, with escapes for what a terminal would not just show.
+
+    Names of files and classes may hold anything.
+    """
+    return _escaped(str(text), "")
+
+
+def _escaped(text: str, allowed: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c
+        if c in allowed or (unicodedata.category(c) not in _NOT_SHOWN and c not in _DIRECTIONS)
+        else c.encode("unicode_escape").decode()
+        for c in text
+    )
 
 
 def quiet_libraries() -> None:
@@ -70,15 +199,22 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _print(text: str, stream: TextIO) -> None:
-    if _bars is not None and stream.isatty():  # above the bar, not through it
-        _bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
-    else:
-        print(text, file=stream, flush=True)
-    now = datetime.datetime.now().isoformat(" ", "seconds")
-    for file in _files:
-        file.writelines(f"{now} {line}\n" for line in text.split("\n"))
-        file.flush()
+def _print(text: str, stream: TextIO | None) -> None:
+    text = _escaped(text, "\n\t")
+    if stream is not None:
+        shown = _encodable(text, stream)
+        if _bars is not None and stream.isatty():  # above the bar, not through it
+            _bars.console.print(shown, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(shown, file=stream, flush=True)
+    for file in list(_files):
+        file.write(text)
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """Return a text with escapes for the characters that a stream cannot write."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 class Progress:

@@ -17,6 +17,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import connection, resource_tracker
@@ -30,7 +31,9 @@ R = TypeVar("R")
 IN_FLIGHT = 3  # items per worker: one in work, one waiting, one being sent
 _PIPE_BYTES = 1 << 20  # the most that Linux allows without privileges
 _END_S = 5.0
-_PARENT_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# The letters of /proc/PID/stat.
+_STATES = {"T": "stopped by a signal", "D": "waiting for a disk", "R": "running", "S": "waiting"}
+_PARENT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def num_cpus(root: Path = Path("/")) -> int:
@@ -66,6 +69,17 @@ def _cgroup_quotas(root: Path) -> Iterator[float]:
                     yield quota / period
             if folder == base:
                 break
+
+
+def kill_all() -> None:
+    """End all workers of this process at once. Whoever waits for a result gets an error."""
+    for worker in list(_alive):
+        worker.kill()
+
+
+def describe_all() -> str:
+    """Return the workers of this process that have work, and what the system says they do."""
+    return ", ".join(str(worker) for worker in list(_alive) if worker.num_waiting)
 
 
 def ordered_map(
@@ -143,12 +157,24 @@ def _call(task: tuple[Callable[[T], R], T]) -> R:
     return function(item)
 
 
+_alive: "set[_Worker]" = set()
+
+
 @contextlib.contextmanager
 def _started(function: Callable[[Any], Any], num_workers: int) -> Iterator["list[_Worker]"]:
     with contextlib.ExitStack() as stack:
         with _signals_deferred(), _script_hidden():
             workers = [stack.enter_context(_Worker(function)) for _ in range(num_workers)]
-        yield workers
+        try:
+            yield workers
+        finally:
+            for worker in workers:  # all of them, before the first one is waited for
+                worker.close_pipes()
+            until = time.monotonic() + _END_S
+            while any(w.is_alive() for w in workers) and time.monotonic() < until:
+                time.sleep(0.01)
+            for worker in workers:
+                worker.kill()
 
 
 def _in_order(workers: "list[_Worker]", items: Iterable[Any], in_flight: int) -> Generator[Any]:
@@ -232,6 +258,7 @@ class _Worker:
                 fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._process = context.Process(target=_work, args=(function, items, answers), daemon=True)
         self._process.start()
+        _alive.add(self)
         items.close()
         answers.close()
 
@@ -239,12 +266,30 @@ class _Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close_pipes()
+        self.kill()
+        _alive.discard(self)
+        self._process.join()
+
+    def __str__(self) -> str:
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+            state = _STATES.get(stat.rpartition(")")[2].split()[0], "ended")
+        except OSError:
+            state = "ended" if not self._process.is_alive() else "alive"
+        return f"worker {self._process.pid} ({state})"
+
+    def close_pipes(self) -> None:
         self._items.close()
         self.answers.close()
-        self._process.join(_END_S)
+
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def kill(self) -> None:
+        """End the process if it has not ended. This works for a stopped one too."""
         if self._process.is_alive():
             self._process.kill()
-            self._process.join()
 
     def send(self, item: object) -> None:
         try:

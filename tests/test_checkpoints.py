@@ -297,3 +297,14 @@ def test_a_full_disk_is_reported_before_anything_is_written(tmp_path, monkeypatc
     with pytest.raises(OSError, match=r"0 MiB free, a checkpoint needs .* MiB. Make room"):
         Checkpoints(tmp_path / "c").save(1, tree(), META)
     assert Checkpoints(tmp_path / "c").steps() == []
+
+
+def test_a_checkpoint_that_was_renamed_is_not_taken_for_another_step(tmp_path, capsys):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, {"params": {"a": np.ones(2)}}, {"epoch_done": True})
+    (tmp_path / "1").rename(tmp_path / "9")
+    assert checkpoints.newest().step == 2
+    assert "9 is damaged (it is the checkpoint of step 1)" in capsys.readouterr().err
+    with pytest.raises(UserError, match="it is the checkpoint of step 1"):
+        checkpoints.find(9)

@@ -36,7 +36,7 @@ ONLY_IN = {
     "grain": {"data/load/loader.py"},
     "orbax": {"checkpoints.py"},
     "array_record": {"data/format/shards.py", "data/format/readers.py"},
-    "tensorboardX": {"train/report.py"},
+    "tensorboardX": {"train/report.py", "train/tensorboard.py"},
     "apache_beam": {"data/pack/beam.py"},
     "tensorflow": set(),
     "torch": set(),

@@ -14,6 +14,7 @@ import termios
 import pytest
 
 from i21k import log
+from i21k.errors import Stopped, UserError
 
 WIDTH = 80
 
@@ -47,6 +48,7 @@ def test_a_bar_fits_a_terminal_of_80_columns():
     code = """
 import time
 from i21k import log
+from i21k.errors import Stopped, UserError
 with log.progress("read and recode", 14_197_122) as bar:
     for done in range(0, 14_197_123, 1_419_712):
         bar.update(done, "1,234,567,890 MB")
@@ -135,3 +137,100 @@ def test_libraries_are_silenced_by_name_and_the_root_logger_keeps_its_level(monk
             logging.getLogger(name).setLevel(level)
     assert root.level == before
     assert stream.getvalue() == "their own\n"
+
+
+def test_tee_writes_the_error_that_ends_the_block(tmp_path):
+    with pytest.raises(UserError), log.tee(tmp_path / "log.txt"):
+        raise UserError("epochs is 0. Use at least 1.")
+    with pytest.raises(KeyError), log.tee(tmp_path / "log.txt"):
+        raise KeyError("bug")
+    with pytest.raises(Stopped), log.tee(tmp_path / "log.txt"):
+        raise Stopped
+    text = (tmp_path / "log.txt").read_text()
+    assert " error: epochs is 0. Use at least 1.\n" in text
+    assert "Traceback" in text and text.rstrip().endswith("KeyError: 'bug'")
+
+
+def test_a_log_that_cannot_be_written_is_named_once_and_tried_again(tmp_path, capsys):
+    path = tmp_path / "gone" / "log.txt"
+    with log.tee(path):
+        log.info("one")
+        log.info("two")
+        path.parent.mkdir()
+        log.info("three")
+    shown = capsys.readouterr()
+    assert shown.out == "one\ntwo\nthree\n"
+    assert shown.err.count("log.txt cannot be written (No such file or directory)") == 1
+    assert path.read_text().endswith(" three\n")
+
+
+@pytest.mark.parametrize("redirect", ["| head -1", "2>&1 | head -1", ">&-", ">&- 2>&-"])
+def test_nothing_that_is_printed_ends_a_run(redirect, tmp_path):
+    code = f"""if True:
+        import sys
+        from i21k import log
+        log.survive_closed_output()
+        with log.tee(log.Path({str(tmp_path / "log.txt")!r})):
+            for number in range(20_000):
+                log.info(f"line {{number}}")
+            print("and what others print")
+            print("to both", file=sys.stderr)
+            log.warning("done")
+    """
+    script = f"{sys.executable} -c '{code.replace(chr(39), chr(34))}' {redirect}"
+    script += "; exit ${PIPESTATUS[0]}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "Error" not in done.stderr, done
+    assert (tmp_path / "log.txt").read_text().endswith("warning: done\n")
+
+
+def test_a_terminal_that_is_gone_ends_nothing(tmp_path):
+    """Descriptors of a terminal that was closed fail with another error than those of a pipe."""
+    code = """
+import sys, time
+from i21k import log
+from i21k.errors import Stopped, UserError
+log.survive_closed_output()
+print("ready", flush=True)
+sys.stdin.readline()
+with log.progress("work", 100) as bar:
+    for done in range(100):
+        bar.update(done)
+        log.info("line")
+        time.sleep(0.002)
+sys.exit(7)
+"""
+    master, slave = pty.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=slave, stderr=slave, text=True
+    )
+    os.close(slave)
+    assert b"ready" in os.read(master, 100)
+    os.close(master)
+    running.communicate("go\n", timeout=60)
+    assert running.returncode == 7
+
+
+HOSTILE = "\x1b]0;title\x07\r\x9b1m \u202eabc\udcff é 日本"
+
+
+def test_control_characters_are_never_printed(capsys, tmp_path):
+    with log.tee(tmp_path / "log.txt"):
+        for say in (log.info, log.warning, log.error, log.note):
+            say(f"{HOSTILE}\n\tsecond line")
+    shown = capsys.readouterr()
+    expected = r"\x1b]0;title\x07\r\x9b1m \u202eabc\udcff é 日本"
+    for text in (shown.out, shown.err, (tmp_path / "log.txt").read_text()):
+        assert expected in text and "\n" in text
+        assert not set(HOSTILE) & set("\x1b\x07\r\x9b\u202e\udcff") & set(text)
+    assert log.printable("a\nb\tc") == r"a\nb\tc"
+
+
+def test_a_terminal_that_cannot_write_a_character_gets_an_escape():
+    done = subprocess.run(
+        [sys.executable, "-c", f"from i21k import log; log.info({HOSTILE!r})"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii:strict"},
+        capture_output=True,
+        text=True,
+    )
+    assert r"\udcff \xe9 \u65e5\u672c" in done.stdout, done

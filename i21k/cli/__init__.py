@@ -6,7 +6,6 @@ stopped by signal n. What a command needs is imported when it runs, so that `--h
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.beam_options = argv[end + 1 :]
             return args.run(args)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        log.discard_closed_output()
         return 128 + signal.SIGPIPE
     except (ValueError, OSError) as error:
         if not can_be_fixed(error):

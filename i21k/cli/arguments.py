@@ -50,8 +50,10 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
 
 
 def _step(text: str) -> "Which":
-    if text == "best" or text == "last":
-        return text
+    if text == "best":
+        return "best"
+    if text == "last":
+        return "last"
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number, best or last, not {text!r}")
     return int(text)

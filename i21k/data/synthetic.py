@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
+from i21k import log
 from i21k.data.format.manifest import MANIFEST
 from i21k.data.pack.pack import PackOptions, pack
 
@@ -553,9 +554,9 @@ def pack_if_missing(directory: Path, per_class: int, seed: int) -> None:
     ).exists():  # it comes last; what a run that was killed left, the packer clears away
         return
     val_per_class = max(1, per_class // 5)
-    print(
-        f"drawing {per_class} + {val_per_class} pictures of each of {len(SYNSETS)} classes into {directory}",
-        flush=True,
+    log.info(
+        f"drawing {per_class} + {val_per_class} images of each of {len(SYNSETS)} classes"
+        f" into {directory}"
     )
     with tempfile.TemporaryDirectory() as source:
         write_source(Path(source), per_class + val_per_class, seed=seed)

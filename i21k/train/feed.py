@@ -7,13 +7,17 @@ from pathlib import Path
 
 import jax
 
+from i21k import workers
 from i21k.data.format.splits import Split, open_split, split_names
 from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.train import evaluators, processes
 from i21k.train.devices import put_batch
+from i21k.train.interruption import Interruption
 from i21k.train.recipe import EvaluationSet, Recipe, read_sets
 from i21k.train.state import DeviceBatch
+
+END_S = 2.0  # our choice: for a batch that is being built when a run ends
 
 
 def open_data(recipe: Recipe) -> tuple[Split, dict[str, Split]]:
@@ -82,6 +86,7 @@ def train_options(recipe: Recipe) -> loader.LoaderOptions:
         max_bad_fraction=data.max_bad_fraction,
         threads=data.threads,
         workers=data.workers,
+        max_wait_s=data.max_wait_s,
         host=processes.index(),
         num_hosts=processes.count(),
     )
@@ -107,7 +112,16 @@ def eval_options(recipe: Recipe, num_devices: int) -> loader.LoaderOptions:
         data.threads,
         data.workers,
     )
-    return dataclasses.replace(options, host=processes.index(), num_hosts=processes.count())
+    return dataclasses.replace(
+        options,
+        max_wait_s=data.max_wait_s,
+        host=processes.index(),
+        num_hosts=processes.count(),
+    )
+
+
+class NoBatchError(Exception):
+    """The run was interrupted while it waited for a batch."""
 
 
 class Feeder:
@@ -125,15 +139,26 @@ class Feeder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Waits for a batch that is being sent: the loader may be closed only after that.
+        # Wait for a batch that is being sent: the loader may be closed only after that.
+        if concurrent.futures.wait([self._next], END_S).not_done:
+            workers.kill_all()  # then the batch is an error
         self._thread.shutdown(cancel_futures=True)
 
     def _send(self) -> tuple[loader.Batch, DeviceBatch] | None:
         batch = next(self._batches, None)
         return None if batch is None else (batch, put_batch(batch, self._devices))
 
-    def take(self) -> tuple[loader.Batch, DeviceBatch]:
-        """Wait for the next batch. Return it as it is on the host, and on the devices."""
+    def take(self, interrupted: Interruption | bool = False) -> tuple[loader.Batch, DeviceBatch]:
+        """Wait for the next batch. Return it as it is on the host, and on the devices.
+
+        Raises:
+            NoBatchError: if the run is interrupted and no batch comes. Of several processes the
+                others wait for this one's step, so it does not give up.
+        """
+        while not self._next.done() and processes.count() == 1:
+            concurrent.futures.wait([self._next], END_S)
+            if interrupted and not self._next.done():
+                raise NoBatchError
         taken = self._next.result()
         assert taken is not None, "the stream of batches ended before the epoch"
         self._next = self._thread.submit(self._send)

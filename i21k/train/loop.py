@@ -12,6 +12,7 @@ While a run lasts, JAX refuses implicit transfers between host and devices. Whil
 refuses explicit ones, except under `transfers("allow")` and in the thread that sends batches.
 """
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -24,6 +25,7 @@ from flax import serialization
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from i21k import log
 from i21k.checkpoints import NotFiniteError
 from i21k.data.load import loader
 from i21k.errors import UserError
@@ -73,7 +75,12 @@ def run(
     )
     devices = find_devices(cfg)
     directory = Path(directory)
-    with workdir.held(directory), interruption.watch(processes.say) as interrupted:
+    with (
+        workdir.held(directory),
+        _logged(directory),
+        interruption.watch(processes.say) as interrupted,
+    ):
+        interrupted.may_leave_now = processes.count() == 1
         if processes.count() > 1:
             connect(devices)
         train_split, sets = feed.open_data(cfg)
@@ -88,6 +95,10 @@ def run(
     return directory
 
 
+def _logged(directory: Path) -> contextlib.AbstractContextManager[None]:
+    return log.tee(directory / "log.txt") if processes.index() == 0 else contextlib.nullcontext()
+
+
 def _run_epochs(run: Run) -> None:
     if run.is_branch:  # so that it can be resumed without its parent
         _save(run, run.epoch_of(run.step))
@@ -97,6 +108,7 @@ def _run_epochs(run: Run) -> None:
         if run.step < run.epoch_end(epoch):
             _train_epoch(run, epoch)
             _save(run, epoch)
+            run.interruption.may_leave_now = processes.count() == 1
         if run.report.row_of(run.step) is None:
             _evaluate(run, epoch)
         _start_sums(run)  # not before the row of this epoch, which needs the old ones, is written
@@ -129,7 +141,10 @@ def _train_epoch(run: Run, epoch: int) -> None:
         if run.step > run.epoch_end(epoch - 1):  # a run that was stopped before it evaluated
             _pause(run, epoch, window)
         while run.step < last:
-            wait_s = _one_step(run, feeder)
+            try:
+                wait_s = _one_step(run, feeder)
+            except feed.NoBatchError:
+                _save_and_leave(run, epoch)
             for clock in (run.clock, window):
                 clock.lap(run.cfg.batch_size, wait_s)
             if run.step % run.cfg.log.every_steps == 0 or run.step == last:
@@ -173,10 +188,11 @@ def _one_step(run: Run, feeder: feed.Feeder) -> float:
     jax.block_until_ready(run.state.step)
     run.profile.after(run.step)
     started = time.perf_counter()
-    batch, on_devices = feeder.take()
+    batch, on_devices = feeder.take(run.interruption)
     wait_s = time.perf_counter() - started
     run.profile.before(run.step + 1)
     if run.compiled:
+        run.interruption.may_leave_now = False  # the state is about to change
         with jax.no_tracing(True):  # every batch has the same shape: compiling again is a bug
             run.state = run.train_step(run.state, on_devices)
     else:
@@ -192,7 +208,7 @@ def _first_step(run: Run, batch: loader.Batch, on_devices: DeviceBatch, started:
     run.state = run.train_step(donated, on_devices)
     check_donated(donated)
     jax.block_until_ready(run.state.step)
-    run.compiled = True
+    run.compiled, run.interruption.may_leave_now = True, False
     seconds = time.perf_counter() - started
     run.report.say(f"first step {seconds:.1f} s | {peak_memory(run.devices)}")
 
@@ -206,8 +222,7 @@ def _save_and_leave(run: Run, epoch: int) -> NoReturn:
 
 
 def _leave(interrupted: interruption.Interruption) -> NoReturn:
-    assert interrupted.signum is not None
-    raise interruption.Interrupted(interrupted.signum)
+    interrupted.leave()
 
 
 def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Totals, Clock]:

@@ -177,6 +177,10 @@ class DataRecipe:
         0, "processes that build batches instead of threads; 0: none",
         check=at_least(0), may_change=True, may_differ=True,
     )  # fmt: skip
+    max_wait_s: int = key(
+        900, "seconds to wait for a batch before the run ends; 0: for ever",
+        check=at_least(0), may_change=True, may_differ=True,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

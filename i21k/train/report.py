@@ -3,9 +3,6 @@
 Nothing here uses a device; numbers arrive as Python floats.
 """
 
-import csv
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +10,15 @@ from typing import Any
 import rich.console
 import rich.progress
 import rich.table
-import tensorboardX
 from tensorboardX.summary import hparams
 
-from i21k.errors import UserError
-from i21k.files import replaced
-from i21k.train import history, processes
+from i21k import log
+from i21k.train import history
 from i21k.train.learning_curve import Point, draw_learning_curve
+from i21k.train.metric_files import MetricFiles, read_metrics, text_of
+from i21k.train.tensorboard import TensorBoard
+
+__all__ = ["Listener", "Report", "duration", "read_metrics", "step_line"]
 
 FIRST_COLUMNS = ("epoch", "step", "lr", "train_loss", "train_top1", "train_top5")
 LAST_COLUMNS = ("images_per_s", "data_wait_fraction", "train_s")
@@ -60,7 +59,7 @@ class Listener:
 
     def complain(self, text: str) -> None:
         """Print a line about a problem that only this process knows."""
-        print(f"process {processes.index()} of {processes.count()}: {text}", flush=True)
+        log.warning(text)
 
     def step(self, numbers: dict[str, float], line: str) -> None:
         """Report what the device returned after `log.every_steps` steps; here nothing."""
@@ -70,7 +69,7 @@ class Listener:
 
         Inside an epoch, `numbers["epoch"]` is a fraction.
         """
-        row = {column: _text(numbers.get(column)) for column in self.columns}
+        row = {column: text_of(numbers.get(column)) for column in self.columns}
         self.rows = [other for other in self.rows if int(other["step"]) < int(row["step"])] + [row]
 
 
@@ -98,18 +97,11 @@ class Report(Listener):
         """
         self._workdir, self._num_steps = workdir, num_steps
         self._steps_per_epoch = steps_per_epoch
-        self._csv, self._jsonl = workdir / "metrics.csv", workdir / "metrics.jsonl"
-        rows = [row for row in read_metrics(workdir) if int(row["step"]) <= restored_step]
-        super().__init__(columns, rows)
-        self._write_csv()
-        lines = self._jsonl.read_text().splitlines() if self._jsonl.exists() else []
-        kept = [line for line in lines if self._stays(line, restored_step)]
-        self._points = [point for point in map(_point, map(json.loads, kept)) if point]
-        with replaced(self._jsonl) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in kept))
-        self._tensorboard = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=restored_step + 1
-        )
+        self._files = MetricFiles(workdir, restored_step)
+        super().__init__(columns, self._files.rows)
+        self._files.write_rows(self.columns, self.rows)
+        self._points = [point for point in map(_point, self._files.records) if point]
+        self._tensorboard = TensorBoard(str(workdir / "tensorboard"), purge_step=restored_step + 1)
         self._console = console or rich.console.Console()
         self._progress: rich.progress.Progress | None = None
         self._task: rich.progress.TaskID | None = None
@@ -120,20 +112,6 @@ class Report(Listener):
     def __exit__(self, *_: object) -> None:
         self._end_progress()
         self._tensorboard.close()
-
-    def _stays(self, line: str, restored_step: int) -> bool:
-        """Say whether a line of metrics.jsonl belongs to the run as restored.
-
-        The line of an epoch or an evaluation does only if its row is there, which is written last.
-        """
-        try:
-            record = json.loads(line)
-            return int(record["step"]) <= restored_step and (
-                record["kind"] not in ("epoch", "evaluation")
-                or self.row_of(record["step"]) is not None
-            )
-        except (ValueError, KeyError, TypeError):  # an incomplete line
-            return False
 
     def describe(self, recipe: Mapping[str, Any]) -> None:
         """Write the recipe to TensorBoard, and which curves it draws together."""
@@ -153,13 +131,13 @@ class Report(Listener):
         if self._progress is not None:
             self._progress.console.print(text, markup=False, highlight=False)
         else:
-            print(text, flush=True)
+            log.info(text)
 
     complain = say
 
     def step(self, numbers: dict[str, float], line: str) -> None:
         """Report what the device returned after `log.every_steps` steps."""
-        self._append({"kind": "step", **numbers})
+        self._files.append({"kind": "step", **numbers})
         self._points += filter(None, [_point({"kind": "step", **numbers})])
         for key, value in numbers.items():
             if key not in ("step", "epoch"):
@@ -175,33 +153,26 @@ class Report(Listener):
         super().epoch(numbers)
         known = {column: numbers[column] for column in self.columns if column in numbers}
         kind = "epoch" if isinstance(numbers["epoch"], int) else "evaluation"
-        self._append({"kind": kind, **known})
+        self._files.append({"kind": kind, **known})
         for column, value in known.items():
             if column not in ("step", "epoch"):
                 self._tensorboard.add_scalar(f"epoch/{column}", value, int(numbers["step"]))
         self._tensorboard.flush()
         sets = [c.removesuffix("_top1") for c in self.columns if c.endswith("_top1")]
         sets = [name for name in sets if name != "train" and not name.endswith("_over")]
-        draw_learning_curve(
-            self.rows,
-            self._workdir / "learning_curve.png",
-            sets,
-            self._points,
-            self._steps_per_epoch,
-            history.read_changes(self._workdir),
+        self._files.write_rows(self.columns, self.rows)
+        curve = self._workdir / "learning_curve.png"
+        self._files.attempt(
+            curve,
+            lambda: draw_learning_curve(
+                self.rows,
+                curve,
+                sets,
+                self._points,
+                self._steps_per_epoch,
+                history.read_changes(self._workdir),
+            ),
         )
-        # Last: a resumed run finds the epoch with all its records, or does it again.
-        self._write_csv()
-
-    def _append(self, record: dict[str, Any]) -> None:
-        with self._jsonl.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def _write_csv(self) -> None:
-        with replaced(self._csv) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
 
     def _advance(self, step: int, line: str) -> None:
         if self._progress is None:
@@ -219,31 +190,6 @@ class Report(Listener):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-
-
-def read_metrics(workdir: Path) -> list[dict[str, str]]:
-    """Return the rows of a run's `metrics.csv` with the columns of the file.
-
-    There are none before the first evaluation. The epoch of a row is a whole number at the end of
-    an epoch, and a fraction inside one.
-
-    Raises:
-        UserError: naming the first line that is not a row of metrics.
-    """
-    path = workdir / "metrics.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for number, row in enumerate(rows, 2):
-        whole = None not in row and None not in row.values()
-        fits = whole and re.fullmatch(r"\d+(\.\d+)?", row["epoch"]) and row["step"].isdecimal()
-        if not fits:
-            raise UserError(
-                f"line {number} of {path} is not a row of metrics. Restore the file, or move it"
-                " away."
-            )
-    return rows
 
 
 def step_line(
@@ -289,9 +235,3 @@ def _point(record: dict[str, Any]) -> Point | None:
     if record["kind"] != "step" or not {"loss", "lr"} <= record.keys():
         return None
     return Point(int(record["step"]), float(record["loss"]), float(record["lr"]))
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return repr(round(value, 9)) if isinstance(value, float) else str(value)

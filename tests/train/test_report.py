@@ -1,6 +1,10 @@
+import errno
 import io
 import json
+import os
+import pathlib
 import time
+from unittest import mock
 
 import pytest
 import rich.console
@@ -68,16 +72,24 @@ def test_columns_of_earlier_evaluations_stay(tmp_path):
     assert "second_top5" not in first
 
 
-def test_a_run_killed_before_the_row_was_written_does_the_epoch_again(tmp_path, monkeypatch):
-    with Report(tmp_path, 0, 10) as report:
-        monkeypatch.setattr(report, "_write_csv", lambda: None)
-        report.epoch(row(1, 10))
-    with Report(tmp_path, 10, 10) as report:
-        assert report.row_of(10) is None and (tmp_path / "metrics.jsonl").read_text() == ""
-        report.epoch(row(1, 10))
-    assert (tmp_path / "metrics.jsonl").read_text().count(
-        '"epoch"'
-    ) == 2  # kind and number of one record
+def test_a_disk_that_is_full_for_a_while_ends_nothing_and_loses_no_record(
+    tmp_path, monkeypatch, capsys
+):
+    with Report(tmp_path, 0, 30) as report:
+        report.step({"step": 5, "epoch": 1, "loss": 1.0}, "line")
+        with monkeypatch.context() as full:
+            refuse = OSError(errno.ENOSPC, "No space left on device")
+            full.setattr(os, "fsync", mock.Mock(side_effect=refuse))
+            full.setattr(pathlib.Path, "open", mock.Mock(side_effect=refuse))
+            report.epoch(row(1, 10))
+            report.step({"step": 15, "epoch": 2, "loss": 1.0}, "line")
+        report.epoch(row(2, 20))
+    said = capsys.readouterr().err
+    for name in ("metrics.jsonl", "metrics.csv"):
+        assert said.count(f"{name} cannot be written (No space left on device). The run") == 1
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [5, 10, 15, 20]
+    assert [line["step"] for line in read_metrics(tmp_path)] == ["10", "20"]
 
 
 def test_damaged_metrics_are_named(tmp_path):

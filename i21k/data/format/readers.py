@@ -15,7 +15,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from i21k.data.format.records import decode_example, file_name_of
 from i21k.data.format.shards import READER_OPTIONS, read_records
-from i21k.data.format.splits import Split
+from i21k.data.format.splits import ShardChangedError, Split
 from i21k.errors import UserError
 
 # Open files for everything but shards: libraries, devices, sockets, and a second set of readers
@@ -63,6 +63,8 @@ class RecordReader:
         shard, index = self.find(number)
         try:
             record = self._reader(shard).read([index])[0]
+        except ShardChangedError:
+            raise
         except (RuntimeError, ValueError, IndexError) as error:
             raise UserError(f"it cannot be read ({error})") from error
         if not record:  # ArrayRecord returns this for a shard that was cut off
@@ -79,9 +81,11 @@ class RecordReader:
             with self._opening:
                 if (reader := self._readers[shard]) is None:
                     path = str(self._split.shard_paths[shard])
-                    reader = self._readers[shard] = ArrayRecordReader(
+                    reader = ArrayRecordReader(
                         path, READER_OPTIONS, file_reader_buffer_size=_BUFFER_BYTES
                     )
+                    self._split.check_shard(shard)
+                    self._readers[shard] = reader
         return reader
 
 
@@ -93,7 +97,7 @@ class SpanReader:
     """
 
     def __init__(self, split: Split, max_request_bytes: int) -> None:
-        self._paths, self._ends = split.shard_paths, list(itertools.accumulate(split.shard_counts))
+        self._split, self._ends = split, list(itertools.accumulate(split.shard_counts))
         self._options = f"readahead_buffer_size:{max_request_bytes},max_parallelism:1"
         self._readers: dict[int, ArrayRecordReader] = {}
 
@@ -107,13 +111,17 @@ class SpanReader:
         while first < end:
             shard = bisect.bisect_right(self._ends, first)
             start, stop = self._ends[shard - 1] if shard else 0, min(end, self._ends[shard])
-            path = str(self._paths[shard])
+            path = str(self._split.shard_paths[shard])
             try:
                 if shard not in self._readers:
-                    self._readers[shard] = ArrayRecordReader(
+                    reader = ArrayRecordReader(
                         path, self._options, file_reader_buffer_size=_BUFFER_BYTES
                     )
+                    self._split.check_shard(shard)
+                    self._readers[shard] = reader
                 records += self._readers[shard].read(first - start, stop - start)
+            except ShardChangedError:
+                raise
             except (RuntimeError, ValueError, IndexError) as error:
                 self._readers.pop(shard, None)  # a reader that failed once always fails
                 raise UserError(

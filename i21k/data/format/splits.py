@@ -4,12 +4,31 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from i21k.data.format.manifest import MANIFEST, read_manifest
 from i21k.data.format.tfds import INFO, LABELS, read_features, read_info
 from i21k.errors import UserError
+from i21k.files import hash_file
 from i21k.labels import ClassList
+
+
+class ShardChangedError(UserError):
+    """A shard is not the file that it was when its split was opened. No record may be skipped."""
+
+
+class Stamp(NamedTuple):
+    """What changes when a file is replaced or written."""
+
+    num_bytes: int
+    modified_ns: int
+    inode: int
+
+
+def stamp(path: Path) -> Stamp:
+    """Return what a file is now."""
+    status = path.stat()
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +43,41 @@ class Split:
     num_bytes: int  # of all shards
     classes: ClassList
     fingerprint: str  # SHA-256 (hex) of the content; does not depend on the directory's path
+    # Of each shard: when it was checked, and its hash where the manifest has one.
+    stamps: tuple[Stamp, ...] = dataclasses.field(default=(), compare=False, repr=False)
+    sha256s: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
+
+    def check_unchanged(self) -> None:
+        """Check that no shard was replaced or changed since the split was opened.
+
+        Raises:
+            ShardChangedError: naming the first that was.
+        """
+        for shard in range(len(self.stamps)):
+            self.check_shard(shard)
+
+    def check_shard(self, shard: int) -> None:
+        """Check that a shard is the file that was there when the split was opened, or equals it.
+
+        Raises:
+            ShardChangedError: if it is not.
+        """
+        if not self.stamps:
+            return
+        path = self.shard_paths[shard]
+        try:
+            found = stamp(path)
+            if found == self.stamps[shard]:
+                return
+            same = bool(self.sha256s) and found.num_bytes == self.stamps[shard].num_bytes
+            same = same and hash_file(path) == self.sha256s[shard]
+        except OSError:
+            same = False
+        if not same:
+            raise ShardChangedError(
+                f"{path} was changed, replaced or removed while it was in use. Pack into another"
+                " directory while a run reads this one, and start the run again."
+            )
 
 
 def split_names(directory: str | Path) -> tuple[str, ...]:
@@ -60,7 +114,7 @@ def open_split(directory: str | Path, split: str) -> Split:
             )
         shards = manifest.splits[split].shards
         files, counts = [shard.file for shard in shards], [shard.num_records for shard in shards]
-        num_bytes = _check_files(directory, split, files, [shard.num_bytes for shard in shards])
+        stamps = _check_files(directory, split, files, [shard.num_bytes for shard in shards])
         content = {
             "counts": counts,
             "sha256": [shard.sha256 for shard in shards],
@@ -68,11 +122,11 @@ def open_split(directory: str | Path, split: str) -> Split:
         }
     else:
         files, counts = info.shard_files(split), list(info.splits[split].shard_counts)
-        num_bytes = _check_files(directory, split, files, None)
+        stamps = _check_files(directory, split, files, None)
         content = {
             "split": split,
             "counts": counts,
-            "bytes": num_bytes,
+            "bytes": [file.num_bytes for file in stamps],
             "features": features,
             "classes": classes.hash,
         }
@@ -82,23 +136,25 @@ def open_split(directory: str | Path, split: str) -> Split:
         shard_paths=tuple(directory / file for file in files),
         shard_counts=tuple(counts),
         num_records=sum(counts),
-        num_bytes=sum(num_bytes),
+        num_bytes=sum(file.num_bytes for file in stamps),
         classes=classes,
         fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        stamps=stamps,
+        sha256s=tuple(content.get("sha256", ())),
     )
 
 
 def _check_files(
     directory: Path, split: str, files: list[str], expected_bytes: list[int] | None
-) -> list[int]:
-    """Return the size of each file, and refuse missing files and wrong sizes.
+) -> tuple[Stamp, ...]:
+    """Return what each file is, and refuse missing files and wrong sizes.
 
     ArrayRecord opens missing, empty and truncated files as if they had no records.
     """
-    sizes = []
+    stamps: list[Stamp] = []
     for k, file in enumerate(files):
         try:
-            sizes.append((directory / file).stat().st_size)
+            stamps.append(stamp(directory / file))
         except OSError as error:
             num_there = sum((directory / f).is_file() for f in files)
             raise UserError(
@@ -108,9 +164,10 @@ def _check_files(
                 "Copy it again or pack the split again."
             ) from error
         expected = f"{expected_bytes[k]} bytes" if expected_bytes else "at least one byte"
-        if sizes[k] != expected_bytes[k] if expected_bytes else sizes[k] == 0:
+        size = stamps[k].num_bytes
+        if size != expected_bytes[k] if expected_bytes else size == 0:
             raise UserError(
-                f"{directory / file} has {sizes[k]} bytes; expected {expected}. "
+                f"{directory / file} has {size} bytes; expected {expected}. "
                 "It is damaged: copy it again or pack the split again."
             )
-    return sizes
+    return tuple(stamps)

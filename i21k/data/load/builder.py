@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 
 from i21k.data.format.readers import RecordReader, allow_open_files
 from i21k.data.format.records import decode_example
-from i21k.data.format.splits import Split
+from i21k.data.format.splits import ShardChangedError, Split
 from i21k.data.load.options import LoaderOptions, batch_shape
 from i21k.data.load.order import GlobalOrder, Order, StoredOrder, WindowedOrder, span_length
 from i21k.data.load.windows import Source, WindowBuffer
@@ -160,6 +160,8 @@ class BatchBuilder:
 
     def _next(self, number: int, error: ValueError, bad: list[str]) -> int:
         """Note a bad record and return the number of the next one, or stop, by the options."""
+        if isinstance(error, ShardChangedError):
+            raise error
         shard, index = self._records.find(number)
         text = f"record {index} of {self.split.shard_paths[shard]}: {error}"
         if self.options.on_bad_record == "stop":

@@ -23,6 +23,7 @@ from i21k.data.load.options import (
     num_threads,
 )
 from i21k.data.load.order import epoch_end
+from i21k.data.load.stalls import Stalls
 from i21k.errors import UserError
 
 __all__ = ["Batch", "LoaderOptions", "batches", "describe_workers"]
@@ -53,6 +54,7 @@ def batches(
     """
     if num_steps is None:
         num_steps = epoch_end(0, split.num_records, options.batch_size)
+    split.check_unchanged()
     builder, steps = BatchBuilder(split, options), range(start_step, num_steps)
     stream: Any
     if options.workers:
@@ -65,8 +67,10 @@ def batches(
         dataset = grain.MapDataset.range(num_steps).map(builder)[start_step:]
         read_options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
         stream = iter(dataset.to_iter_dataset(read_options))
+    stalls = Stalls(f"{split.directory}, split {split.split!r}", options)
     try:
-        yield _count_bad(_without_grain_text(stream), split, options, say)
+        with stalls:
+            yield _count_bad(stalls.watched(_without_grain_text(stream)), split, options, say)
     finally:
         stream.close()
         builder.close()

@@ -28,6 +28,7 @@ class LoaderOptions:
     max_bad_fraction: float = 0.001  # of the split's records; stop when more are skipped
     threads: int = 0  # of this process that build batches; 0: one per CPU
     workers: int = 0  # processes that build batches instead, one batch each at a time
+    max_wait_s: int = 900  # for a batch, until reading is given up; 0: for ever
     host: int = 0
     num_hosts: int = 1
 

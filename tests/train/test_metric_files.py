@@ -1,0 +1,124 @@
+"""The files of metrics after power cuts, damage and old versions."""
+
+import json
+import os
+
+import pytest
+
+from i21k.errors import UserError
+from i21k.train import metric_files
+from i21k.train.report import Report, read_metrics
+from tests.train.test_report import row
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A run of three epochs and an evaluation inside one."""
+    with Report(tmp_path, 0, 30, ["val_top1"]) as report:
+        for epoch in (1, 2, 3):
+            report.step({"step": 10 * epoch - 5, "epoch": epoch, "loss": 1.0}, "line")
+            if epoch == 2:
+                report.epoch(row(1, 15) | {"epoch": 1.5})
+            report.epoch(row(epoch, 10 * epoch) | {"val_top1": epoch / 7})
+    return tmp_path
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"\n", None, b"epoch,step\n1,10\n"])
+def test_the_table_is_written_again_from_the_records(workdir, content, capsys):
+    before = (workdir / "metrics.csv").read_bytes()
+    records = (workdir / "metrics.jsonl").read_bytes()
+    (workdir / "metrics.csv").unlink()
+    if content is not None:
+        (workdir / "metrics.csv").write_bytes(content)
+    capsys.readouterr()
+    with Report(workdir, 30, 30, ["val_top1"]):
+        pass
+    assert "metrics.csv lacks" in capsys.readouterr().err
+    assert (workdir / "metrics.jsonl").read_bytes() == records
+    after = (workdir / "metrics.csv").read_bytes()
+    assert after.splitlines()[-3:] == before.splitlines()[-3:]
+    assert len(after.splitlines()) == len(before.splitlines())
+
+
+def test_a_damaged_row_is_written_again_or_named(workdir):
+    damaged = (workdir / "metrics.csv").read_text().replace("\n3,30", "\n3,thirty")
+    (workdir / "metrics.csv").write_text(damaged)
+    with pytest.raises(UserError, match=r"line 5 of .*metrics.csv is not a row of metrics"):
+        read_metrics(workdir)
+    with Report(workdir, 30, 30):
+        pass
+    assert [line["step"] for line in read_metrics(workdir)] == ["10", "15", "20", "30"]
+    (workdir / "metrics.jsonl").unlink()
+    (workdir / "metrics.csv").write_text(damaged)
+    with pytest.raises(UserError, match="Restore the file"):
+        Report(workdir, 30, 30)
+
+
+BAD = [
+    b"[" * 100_000,
+    b'{"kind": "step", "step": ' + b"[" * 50_000,
+    b'{"kind": "step", "step": Infinity}',
+    b'{"kind": "step", "step": 1e999}',
+    b'{"kind": "epoch", "step": 30, "epoch": NaN}',
+    b'{"kind": "epoch", "step": 30, "epoch": Infinity}',
+    b'{"kind": "step", "step": "30"}',
+    b'{"kind": "step", "step": true}',
+    b'{"kind": "step", "step": -1}',
+    b'{"kind": "step", "step": 1, "loss": {}}',
+    b'{"kind": 3, "step": 1}',
+    b'{"step": 1}',
+    b"[]",
+    b"null",
+    b"\xff\xfe\0",
+    b"\0" * 512,
+    b'{"kind": "st',
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=range(len(BAD)))
+def test_a_bad_line_is_set_aside_and_named(workdir, bad, capsys):
+    path = workdir / "metrics.jsonl"
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([lines[0], bad, *lines[1:]]) + b"\n")
+    with Report(workdir, 30, 30):
+        pass
+    assert path.read_bytes().splitlines() == lines
+    assert (workdir / "metrics.bad.jsonl").read_bytes() == bad + b"\n"
+    assert "1 lines of" in (said := capsys.readouterr().err) and "(line 2)" in said
+    with Report(workdir, 30, 30):
+        pass
+    assert "lines of" not in capsys.readouterr().err
+
+
+def test_a_byte_order_mark_loses_nothing(workdir, capsys):
+    path = workdir / "metrics.jsonl"
+    before = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + before)
+    table = (workdir / "metrics.csv").read_bytes()
+    (workdir / "metrics.csv").write_bytes(b"\xef\xbb\xbf" + table)
+    with Report(workdir, 30, 30, ["val_top1"]):
+        pass
+    assert path.read_bytes() == before and (workdir / "metrics.csv").read_bytes() == table
+    assert capsys.readouterr().err == ""
+
+
+def test_a_row_whose_record_is_whole_is_kept(workdir, monkeypatch):
+    """The run was killed between the two writes."""
+    monkeypatch.setattr(metric_files.MetricFiles, "write_rows", lambda *_: None)
+    with Report(workdir, 30, 40) as report:
+        report.epoch(row(4, 40))
+    monkeypatch.undo()
+    with Report(workdir, 40, 40) as report:
+        assert report.row_of(40)["epoch"] == "4"
+    assert json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 40
+
+
+def test_rows_are_on_the_disk_before_a_run_continues(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    with Report(tmp_path, 0, 30) as report:
+        synced.clear()
+        report.epoch(row(1, 10))
+    names = [path.rpartition("/")[2] for path in synced]
+    assert "metrics.jsonl" in names and any(name.endswith("metrics.csv") for name in names)
+    assert str(tmp_path) in synced  # the name of the file that was replaced
