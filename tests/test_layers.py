@@ -39,6 +39,8 @@ ONLY_IN = {
     "tensorboardX": {"train/report.py"},
     "apache_beam": {"data/pack/beam.py"},
     "tensorflow": set(),
+    "pyarrow": {"data/sources/parquet.py"},
+    "pillow_heif": {"images/formats.py"},
     "torch": set(),
     "clu": set(),
 }
