@@ -40,7 +40,6 @@ ONLY_IN = {
     "apache_beam": {"data/pack/beam.py"},
     "tensorflow": set(),
     "pyarrow": {"data/sources/parquet.py"},
-    "pillow_heif": {"images/formats.py"},
     "torch": set(),
     "clu": set(),
 }

@@ -53,6 +53,9 @@ class Wanted(NamedTuple):
     names: ClassList | None = None  # class ids by label, for sources with integers
 
 
+_NOTHING = Wanted()
+
+
 class Recognised(NamedTuple):
     """A source as it was recognised.
 
@@ -83,7 +86,7 @@ def open_source(path: str | Path, labels: Labels | None = None) -> ImageSource:
 
 
 def recognise(
-    paths: Sequence[str | Path], labels: Labels | None = None, wanted: Wanted = Wanted()
+    paths: Sequence[str | Path], labels: Labels | None = None, wanted: Wanted = _NOTHING
 ) -> Recognised:
     """Recognise the layout of a source, and find its size and (where that is cheap) its classes.
 
@@ -226,13 +229,18 @@ def _archive(path: Path, look: ArchiveLook, wanted: Wanted) -> Recognised:
             wrapper = root.rpartition("/")[0]
             for split in wanted.splits:
                 trees.setdefault(split, Tree(f"{wrapper}/{split}".lstrip("/"), rule))
-    elif not look.is_complete and isinstance(trees.get("", Tree("", None)).rule, FolderLevel):
-        if wanted.class_level is None and len(look.top_folders()) == 1:
-            raise UserError(
-                f"Source {path} is compressed, and its beginning has only the folder "
-                f"{look.folders[0]}. Say which folders are the classes: --class-level 1 for top "
-                "folders, --class-level 2 for the folders in them."
-            )
+    elif (
+        not look.is_complete
+        and "" in trees
+        and isinstance(trees[""].rule, FolderLevel)
+        and wanted.class_level is None
+        and len(look.top_folders()) == 1
+    ):
+        raise UserError(
+            f"Source {path} is compressed, and its beginning has only the folder "
+            f"{look.folders[0]}. Say which folders are the classes: --class-level 1 for top "
+            "folders, --class-level 2 for the folders in them."
+        )
     chosen, notes = _choose(path, trees, wanted)
     sources: dict[str, ImageSource] = {}
     for split, tree in chosen.items():

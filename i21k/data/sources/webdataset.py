@@ -237,8 +237,9 @@ def shards_by_split(shards: Sequence[Path]) -> dict[str, list[Path]]:
     """
     found: dict[str, list[Path]] = {}
     for shard in shards:
-        match = _SPLIT.search(shard.name) or _SPLIT.search(f"{shard.parent.name}-")
-        found.setdefault(SPLITS[match.group(1).lower()] if match else "", []).append(shard)
+        match = _SPLIT.search(shard.name)
+        split = match.group(1).lower() if match else shard.parent.name.lower()
+        found.setdefault(SPLITS.get(split, ""), []).append(shard)
     if "" in found and len(found) > 1:
         raise UserError(
             f"{found[''][0].name} is in no split, and other files beside it are in the splits "
