@@ -133,6 +133,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="classes to keep: a name (fall11), a file or a dataset; by default those in DIR,"
         " or all of the source",
     )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="remove the dataset that is in DIR, and pack again",
+    )
     add("--workers", type=int, metavar="N", help="worker processes; by default one per CPU")
     add(
         "--runner",
@@ -165,6 +170,7 @@ def run(args: argparse.Namespace) -> int:
                 on_progress=on_progress,
                 beam_options=args.beam_options if args.runner == "beam" else None,
                 on_recognised=log.note,
+                overwrite=args.overwrite,
             )
     except (KeyboardInterrupt, SystemExit):
         log.note("stopped. The same command resumes from here.")

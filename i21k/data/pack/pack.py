@@ -52,6 +52,7 @@ def pack(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     beam_options: Sequence[str] | None = None,
     on_recognised: Callable[[str], None] = lambda line: None,
+    overwrite: bool = False,
 ) -> PackReport:
     """Pack a source into splits of the dataset in `out`, which may have other splits already.
 
@@ -73,6 +74,7 @@ def pack(
             processes. All its machines have to see source and `out` under the same paths.
         on_recognised: called with one line that says what the source was recognised as, before it
             is read.
+        overwrite: whether the dataset in `out` is removed first.
 
     Raises:
         UserError: if source, output directory, options or class list do not fit, or the disk is
@@ -99,6 +101,9 @@ def pack(
     directory = Path(out)
     for of_split in sources.values():
         _check_source(of_split, directory, options)
+    if overwrite:
+        with output.claimed(directory):
+            output.overwrite(directory, options.name)
     engine = LocalEngine(num_workers) if beam_options is None else BeamEngine(beam_options)
     is_given = classes is not None
     classes = classes or _common_classes(sources)
