@@ -78,7 +78,7 @@ def write_records(directory: Path, bad: dict[int, str]) -> Split:
             r"record 5 of .*tiny-train.array_record-00000-of-00001: .*(?i:truncated|premature|end of)",
         ),
         ("label", r"record 5 of .*-00000-of-00001: label 4; expected 0 to 3$"),
-        ("no picture", r"record 5 of .*-00000-of-00001: 6 bytes that are no picture"),
+        ("no picture", r"record 5 of .*-00000-of-00001: 6 bytes that are not an image"),
     ],
 )
 def test_a_bad_record_stops_the_stream_and_is_named(tmp_path, kind, message, workers):
