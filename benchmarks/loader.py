@@ -1,11 +1,15 @@
-"""Pictures a second of the training loader, and in turn with it (on request) of other systems' loaders on the same JPEG files.
+"""Pictures a second of the training loader, and in turn with it (on request) of other systems'
+loaders on the same JPEG files.
 
-    python benchmarks/loader.py --jpegs FOLDER [--crop region|plain] [--mirror host|device] [--rounds 5 --peer tfdata=PYTHON ...]
+    python benchmarks/loader.py --jpegs FOLDER [--crop region|plain] [--mirror host|device]
+    [--rounds 5 --peer tfdata=PYTHON ...]
 
-The job is that of `peers/loader_peers.py`: read a JPEG, cut a random region and resize it to 224 px (`--crop plain`: a random window of 224
-px), hand over uint8 batches of 128. `--mirror host` flips half of the pictures here as the peers do; in training the device does. The
-folder's files are packed into shards as they are. Each round first decodes whole pictures and does nothing else, on as many threads:
-`of_bare_decoding` is the loader's share of that. Prints one JSON line a round and one with the medians.
+The job is that of `peers/loader_peers.py`: read a JPEG, cut a random region and resize it to 224 px
+(`--crop plain`: a random window of 224 px), hand over uint8 batches of 128. `--mirror host` flips
+half of the pictures here as the peers do; in training the device does. The folder's files are
+packed into shards as they are. Each round first decodes whole pictures and does nothing else, on as
+many threads: `of_bare_decoding` is the loader's share of that. Prints one JSON line a round and one
+with the medians.
 """
 
 import argparse
@@ -61,7 +65,8 @@ def rate(batches: Iterator[loader.Batch], seconds: float, warmup: int = 8) -> fl
 
 
 def decoding_rate(files: list[Path], threads: int, seconds: float) -> float:
-    """Return whole pictures a second that the decoder alone makes of bytes in memory, on so many threads."""
+    """Return whole pictures a second that the decoder alone makes of bytes in memory, on so many
+    threads."""
     encoded = [file.read_bytes() for file in sorted(set(files))]
     sizes = [read_size(data) for data in encoded]
     end = time.perf_counter() + seconds

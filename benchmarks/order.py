@@ -1,11 +1,14 @@
-"""How random the batches of 14,197,087 records are: by Grain's own shuffle, by ours, and by the windowed order for disks that cannot seek.
+"""How random the batches of 14,197,087 records are: by Grain's own shuffle, by ours, and by the
+windowed order for disks that cannot seek.
 
     python benchmarks/order.py [--seed 0]
 
-Record numbers alone, no pictures. Prints one JSON line for each order, in which 1 (0 for the correlation) is what independent draws give:
-`range_chi2`, how unevenly the batches fall on 512 ranges of equal size (chi-square over its degrees of freedom); `close_pairs`, pairs of a
-batch that lie within 8 records of each other, over their expected number; `correlation` of a record with the next one; `epochs_chi2`, how
-far a place's records in two epochs depend on each other (chi-square over its degrees of freedom of a 32 x 32 table).
+Record numbers alone, no pictures. Prints one JSON line for each order, in which 1 (0 for the
+correlation) is what independent draws give: `range_chi2`, how unevenly the batches fall on 512
+ranges of equal size (chi-square over its degrees of freedom); `close_pairs`, pairs of a batch that
+lie within 8 records of each other, over their expected number; `correlation` of a record with the
+next one; `epochs_chi2`, how far a place's records in two epochs depend on each other (chi-square
+over its degrees of freedom of a 32 x 32 table).
 """
 
 import argparse
@@ -37,7 +40,8 @@ def orders(seed: int) -> dict[str, Callable[[np.ndarray], list[int]]]:
 
 
 def statistics(order: Callable[[np.ndarray], list[int]], seed: int = 0) -> dict[str, float]:
-    """Return the statistics of `NUM_BATCHES` batches of the first epoch, and of the same places in the second."""
+    """Return the statistics of `NUM_BATCHES` batches of the first epoch, and of the same places in
+    the second."""
     whole = NUM_RECORDS // BATCH_SIZE
     steps = np.sort(np.random.default_rng(seed).choice(whole, NUM_BATCHES, replace=False))
     places = (steps[:, None] * BATCH_SIZE + np.arange(BATCH_SIZE)).ravel()

@@ -1,11 +1,14 @@
-"""Milliseconds from a picture file to answers, for one picture and for many, with the network of a run or the full one.
+"""Milliseconds from a picture file to answers, for one picture and for many, with the network of a
+run or the full one.
 
     python benchmarks/predict.py PICTURE... [--checkpoint runs/quickstart] [--rounds 7]
 
-Without a checkpoint: Inception-BN of 2015 with random parameters, 21,841 classes and 224 px, saved and loaded as any other. `load_s` is
-loading and checking, `first_s` the first picture, which compiles (or finds the compiled program in JAX's cache). `picture_ms` is one
-picture by itself, `padded_ms` one in a batch of 8 that is empty but for it, `batched_ms` one of 32 in batches of 8 (the pictures given,
-repeated); medians of rounds in which the views take turns. Prints one JSON line.
+Without a checkpoint: Inception-BN of 2015 with random parameters, 21,841 classes and 224 px, saved
+and loaded as any other. `load_s` is loading and checking, `first_s` the first picture, which
+compiles (or finds the compiled program in JAX's cache). `picture_ms` is one picture by itself,
+`padded_ms` one in a batch of 8 that is empty but for it, `batched_ms` one of 32 in batches of 8
+(the pictures given, repeated); medians of rounds in which the views take turns. Prints one JSON
+line.
 """
 
 import argparse

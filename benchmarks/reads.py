@@ -1,13 +1,16 @@
-"""What an order asks of the disk: requests, seeks and bytes a picture of the training loader, with cold files, for both orders.
+"""What an order asks of the disk: requests, seeks and bytes a picture of the training loader, with
+cold files, for both orders.
 
     python benchmarks/reads.py DIR [--workers 0 2]
 
-Needs strace. Writes 60,000 pictures of 28 KB (noise of 256 px short side) into DIR, which must not exist, and deletes them. Each order
-then loads an epoch in batches of 64 in a process of its own under strace, after the shards were dropped from the page cache. A request is a
-pread64 of a shard; a seek is one that does not begin within 64 KiB behind the end of the last one of its process, in the same file. Bytes
-from the disk are what the kernel counts for the process (read_bytes). `first_` counts what no process had asked for before: the rest is in
-the page cache, and what a hard disk would do follows from those seeks and the bytes from the disk. Prints one JSON line for each order and
-number of workers.
+Needs strace. Writes 60,000 pictures of 28 KB (noise of 256 px short side) into DIR, which must not
+exist, and deletes them. Each order then loads an epoch in batches of 64 in a process of its own
+under strace, after the shards were dropped from the page cache. A request is a pread64 of a shard;
+a seek is one that does not begin within 64 KiB behind the end of the last one of its process, in
+the same file. Bytes from the disk are what the kernel counts for the process (read_bytes). `first_`
+counts what no process had asked for before: the rest is in the page cache, and what a hard disk
+would do follows from those seeks and the bytes from the disk. Prints one JSON line for each order
+and number of workers.
 """
 
 import argparse
@@ -87,7 +90,8 @@ def drop_from_cache(directory: Path) -> None:
 
 
 def disk_bytes() -> int:
-    """Return what the kernel has read from the disk for this process and its children that have ended."""
+    """Return what the kernel has read from the disk for this process and its children that have
+    ended."""
     return int(
         re.findall(r"^read_bytes: (\d+)", Path("/proc/self/io").read_text(), re.MULTILINE)[0]
     )

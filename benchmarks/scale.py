@@ -1,12 +1,15 @@
-"""What 14,197,087 records in 1,024 shards cost the training loader: time to open, memory, file descriptors and the time of a batch.
+"""What 14,197,087 records in 1,024 shards cost the training loader: time to open, memory, file
+descriptors and the time of a batch.
 
     python benchmarks/scale.py DIR [--workers 0|1|2...] [--order global|windowed]
 
-Writes a dataset of tiny pictures (a GIF of one pixel) into DIR, which must not exist, and deletes it afterwards (--keep leaves it, --reuse
-takes one that was left). Every picture is as cheap as can be, so what is timed is finding and reading records. Prints one JSON line.
-`open_s` is from nothing to the first batch; `next_ms` the mean time of a batch in the first, middle and last part of the epoch, each
-read from a loader that was opened there, after batches enough that every shard is open (in the global order). Memory is that of this
-process and of each worker, resident and private; `in_all` counts pages that they share once.
+Writes a dataset of tiny pictures (a GIF of one pixel) into DIR, which must not exist, and deletes
+it afterwards (--keep leaves it, --reuse takes one that was left). Every picture is as cheap as can
+be, so what is timed is finding and reading records. Prints one JSON line. `open_s` is from nothing
+to the first batch; `next_ms` the mean time of a batch in the first, middle and last part of the
+epoch, each read from a loader that was opened there, after batches enough that every shard is open
+(in the global order). Memory is that of this process and of each worker, resident and private;
+`in_all` counts pages that they share once.
 """
 
 import argparse
@@ -80,7 +83,8 @@ def private_mb(pid: int) -> float:
 
 
 def share_mb(pid: int) -> float:
-    """Return the resident memory of a process, in which a page that n processes share counts as 1/n."""
+    """Return the resident memory of a process, in which a page that n processes share counts as
+    1/n."""
     return rollup_mb(pid, "Pss:")
 
 
@@ -106,7 +110,8 @@ def workers_of(pid: int) -> list[int]:
 
 
 def read_us(shard: Path) -> float:
-    """Return the time to read a record by its number from one shard, which grows with the number of its records."""
+    """Return the time to read a record by its number from one shard, which grows with the number of
+    its records."""
     reader = ArrayRecordReader(str(shard), "readahead_buffer_size:0,max_parallelism:0")
     numbers = np.random.default_rng(0).integers(0, reader.num_records(), 5000).tolist()
     start = time.perf_counter()

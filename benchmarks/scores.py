@@ -2,8 +2,8 @@
 
     python benchmarks/scores.py [--batch 256] [--rounds 5]
 
-Planted log-probabilities of ILSVRC's 1,000 classes, all columns of the table. Prints one JSON line: milliseconds a picture (median of the
-rounds), of a model that is right half of the time.
+Planted log-probabilities of ILSVRC's 1,000 classes, all columns of the table. Prints one JSON line:
+milliseconds a picture (median of the rounds), of a model that is right half of the time.
 """
 
 import argparse

@@ -1,11 +1,15 @@
-"""What the views `hedge` and `diverse` do with a trained model: whether hedge keeps its promise, and how many things five answers say.
+"""What the views `hedge` and `diverse` do with a trained model: whether hedge keeps its promise,
+and how many things five answers say.
 
-    python benchmarks/views_on_models.py --checkpoint runs/quickstart --data data/quickstart [--split val]
+    python benchmarks/views_on_models.py --checkpoint runs/quickstart --data data/quickstart
+    [--split val]
 
-Hedge is calibrated on every other picture of the split and measured on the rest, then the other way round: each picture is measured once,
-by a calibration that did not see it. In `interval` chance alone would leave 95 of 100 measurements, given what calibration found. `depth`
-counts edges from entity by the shortest way, `classes` the answers that are classes of the model. Of five answers, `branches` counts the
-different things they say (`views.num_branches`), `right` is how often the truth is at or below one of them. Prints one JSON line.
+Hedge is calibrated on every other picture of the split and measured on the rest, then the other way
+round: each picture is measured once, by a calibration that did not see it. In `interval` chance
+alone would leave 95 of 100 measurements, given what calibration found. `depth` counts edges from
+entity by the shortest way, `classes` the answers that are classes of the model. Of five answers,
+`branches` counts the different things they say (`views.num_branches`), `right` is how often the
+truth is at or below one of them. Prints one JSON line.
 """
 
 import argparse

@@ -38,7 +38,8 @@ _HOW_TO_CONVERT = {
 
 @dataclasses.dataclass(frozen=True)
 class Normalisation:
-    """What happens to RGB values of 0 to 255 before a model: (x / 255 - mean) / std, per channel."""
+    """What happens to RGB values of 0 to 255 before a model: (x / 255 - mean) / std, per
+    channel."""
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet, as timm and others have
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)

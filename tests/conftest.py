@@ -1,4 +1,5 @@
-"""What all tests share: four CPU devices, one compilation cache, strict types, and a small packed dataset."""
+"""What all tests share: four CPU devices, one compilation cache, strict types, and a small packed
+dataset."""
 
 import atexit
 import os
@@ -54,7 +55,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def few_blocks() -> Iterator[None]:
-    """Leave three of the ten blocks in the standard network: a third of the time to compile, for tests of what is around it."""
+    """Leave three of the ten blocks in the standard network: a third of the time to compile, for
+    tests of what is around it."""
     standard = WIDTHS["standard"]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setitem(

@@ -1,12 +1,15 @@
-"""Pictures made from a seed: 25 synsets of WordNet, drawn as fruit, balls, beasts, insects, flowers and things.
+"""Pictures made from a seed: 25 synsets of WordNet, drawn as fruit, balls, beasts, insects, flowers
+and things.
 
-A room of its own because the quick start and the tests need pictures that may be shared, need no download and still look
-like something. The real classes are only imitated: each has a shape, colours and marks, and shares them one by one with
-others (a tennis ball has the seam of a baseball and the colour of a lemon), most with its neighbours in WordNet. The
-background, clutter, pose, tint and noise use the colours of all classes, so that a histogram or a thumbnail tells little.
+A room of its own because the quick start and the tests need pictures that may be shared, need no
+download and still look like something. The real classes are only imitated: each has a shape,
+colours and marks, and shares them one by one with others (a tennis ball has the seam of a baseball
+and the colour of a lemon), most with its neighbours in WordNet. The background, clutter, pose, tint
+and noise use the colours of all classes, so that a histogram or a thumbnail tells little.
 
-A shape is a signed distance to its outline, a mark a mask between 0 and 1, both computed for all pixels at once in the
-object's own coordinates: x to the right, y down, the object inside the unit circle. All constants are chosen here.
+A shape is a signed distance to its outline, a mark a mask between 0 and 1, both computed for all
+pixels at once in the object's own coordinates: x to the right, y down, the object inside the unit
+circle. All constants are chosen here.
 """
 
 import math
@@ -56,7 +59,8 @@ class Frame(NamedTuple):
         return (np.hypot((c * u + s * v) / a, (c * v - s * u) / b) - 1) * min(a, b)
 
     def limb(self, x0: float, y0: float, x1: float, y1: float, r: float) -> Field:
-        """Return the distance to a line from one point to another, drawn with a round pen of radius `r`."""
+        """Return the distance to a line from one point to another, drawn with a round pen of radius
+        `r`."""
         dx, dy = x1 - x0, y1 - y0
         along = np.clip(((self.x - x0) * dx + (self.y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
         return np.hypot(self.x - x0 - along * dx, self.y - y0 - along * dy) - r
@@ -77,7 +81,8 @@ class Frame(NamedTuple):
         ) / 2
 
     def scattered(self, pitch: float) -> Field:
-        """Return the distance to the nearest of points scattered `pitch` apart, right up to a third of `pitch`."""
+        """Return the distance to the nearest of points scattered `pitch` apart, right up to a third
+        of `pitch`."""
         points = self.rng.uniform(0.33, 0.67, (2, 16, 16)).astype(
             np.float32
         )  # one in each cell of a grid that repeats
@@ -114,7 +119,8 @@ def angle_to_nearest(sphere: tuple[Field, Field, Field], points: np.ndarray) -> 
     return np.arccos(np.clip((np.stack(sphere, -1) @ points).max(-1), -1, 1))
 
 
-# Fruit -----------------------------------------------------------------------------------------------------------------
+# Fruit
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def lemon(f: Frame) -> Sketch:
@@ -169,7 +175,8 @@ def watermelon(f: Frame) -> Sketch:
     return f.ellipse(0, 0, 0.98, 0.8), [f.mask(0.12 * np.sin(7 * around + 0.9 * f.wobble(9)))]
 
 
-# Balls -----------------------------------------------------------------------------------------------------------------
+# Balls
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def soccer_ball(f: Frame) -> Sketch:
@@ -211,7 +218,8 @@ def golf_ball(f: Frame) -> Sketch:
     return f.ellipse(0, 0, 0.93, 0.93), [0.6 * f.mask(angle_to_nearest(f.sphere(), DIMPLES) - 0.11)]
 
 
-# Beasts, seen from the side with the head to the right ----------------------------------------------------------------
+# Beasts, seen from the side with the head to the right
+# ----------------------------------------------------------------
 
 
 def _beast(f: Frame, neck: float, leg: float, bulk: float) -> tuple[Field, Field]:
@@ -276,7 +284,8 @@ def dalmatian(f: Frame) -> Sketch:
     return union(body, head, ear), [np.maximum.reduce((spots, f.mask(ear), f.mask(0.93 - f.x)))]
 
 
-# Insects, seen from above, the head at the top ------------------------------------------------------------------------
+# Insects, seen from above, the head at the top
+# ------------------------------------------------------------------------
 
 
 def ladybug(f: Frame) -> Sketch:
@@ -309,7 +318,8 @@ def bee(f: Frame) -> Sketch:
 
 
 def _butterfly(f: Frame) -> tuple[Frame, Field, Field, Field]:
-    """Return the mirrored frame and the distances to the fore wings, the hind wings and the trunk."""
+    """Return the mirrored frame and the distances to the fore wings, the hind wings and the
+    trunk."""
     m = f._replace(x=np.abs(f.x) / f.rng.uniform(0.8, 1))
     return (
         m,
@@ -340,7 +350,8 @@ def cabbage_butterfly(f: Frame) -> Sketch:
     ]
 
 
-# Flowers and things ----------------------------------------------------------------------------------------------------
+# Flowers and things
+# ----------------------------------------------------------------------------------------------------
 
 
 def daisy(f: Frame) -> Sketch:
@@ -401,7 +412,8 @@ def umbrella(f: Frame) -> Sketch:
 
 
 class Look(NamedTuple):
-    """How a class is drawn: its sketch, the colours of body and marks (`/`: one of these), and how far it may turn."""
+    """How a class is drawn: its sketch, the colours of body and marks (`/`: one of these), and how
+    far it may turn."""
 
     wnid: str
     sketch: Callable[[Frame], Sketch]
@@ -455,7 +467,8 @@ def _blend(picture: np.ndarray, mask: Field, colour: np.ndarray) -> None:
 def _frame(
     rng: np.random.Generator, size_px: int, radius: float, turn: float, reach: float
 ) -> Frame:
-    """Place an object of `radius` (1: half the picture) at most `reach` from the middle, turned and a little squeezed."""
+    """Place an object of `radius` (1: half the picture) at most `reach` from the middle, turned and
+    a little squeezed."""
     x, y = rng.uniform(-reach, reach, 2).tolist()
     angle, squeeze, mirror = (
         rng.uniform(-turn, turn),
@@ -536,7 +549,8 @@ def draw(class_index: int, picture_seed: int, size_px: int) -> np.ndarray:
 
 
 def write_source(folder: Path, per_class: int, *, size_px: int = 72, seed: int = 0) -> None:
-    """Write `per_class` JPEGs of each class as `folder/<wnid>/<wnid>_<i>.JPEG`, a source that the packer takes."""
+    """Write `per_class` JPEGs of each class as `folder/<wnid>/<wnid>_<i>.JPEG`, a source that the
+    packer takes."""
     for class_index, wnid in enumerate(SYNSETS):
         (folder / wnid).mkdir(parents=True, exist_ok=True)
         for i in range(per_class):
@@ -547,7 +561,8 @@ def write_source(folder: Path, per_class: int, *, size_px: int = 72, seed: int =
 
 
 def pack_if_missing(directory: Path, per_class: int, seed: int) -> None:
-    """Draw and pack `per_class` training pictures of each class, and a fifth as many to validate, unless `directory` has a dataset."""
+    """Draw and pack `per_class` training pictures of each class, and a fifth as many to validate,
+    unless `directory` has a dataset."""
     if (
         directory / MANIFEST
     ).exists():  # it comes last; what a run that was killed left, the packer clears away

@@ -1,4 +1,5 @@
-"""Where to cut: random regions, random windows and centred windows as `(top, left, height, width)` in pixels."""
+"""Where to cut: random regions, random windows and centred windows as `(top, left, height, width)`
+in pixels."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,7 +14,8 @@ def region_boxes(
     min_area: float = 0.08,
     max_aspect: float = 4 / 3,
 ) -> Int[np.ndarray, "n 4"]:
-    """Cut random regions of `min_area` to all of the area and an aspect within 1/`max_aspect` .. `max_aspect`.
+    """Cut random regions of `min_area` to all of the area and an aspect within 1/`max_aspect` ..
+    `max_aspect`.
 
     Szegedy et al. 2014, section 6. Where no try fits, the largest centred region of allowed aspect.
 
@@ -60,7 +62,8 @@ def window_boxes(
     Args:
         sizes: height and width of each picture in pixels.
         fraction: in (0, 1].
-        where: for each picture, numbers in [0, 1) that choose top and left among all places; 0.5 is the centre.
+        where: for each picture, numbers in [0, 1) that choose top and left among all places; 0.5 is
+            the centre.
     """
     side = np.maximum(1, np.rint(sizes.min(axis=1, keepdims=True) * fraction))
     room = sizes - side  # [n, 2]; a centred window of odd room lies half a pixel up and left

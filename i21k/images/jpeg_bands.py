@@ -18,10 +18,12 @@ _INDEX, _INDEX_AT = (
 
 
 def band(encoded: bytes, height: int, top: int, bottom: int) -> tuple[bytes, int, int]:
-    """Cut rows of pixels out of a JPEG without decoding it, as far as restart markers allow; the packer writes one for every row of blocks.
+    """Cut rows of pixels out of a JPEG without decoding it, as far as restart markers allow; the
+    packer writes one for every row of blocks.
 
-    Four fifths of the time to decode a photograph are Huffman codes, to be read from the first to the last; after a marker they start
-    afresh. What the band decodes to is bit for bit those rows of the whole picture: smoothed colour needs a row more on each side.
+    Four fifths of the time to decode a photograph are Huffman codes, to be read from the first to
+    the last; after a marker they start afresh. What the band decodes to is bit for bit those rows
+    of the whole picture: smoothed colour needs a row more on each side.
 
     Args:
         encoded: a picture of any kind.
@@ -30,7 +32,8 @@ def band(encoded: bytes, height: int, top: int, bottom: int) -> tuple[bytes, int
         bottom: row after the last that is needed.
 
     Returns:
-        A JPEG, the place of its first row in the picture and its number of rows; the picture itself if it cannot be cut.
+        A JPEG, the place of its first row in the picture and its number of rows; the picture itself
+        if it cannot be cut.
     """
     rows = _rows(encoded) if top > 1 or bottom < height - 1 else None
     if rows is None or len(rows.starts) - 1 != -(-height // rows.height_px):
@@ -55,9 +58,11 @@ def band(encoded: bytes, height: int, top: int, bottom: int) -> tuple[bytes, int
 
 
 def with_index(jpeg: bytes) -> bytes:
-    """Note in a comment of a JPEG where its rows of blocks begin, so that `band` need not search: 1 us instead of 18, for 60 bytes.
+    """Note in a comment of a JPEG where its rows of blocks begin, so that `band` need not search: 1
+    us instead of 18, for 60 bytes.
 
-    A JPEG without restart markers after whole rows, or with none of Pillow's headers, stays as it is.
+    A JPEG without restart markers after whole rows, or with none of Pillow's headers, stays as it
+    is.
     """
     rows = _searched_rows(jpeg)
     if rows is None or jpeg[2:6] != b"\xff\xe0\x00\x10":
@@ -98,7 +103,8 @@ def _rows(encoded: bytes) -> _Rows | None:
 
 
 def _searched_rows(encoded: bytes) -> _Rows | None:
-    """Find the rows of a baseline JPEG by their markers; None if it has none, or not after whole rows."""
+    """Find the rows of a baseline JPEG by their markers; None if it has none, or not after whole
+    rows."""
     frame = interval = 0
     at = 2
     while encoded[at : at + 1] == b"\xff" and encoded[:2] == b"\xff\xd8":

@@ -1,7 +1,7 @@
 """Export a trained model into a folder that other programs can use: behind `i21k export`.
 
-The folder has the model, its classes with names, the preprocessing contract, a model card, WordNet's
-licence and SHA-256 sums. It is written whole or not at all.
+The folder has the model, its classes with names, the preprocessing contract, a model card,
+WordNet's licence and SHA-256 sums. It is written whole or not at all.
 """
 
 import dataclasses
@@ -61,7 +61,8 @@ def export(
 ) -> ExportReport:
     """Write a folder with a trained model.
 
-    An ONNX model is run with onnxruntime and compared with the checkpoint before the folder appears.
+    An ONNX model is run with onnxruntime and compared with the checkpoint before the folder
+    appears.
 
     Args:
         model: to export.

@@ -256,8 +256,8 @@ def _reduce(
     """Sum over the devices. Gradients travel as `dtype` and come back as float32.
 
     The gradients of the classifier head go first: the backward pass knows them first, and with many
-    classes they are most of all bytes. XLA runs one all-reduce at a time. Without this order it sent
-    16 bytes of sums after the whole backward pass, and the gradients after those
+    classes they are most of all bytes. XLA runs one all-reduce at a time. Without this order it
+    sent 16 bytes of sums after the whole backward pass, and the gradients after those
     (`benchmarks/results/2026-11-22-memory.md`).
 
     Args:

@@ -143,7 +143,8 @@ def test_the_command_refuses_what_is_there(model, tmp_path, capsys):
 def classifier(
     path: Path, channels_first: bool = True, last: str = "", classes: int = 4, **props: str
 ) -> Path:
-    """A foreign classifier: mean of the colours times a matrix, as another program would write it."""
+    """A foreign classifier: mean of the colours times a matrix, as another program would write
+    it."""
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     shape = ("b", 3, 32, 32) if channels_first else ("b", 32, 32, 3)
     matrix = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)

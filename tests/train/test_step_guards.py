@@ -1,4 +1,5 @@
-"""Nothing implicit around the step: what travels, what is compiled, what is donated, and what may be saved or written."""
+"""Nothing implicit around the step: what travels, what is compiled, what is donated, and what may
+be saved or written."""
 
 import functools
 import json
@@ -36,7 +37,7 @@ def after_step(monkeypatch, number: int, act) -> None:
     monkeypatch.setattr(loop, "_one_step", one_step)
 
 
-# --------------------------------------------------------------------------------------------------------------- transfers
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_batch_that_nobody_sent_does_not_reach_the_step(recipe, tmp_path, monkeypatch):
@@ -80,7 +81,7 @@ def test_an_evaluation_sends_what_it_sends_by_name(recipe, tmp_path, monkeypatch
         loop.run(recipe, tmp_path / "w")
 
 
-# --------------------------------------------------------------------------------------------------- compilation, donation
+# --------------------------------------------------------------------------------------------------
 
 
 def test_each_step_is_compiled_once_in_a_run_and_once_when_it_goes_on(
@@ -146,7 +147,7 @@ def test_a_buffer_donated_in_vain_is_an_error(recipe, tmp_path, monkeypatch, num
         loop.run(recipe, tmp_path / "w")
 
 
-# ------------------------------------------------------------------------------------------- numbers that are not finite
+# ------------------------------------------------------------------------------------------- number
 
 
 def spoil(part: str, layer: str, name: str, value: float):
@@ -212,7 +213,7 @@ def test_a_state_that_is_spoilt_when_a_signal_comes_is_not_saved_either(
     assert Checkpoints(tmp_path / "w" / "checkpoints").steps() == [6]
 
 
-# ------------------------------------------------------------------------------------------- micro-batches in a whole run
+# ------------------------------------------------------------------------------------------- micro-
 
 
 def test_a_run_in_micro_batches_goes_on_bit_exact_and_counts_updates(

@@ -169,7 +169,8 @@ def test_named_class_lists():
     assert all(class_id in wordnet() for name in NAMES for class_id in named(name).ids)
 
 
-# Hashes of timm's own lists and index maps (timm 1.0.31, timm/data/_info), which are one number a line.  # noqa: E501
+# Hashes of timm's own lists and index maps (timm 1.0.31, timm/data/_info), which are one number a
+# line.  # noqa: E501
 @pytest.mark.parametrize(
     ("name", "sha256"),
     [
