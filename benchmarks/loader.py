@@ -1,4 +1,4 @@
-"""Pictures a second of the training loader, and in turn with it (on request) of other systems'
+"""Images per second of the training loader, and in turn with it (on request) of other systems'
 loaders on the same JPEG files.
 
     python benchmarks/loader.py --jpegs FOLDER [--crop region|plain] [--mirror host|device]
@@ -6,8 +6,8 @@ loaders on the same JPEG files.
 
 The job is that of `peers/loader_peers.py`: read a JPEG, cut a random region and resize it to 224 px
 (`--crop plain`: a random window of 224 px), hand over uint8 batches of 128. `--mirror host` flips
-half of the pictures here as the peers do; in training the device does. The folder's files are
-packed into shards as they are. Each round first decodes whole pictures and does nothing else, on as
+half of the images here as the peers do; in training the device does. The folder's files are
+packed into shards as they are. Each round first decodes whole images and does nothing else, on as
 many threads: `of_bare_decoding` is the loader's share of that. Prints one JSON line a round and one
 with the medians.
 """
@@ -53,7 +53,7 @@ def pack(files: list[Path], directory: Path) -> Split:
 
 
 def rate(batches: Iterator[loader.Batch], seconds: float, warmup: int = 8) -> float:
-    """Return pictures a second of a stream that has run a little already."""
+    """Return images per second of a stream that has run a little already."""
     start, count = 0.0, -warmup
     for _ in batches:
         count += 1
@@ -65,7 +65,7 @@ def rate(batches: Iterator[loader.Batch], seconds: float, warmup: int = 8) -> fl
 
 
 def decoding_rate(files: list[Path], threads: int, seconds: float) -> float:
-    """Return whole pictures a second that the decoder alone makes of bytes in memory, on so many
+    """Return whole images per second that the decoder alone makes of bytes in memory, on so many
     threads."""
     encoded = [file.read_bytes() for file in sorted(set(files))]
     sizes = [read_size(data) for data in encoded]
@@ -85,7 +85,7 @@ def decoding_rate(files: list[Path], threads: int, seconds: float) -> float:
 
 
 def peer_rate(name: str, python: str, args: argparse.Namespace) -> float:
-    """Run a peer in its own environment and return its pictures a second."""
+    """Run a peer in its own environment and return its images per second."""
     command = [
         python,
         str(PEERS),

@@ -3,7 +3,7 @@ windowed order for disks that cannot seek.
 
     python benchmarks/order.py [--seed 0]
 
-Record numbers alone, no pictures. Prints one JSON line for each order, in which 1 (0 for the
+Record numbers alone, no images. Prints one JSON line for each order, in which 1 (0 for the
 correlation) is what independent draws give: `range_chi2`, how unevenly the batches fall on 512
 ranges of equal size (chi-square over its degrees of freedom); `close_pairs`, pairs of a batch that
 lie within 8 records of each other, over their expected number; `correlation` of a record with the
@@ -22,7 +22,7 @@ import numpy as np
 from i21k.data.load.order import GlobalOrder, WindowedOrder, span_length
 
 NUM_RECORDS = 14_197_087
-RECORD_BYTES = 29_700  # of a picture of 256 px at quality 90
+RECORD_BYTES = 29_700  # of an image of 256 px at quality 90
 BATCH_SIZE, NUM_BATCHES = 1024, 300
 NUM_RANGES, NUM_CELLS, CLOSE = 512, 32, 8
 

@@ -1,9 +1,9 @@
-"""What an order asks of the disk: requests, seeks and bytes a picture of the training loader, with
+"""What an order asks of the disk: requests, seeks and bytes an image of the training loader, with
 cold files, for both orders.
 
     python benchmarks/reads.py DIR [--workers 0 2]
 
-Needs strace. Writes 60,000 pictures of 28 KB (noise of 256 px short side) into DIR, which must not
+Needs strace. Writes 60,000 images of 28 KB (noise of 256 px short side) into DIR, which must not
 exist, and deletes them. Each order then loads an epoch in batches of 64 in a process of its own
 under strace, after the shards were dropped from the page cache. A request is a pread64 of a shard;
 a seek is one that does not begin within 64 KiB behind the end of the last one of its process, in
@@ -38,7 +38,7 @@ NUM_RECORDS, NUM_SHARDS, NUM_DISTINCT = 60_000, 8, 100
 BATCH_SIZE, NUM_STEPS = (
     64,
     937,
-)  # an epoch; the windows that follow it are read too, 11 % more than there are pictures
+)  # an epoch; the windows that follow it are read too, 11 % more than there are images
 CLASSES = ClassList(("n00000001", "n00000002"))
 DISK_SEEKS_PER_S, DISK_BYTES_PER_S = 110, 170e6  # the note's hard disk
 
@@ -133,20 +133,20 @@ def measure(directory: Path, order: str, workers: int) -> dict[str, object]:
         asked.add((file, offset))
         size += count
         last = (file, offset + count)
-    num_pictures = BATCH_SIZE * NUM_STEPS
+    num_images = BATCH_SIZE * NUM_STEPS
     read = disk_bytes() - before
     seconds = first_seeks / DISK_SEEKS_PER_S + read / DISK_BYTES_PER_S
     return {
         "order": order,
         "workers": workers,
-        "pictures": num_pictures,
-        "requests_per_picture": round(len(seen) / num_pictures, 4),
-        "seeks_per_picture": round(seeks / num_pictures, 4),
-        "first_seeks_per_picture": round(first_seeks / num_pictures, 4),
-        "request_kb_per_picture": round(size / num_pictures / 1e3, 1),
+        "images": num_images,
+        "requests_per_image": round(len(seen) / num_images, 4),
+        "seeks_per_image": round(seeks / num_images, 4),
+        "first_seeks_per_image": round(first_seeks / num_images, 4),
+        "request_kb_per_image": round(size / num_images / 1e3, 1),
         "mb_per_seek": round(size / seeks / 1e6, 2),
-        "disk_kb_per_picture": round(read / num_pictures / 1e3, 1),
-        "hard_disk_images_per_s": round(num_pictures / seconds),
+        "disk_kb_per_image": round(read / num_images / 1e3, 1),
+        "hard_disk_images_per_s": round(num_images / seconds),
     }
 
 

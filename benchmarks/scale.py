@@ -3,8 +3,8 @@ descriptors and the time of a batch.
 
     python benchmarks/scale.py DIR [--workers 0|1|2...] [--order global|windowed]
 
-Writes a dataset of tiny pictures (a GIF of one pixel) into DIR, which must not exist, and deletes
-it afterwards (--keep leaves it, --reuse takes one that was left). Every picture is as cheap as can
+Writes a dataset of tiny images (a GIF of one pixel) into DIR, which must not exist, and deletes
+it afterwards (--keep leaves it, --reuse takes one that was left). Every image is as cheap as can
 be, so what is timed is finding and reading records. Prints one JSON line. `open_s` is from nothing
 to the first batch; `next_ms` the mean time of a batch in the first, middle and last part of the
 epoch, each read from a loader that was opened there, after batches enough that every shard is open
@@ -36,7 +36,7 @@ from i21k.labels import ClassList
 
 NUM_RECORDS, NUM_SHARDS = 14_197_087, 1024
 CLASSES = ClassList(tuple(f"n{k:08d}" for k in range(1000)))
-GIF = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+GIF = bytes.fromhex("47494638396101000100800000000000ffffff2c00000000010001000002024401003b")
 BATCH_SIZE, SIZE_PX = 256, 32
 NUM_WARM, NUM_TIMED = (
     60,
@@ -50,7 +50,7 @@ def bounds(shard: int) -> tuple[int, int]:
 
 
 def write_shard(directory: Path, shard: int) -> shards.Shard:
-    """Write one shard of pictures that are the same but for their label."""
+    """Write one shard of images that are the same but for their label."""
     records = [encode_example(GIF, label, "") for label in range(len(CLASSES))]
     return shards.write_shard(
         directory / shards.shard_name("scale", "train", shard, NUM_SHARDS),

@@ -3,7 +3,7 @@
     python benchmarks/scores.py [--batch 256] [--rounds 5]
 
 Planted log-probabilities of ILSVRC's 1,000 classes, all columns of the table. Prints one JSON line:
-milliseconds a picture (median of the rounds), of a model that is right half of the time.
+milliseconds an image (median of the rounds), of a model that is right half of the time.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
     kept, peak = tracemalloc.get_traced_memory()
     result = {
         "batch": args.batch,
-        "ms_per_picture": round(statistics.median(milliseconds), 3),
+        "ms_per_image": round(statistics.median(milliseconds), 3),
         "prepared_s": round(prepared_s, 2),
     }
     result |= {

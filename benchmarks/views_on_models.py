@@ -4,8 +4,8 @@ and how many things five answers say.
     python benchmarks/views_on_models.py --checkpoint runs/quickstart --data data/quickstart
     [--split val]
 
-Hedge is calibrated on every other picture of the split and measured on the rest, then the other way
-round: each picture is measured once, by a calibration that did not see it. In `interval` chance
+Hedge is calibrated on every other image of the split and measured on the rest, then the other way
+round: each image is measured once, by a calibration that did not see it. In `interval` chance
 alone would leave 95 of 100 measurements, given what calibration found. `depth` counts edges from
 entity by the shortest way, `classes` the answers that are classes of the model. Of five answers,
 `branches` counts the different things they say (`views.num_branches`), `right` is how often the
@@ -74,7 +74,7 @@ def hedged(
 
 
 def five(answers: views.Answers, labels: np.ndarray, hierarchy: Hierarchy) -> dict[str, Any]:
-    """Say what five answers a picture are worth."""
+    """Say what five answers an image are worth."""
     classes = hierarchy.class_nodes[labels].tolist()
     right = [
         any(hierarchy.node_of[a.id] in hierarchy.ancestors[c] for a in row)
@@ -116,7 +116,7 @@ def main() -> None:
         "checkpoint": str(args.checkpoint),
         "step": model.trained.origin.step,
         "split": args.split,
-        "pictures": len(labels),
+        "images": len(labels),
         "classes": len(model.classes),
         "top1": round(float((probabilities.argmax(axis=1) == labels).mean()), 4),
         "class_depth": round(float(depths(hierarchy)[hierarchy.class_nodes[labels]].mean()), 2),

@@ -361,7 +361,8 @@ def _check_sizes(path: Path, proto: Any, given: Any, image_size: int) -> None:
         dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         if math.prod(max(dim, 1) for dim in dims) > MAX_VALUES:
             raise UserError(
-                f"{path} makes an array {value.name} of the shape {dims} for one image. That is more"
+                f"{path} makes an array {value.name} of the shape {dims} for one image. That is "
+                f"more"
                 f" than {MAX_VALUES:,} numbers; use another model."
             )
 

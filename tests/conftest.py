@@ -69,7 +69,7 @@ def few_blocks() -> Iterator[None]:
 
 @pytest.fixture
 def recipe(dataset: Path) -> ConfigDict:
-    """The recipe of 2015, made small: 8 pictures of 32 px on 4 devices, the narrowest network."""
+    """The recipe of 2015, made small: 8 images of 32 px on 4 devices, the narrowest network."""
     config = i21k_inception.get_config()
     config.epochs = 2
     config.batch_size = 8
@@ -78,7 +78,7 @@ def recipe(dataset: Path) -> ConfigDict:
     config.data.threads = 2
     config.model.variant = "standard"
     config.model.revision = (
-        "symbol2016"  # epsilon 1e-3: the last layers see 2 pictures of 1 x 1 px a device
+        "symbol2016"  # epsilon 1e-3: the last layers see 2 images of 1 x 1 px a device
     )
     config.model.width = 0.125
     config.model.remat = "none"

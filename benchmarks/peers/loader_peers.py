@@ -1,4 +1,4 @@
-"""Pictures a second of other systems' input pipelines, on the same JPEG files and the same job as
+"""Images per second of other systems' input pipelines, on the same JPEG files and the same job as
 `benchmarks/loader.py`, which calls this.
 
     python benchmarks/peers/loader_peers.py tfdata --jpegs FOLDER --threads 2
@@ -35,7 +35,7 @@ BATCH, SIZE_PX, NUM_IMAGES = 128, 224, 5000
 
 
 def rate(batches: Iterator[Any], seconds: float, warmup: int = 8) -> float:
-    """Return pictures a second of a stream that has run a little already."""
+    """Return images per second of a stream that has run a little already."""
     for _ in range(warmup):
         next(batches)
     start, count = time.perf_counter(), 0
@@ -185,7 +185,7 @@ def torch(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterator
     import torch.utils.data
     from PIL import Image
 
-    class Pictures(torch.utils.data.Dataset):
+    class Images(torch.utils.data.Dataset):
         jpegs = [file.read_bytes() for file in files]  # noqa: RUF012
 
         def __len__(self) -> int:
@@ -214,7 +214,7 @@ def torch(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterator
             return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), i % 1000
 
     loader = torch.utils.data.DataLoader(
-        Pictures(),
+        Images(),
         batch_size=BATCH,
         shuffle=True,
         num_workers=threads,

@@ -6,7 +6,7 @@
     way its own guides advise
 
 Both build the network from the graph that `write_symbol` writes, so it is the same to the padding.
-The step is SGD with momentum 0.9 on random pictures. It runs once for every line of its input and
+The step is SGD with momentum 0.9 on random images. It runs once for every line of its input and
 answers with the seconds it took; at the end it prints its peak memory.
 """
 
@@ -94,8 +94,11 @@ def torch_step(symbol: str, batch_size: int, num_classes: int, dtype: str) -> Ca
                     continue
                 channels[name] = sum(channels[i] for i in inputs)
                 if op == "Convolution":
-                    kernel, stride, pad = (json.loads(attrs.get(key, default).replace("(", "[").replace(")", "]"))[0]
-                                           for key, default in (("kernel", ""), ("stride", "(1,1)"), ("pad", "(0,0)")))  # fmt: skip
+                    defaults = (("kernel", ""), ("stride", "(1,1)"), ("pad", "(0,0)"))
+                    kernel, stride, pad = (
+                        json.loads(attrs.get(key, default).replace("(", "[").replace(")", "]"))[0]
+                        for key, default in defaults
+                    )
                     self.add_module(
                         name,
                         nn.Conv2d(channels[name], int(attrs["num_filter"]), kernel, stride, pad),
@@ -152,7 +155,7 @@ def torch_step(symbol: str, batch_size: int, num_classes: int, dtype: str) -> Ca
     forward = (
         torch.compile(net, mode="max-autotune-no-cudagraphs") if device == "cuda" else net
     )  # compiling gains nothing on a CPU
-    pictures = torch.randn(batch_size, 3, SIZE_PX, SIZE_PX, device=device).contiguous(
+    images = torch.randn(batch_size, 3, SIZE_PX, SIZE_PX, device=device).contiguous(
         memory_format=torch.channels_last
     )
     labels = torch.randint(0, num_classes, (batch_size,), device=device)
@@ -160,7 +163,7 @@ def torch_step(symbol: str, batch_size: int, num_classes: int, dtype: str) -> Ca
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device, getattr(torch, dtype), enabled=dtype != "float32"):
-            loss = F.cross_entropy(forward(pictures).float(), labels)
+            loss = F.cross_entropy(forward(images).float(), labels)
         loss.backward()
         optimizer.step()
         if device == "cuda":

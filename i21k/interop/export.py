@@ -151,7 +151,8 @@ def _write_onnx(
     agreement = onnx.compare(folder / MODEL, as_input(images), model.logits(images))
     if precision == "float32" and not agreement.relative < 1e-4:
         raise UserError(
-            f"The exported model differs from the checkpoint by {agreement.relative:.1e} (relative);"
+            f"The exported model differs from the checkpoint by {agreement.relative:.1e} "
+            f"(relative);"
             " expected below 1e-4. Report this with the versions of onnx and onnxruntime."
         )
     return agreement

@@ -74,7 +74,7 @@ def test_the_command_writes_all_it_is_asked_for(trained, dataset, tmp_path, caps
 
 
 def test_data_of_other_classes_is_matched_by_id(trained, dataset, tmp_path, capsys):
-    """The same pictures, labelled by a list in another order in which one of four classes has
+    """The same images, labelled by a list in another order in which one of four classes has
     another name."""
     other = ClassList((CLASSES.ids[3], "n04399382", CLASSES.ids[1], CLASSES.ids[0]))
     old = open_split(dataset, "val")
@@ -105,8 +105,7 @@ def test_data_of_other_classes_is_matched_by_id(trained, dataset, tmp_path, caps
     )
     assert (
         "the model lacks 1 class: n04399382 (teddy); "
-        "their 5 images count as wrong over 4 and over 3"
-        in text.describe(summary)
+        "their 5 images count as wrong over 4 and over 3" in text.describe(summary)
     )
 
     ilsvrc = named("ilsvrc2012")
@@ -133,7 +132,7 @@ def test_data_of_other_classes_is_matched_by_id(trained, dataset, tmp_path, caps
     assert "by ReaL labels, 20 images that have any:" in capsys.readouterr().out
     with pytest.raises(
         ValueError,
-        match="record 0 of split 'val' of .* has the file name 'val/0.JPEG'; expected ILSVRC2012_",
+        match=r"record 0 of split 'val' of .* has the file name 'val/0.JPEG'; expected ILSVRC2012_",
     ):
         evaluate_checkpoint(trained, dataset, real=tmp_path / "real.json")
 
@@ -154,7 +153,7 @@ def test_a_run_evaluates_a_second_set_of_other_classes(recipe, tmp_path, capsys)
         assert [float(row[f"{prefix}top{k}"]) for k in RANKS] == pytest.approx(
             [table[column][f"top{k}"] for k in RANKS]
         )
-    assert float(row["second_top20"]) == pytest.approx(10 / 13)  # three pictures of teddy
+    assert float(row["second_top20"]) == pytest.approx(10 / 13)  # three images of teddy
     foreign = write_dataset(
         tmp_path / "foreign", {"val": 4}, classes=ClassList(("a", "b", "c", "d"))
     )
@@ -205,7 +204,7 @@ def test_batch_size_and_devices_change_nothing(
 
 
 def test_a_mirrored_dataset_has_the_same_answers_with_flip(trained, dataset, monkeypatch):
-    """Averaging over picture and mirror image makes no difference between the two; without it there
+    """Averaging over image and mirror image makes no difference between the two; without it there
     is one."""
     plain, flipped = (
         evaluate_checkpoint(trained, dataset, flip=flip).summary()["table"]["all"]["loss"]

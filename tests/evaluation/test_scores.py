@@ -44,7 +44,7 @@ def fall11() -> ClassList:
 
 
 def oracle(answer_for) -> dict:
-    """Score a model of fall11 that puts 0.9 on one class for a picture of each of ILSVRC's
+    """Score a model of fall11 that puts 0.9 on one class for an image of each of ILSVRC's
     1,000."""
     model, data = fall11(), named("ilsvrc2012")
     scores = Scores(model, data, over=data)
@@ -228,7 +228,7 @@ def test_classes_of_your_own_do_without_wordnet():
     ]
 
 
-def test_real_labels_pass_over_pictures_without_any():
+def test_real_labels_pass_over_images_without_any():
     scores = Scores(SMALL, ClassList((CAT, PEMBROKE)))
     row = [0.5, 0.1, 0.1, 0.1, 0.1, 0.1]
     scores.add(logs([row, row, row]), np.array([0, 1, 1]), real=[[CARDIGAN, CAT], [], [PEMBROKE]])

@@ -64,7 +64,7 @@ def parameter(name, shape, seed):
 
 
 def images(count, seed):
-    """Make uint8 RGB pictures [count, 224, 224, 3]: coarse squares and noise, so that pooling and
+    """Make uint8 RGB images [count, 224, 224, 3]: coarse squares and noise, so that pooling and
     padding show."""
     rng = np.random.default_rng([7, seed])
     coarse = rng.integers(0, 256, (count, 29, 29, 3)).astype(np.float64)

@@ -55,7 +55,7 @@ def batch() -> Batch:
 
 @pytest.fixture(scope="module")
 def trained(one_block, batch) -> TrainState:
-    """A state whose moving statistics fit the pictures."""
+    """A state whose moving statistics fit the images."""
     network = make_small_network()
     return initial(network).replace(batch_stats=do_step(network, batch, 1).batch_stats)
 
@@ -77,8 +77,8 @@ def whole(trained, batch) -> tuple[Any, Totals]:
     return gradient, Totals.fetch(sums)
 
 
-def part(batch: Batch, pictures: slice | list[int]) -> Batch:
-    return Batch(*(x[pictures] for x in batch))
+def part(batch: Batch, some: slice | list[int]) -> Batch:
+    return Batch(*(x[some] for x in batch))
 
 
 def assert_same_sums(got: Sums, wanted: Totals) -> None:
@@ -168,7 +168,7 @@ def test_synchronised_batchnorm_is_that_of_the_large_batch(batch, accumulate_ste
     synchronised = do_step(
         make_small_network(bn_axis_name=AXIS), batch, 2, accumulate_steps=accumulate_steps
     )
-    # A micro-batch is normalised over the devices: pictures 0 and 1 together with 4 and 5, the
+    # A micro-batch is normalised over the devices: images 0 and 1 together with 4 and 5, the
     # first two of the other device.
     order = [0, 1, 4, 5, 2, 3, 6, 7] if accumulate_steps == 2 else list(range(8))
     one = do_step(make_small_network(), part(batch, order), 1, accumulate_steps=accumulate_steps)
