@@ -76,7 +76,7 @@ def test_loading_a_model_prints_no_warning(project):
         check=True,
         cwd=project,
     )
-    lines = [line for line in done.stderr.splitlines() if "does not say how" not in line]
+    lines = [line for line in done.stderr.splitlines() if "has no record of how" not in line]
     assert lines == []
 
 

@@ -76,7 +76,7 @@ class Scores:
         ):
             raise UserError(
                 f"the model has none of the data's {wordnet().enumerate(data.ids)}; its own are"
-                f" {wordnet().enumerate(model.ids)}; evaluate on data whose classes it knows"
+                f" {wordnet().enumerate(model.ids)}; evaluate on data of its classes"
             )
         names = [name for name in ("all", "over", "folded", "tolerant") if name in self._accepted]
         self._table = {name: Column(calibrated=name != "tolerant") for name in names}

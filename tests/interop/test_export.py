@@ -219,7 +219,7 @@ def test_descriptions_beside_a_model_are_read(tmp_path):
 
 def test_a_wrong_class_list_names_the_ones_that_fit(tmp_path):
     path = classifier(tmp_path / "m.onnx", classes=1000)
-    with pytest.raises(UserError, match=r"does not say what its outputs mean.*ilsvrc2012"):
+    with pytest.raises(UserError, match=r"has no class list.*ilsvrc2012"):
         OnnxModel(path)
     with pytest.raises(UserError, match=r"outputs of \[1000, 3\] numbers.*4 classes.*ilsvrc2012"):
         OnnxModel(path, CLASSES)
