@@ -1,16 +1,16 @@
-"""What an order asks of the disk: requests, seeks and bytes an image of the training loader, with
-cold files, for both orders.
+"""Count requests, seeks and bytes per image of the training loader with cold files, in both orders.
 
     python benchmarks/reads.py DIR [--workers 0 2]
 
 Needs strace. Writes 60,000 images of 28 KB (noise of 256 px short side) into DIR, which must not
-exist, and deletes them. Each order then loads an epoch in batches of 64 in a process of its own
-under strace, after the shards were dropped from the page cache. A request is a pread64 of a shard;
-a seek is one that does not begin within 64 KiB behind the end of the last one of its process, in
-the same file. Bytes from the disk are what the kernel counts for the process (read_bytes). `first_`
-counts what no process had asked for before: the rest is in the page cache, and what a hard disk
-would do follows from those seeks and the bytes from the disk. Prints one JSON line for each order
-and number of workers.
+exist, and deletes them. For each order a process under strace loads an epoch in batches of 64,
+after the shards were dropped from the page cache.
+
+A request is a pread64 of a shard. A seek is a request that does not begin within 64 KiB after the
+end of the last one of its process in the same file. Bytes from the disk are those that the kernel
+counts for the process (read_bytes). `first_` counts requests for bytes that no process has read
+before: the others are in the page cache. The speed of a hard disk follows from those seeks and the
+bytes from the disk. Prints one JSON line for each order and number of workers.
 """
 
 import argparse
@@ -40,7 +40,7 @@ BATCH_SIZE, NUM_STEPS = (
     937,
 )  # an epoch; the windows that follow it are read too, 11 % more than there are images
 CLASSES = ClassList(("n00000001", "n00000002"))
-DISK_SEEKS_PER_S, DISK_BYTES_PER_S = 110, 170e6  # the note's hard disk
+DISK_SEEKS_PER_S, DISK_BYTES_PER_S = 110, 170e6  # the hard disk of 2015
 
 
 def write(directory: Path) -> None:
@@ -73,7 +73,7 @@ def write(directory: Path) -> None:
 
 
 def load(directory: Path, order: str, workers: int) -> None:
-    """Load the batches; this is the process under strace."""
+    """Load the batches. This runs in the process under strace."""
     split = open_split(directory, "train")
     options = loader.LoaderOptions(BATCH_SIZE, 224, order=order, threads=1, workers=workers)  # type: ignore[arg-type]
     with loader.batches(split, options, 0, NUM_STEPS) as batches:
@@ -90,15 +90,14 @@ def drop_from_cache(directory: Path) -> None:
 
 
 def disk_bytes() -> int:
-    """Return what the kernel has read from the disk for this process and its children that have
-    ended."""
+    """Return the bytes read from the disk by this process and its children that have ended."""
     return int(
         re.findall(r"^read_bytes: (\d+)", Path("/proc/self/io").read_text(), re.MULTILINE)[0]
     )
 
 
 def requests(trace: str) -> list[tuple[str, str, int, int]]:
-    """Return process, file, offset and size of each read of a shard that strace saw."""
+    """Return process, file, offset and size of each read of a shard in strace's log."""
     found, begun = [], {}
     for line in trace.splitlines():
         thread = line.split()[0]

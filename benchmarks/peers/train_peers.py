@@ -1,13 +1,11 @@
-"""A training step of the same network in MXNet or PyTorch: the other side of
-`benchmarks/train_step.py`, which starts it.
+"""Run a training step of the same network in MXNet or PyTorch, for `benchmarks/train_step.py`.
 
-    mxnet  python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1     float32, CPU
-    torch  python3.11 -m venv pt && pt/bin/pip install torch                         GPU or CPU, the
-    way its own guides advise
+    mxnet  python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1  (float32, CPU)
+    torch  python3.11 -m venv pt && pt/bin/pip install torch  (GPU, or CPU as its guides advise)
 
-Both build the network from the graph that `write_symbol` writes, so it is the same to the padding.
-The step is SGD with momentum 0.9 on random images. It runs once for every line of its input and
-answers with the seconds it took; at the end it prints its peak memory.
+Both build the network from the graph that `write_symbol` writes, so that even the padding is the
+same. The step is SGD with momentum 0.9 on random images. It runs once for every line of its input
+and prints the seconds. At the end it prints its peak memory.
 """
 
 import argparse
