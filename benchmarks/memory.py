@@ -1,8 +1,8 @@
 """Measure the GPU memory of the training step of `configs/i21k_inception.py`, without a GPU.
 
     python benchmarks/memory.py --batch 32 --dtype float32 --remat block  # one JSON line
-    python benchmarks/memory.py --table  # all modes at batch 32, 64 and 256, and what fits where
-    python benchmarks/memory.py --devices 4 --collectives  # how gradients travel between devices
+    python benchmarks/memory.py --table  # all modes at batch 32, 64 and 256
+    python benchmarks/memory.py --devices 4 --collectives  # how gradients are sent
 
 The step is compiled for the description of an H100. It needs JAX's CUDA wheels:
 pip install -e ".[cuda]". The network is the full one with 21,841 classes at 224 px. `--batch` is
@@ -52,7 +52,7 @@ NUM_CLASSES = 21841
 DESCRIPTION = Path(__file__).parent / "h100.txtpb"  # numbers of the data sheet
 BATCHES = (32, 64, 256)
 CARDS_GIB = (4, 8, 12, 24, 80)
-RESERVED_GIB = 1.0  # of a card: CUDA context and cuDNN workspaces; chosen here
+RESERVED_GIB = 1.0  # of a card: CUDA context and cuDNN workspaces; our choice
 DTYPE_BYTES = {
     "pred": 1,
     "s8": 1,
@@ -65,7 +65,7 @@ DTYPE_BYTES = {
     "f64": 8,
     "s64": 8,
 }
-# What may change how collectives are scheduled; each beside the defaults.
+# What may change how collectives are scheduled; each added to the defaults.
 FLAGS: dict[str, dict[str, bool | int]] = {
     "defaults": {},
     "latency hiding": {"xla_gpu_enable_latency_hiding_scheduler": True},
@@ -79,7 +79,7 @@ FLAGS: dict[str, dict[str, bool | int]] = {
 
 
 def described_devices(num: int) -> list[Any]:
-    """Return `num` devices that exist on paper.
+    """Return descriptions of `num` devices.
 
     Raises:
         SystemExit: where JAX's CUDA wheels are missing.

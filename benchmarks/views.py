@@ -24,14 +24,14 @@ from i21k.wordnet.taxonomy import wordnet
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the milliseconds of a call, and what it gave."""
+    """Return the milliseconds of a call, and its result."""
     start = time.perf_counter()
     result = run()
     return (time.perf_counter() - start) * 1e3, result
 
 
 def main() -> None:
-    """Load, then take turns."""
+    """Measure all views in turn, after loading."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)

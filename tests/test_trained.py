@@ -12,7 +12,7 @@ from i21k.data.format.splits import open_split
 from i21k.errors import UserError
 from i21k.prediction.predictor import Predictor
 from i21k.trained import Preprocessing, load_checkpoint
-from tests.helpers.datasets import CLASSES, picture, write_dataset
+from tests.helpers.datasets import CLASSES, make_image, write_dataset
 from tests.prediction.test_predictor import save_model
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
@@ -55,7 +55,7 @@ def test_an_old_checkpoint_gets_the_defaults_and_says_so(tmp_path, capsys):
 
 
 def test_sigmoid_probabilities_do_not_add_up(tmp_path):
-    images = np.stack([picture(0, k, 32, 32) for k in range(3)])
+    images = np.stack([make_image(0, k, 32, 32) for k in range(3)])
     model = load_checkpoint(save_model(tmp_path / "w", probability="sigmoid"))
     softmax = load_checkpoint(save_model(tmp_path / "x")).probabilities(images)
     sigmoid = model.probabilities(images)

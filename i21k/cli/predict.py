@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     if args.calibrate:
         found = model.calibrate(data=args.calibrate, split=args.split, accuracy=args.accuracy)
         log.note(
-            f"hedge is right for {found.accuracy:.1%} of {found.num_pictures:,} images of split"
+            f"hedge is right for {found.accuracy:.1%} of {found.num_images:,} images of split"
             f" {args.split!r} of {args.calibrate}, with mean specificity {found.specificity:.2f}"
             " (0: entity, 1: a class without subclasses)"
         )

@@ -1,4 +1,5 @@
-"""`launch.py` with the network of the fixture `few_blocks`: what tests start as processes of its own."""
+"""`launch.py` with the network of the fixture `few_blocks`: what tests start as processes of its
+own."""
 
 import os
 import runpy
@@ -8,7 +9,8 @@ from pathlib import Path
 from i21k import backend
 
 if __name__ == "__main__":
-    # Gloo says on descriptor 1 that it is connected, from several threads at once: no line need be whole. Python prints to a copy.
+    # Gloo says on descriptor 1 that it is connected, from several threads at once: no line need be
+    # whole. Python prints to a copy.
     sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     backend.prepare()

@@ -40,7 +40,8 @@ def test_cmyk_sixteen_bits_and_transparency_become_rgb() -> None:
 
 
 def test_ycck_becomes_rgb() -> None:
-    """CMYK stored as YCCK, as Photoshop does: Adobe's marker says so with a 2 where Pillow writes a 0."""
+    """CMYK stored as YCCK, as Photoshop does: Adobe's marker says so with a 2 where Pillow writes a
+    0."""
     inverted = np.asarray(Image.fromarray(255 - np.asarray(photo())).convert("YCbCr"))
     channels = np.concatenate([inverted, np.full((32, 48, 1), 255, np.uint8)], axis=2)
     data = bytearray(encoded(Image.fromarray(255 - channels, "CMYK"), quality=95, subsampling=0))

@@ -143,7 +143,8 @@ def test_the_command_refuses_what_is_there(model, tmp_path, capsys):
 def classifier(
     path: Path, channels_first: bool = True, last: str = "", classes: int = 4, **props: str
 ) -> Path:
-    """A foreign classifier: mean of the colours times a matrix, as another program would write it."""
+    """A foreign classifier: mean of the colours times a matrix, as another program would write
+    it."""
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     shape = ("b", 3, 32, 32) if channels_first else ("b", 32, 32, 3)
     matrix = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)
@@ -218,7 +219,7 @@ def test_descriptions_beside_a_model_are_read(tmp_path):
 
 def test_a_wrong_class_list_names_the_ones_that_fit(tmp_path):
     path = classifier(tmp_path / "m.onnx", classes=1000)
-    with pytest.raises(UserError, match=r"does not say what its outputs mean.*ilsvrc2012"):
+    with pytest.raises(UserError, match=r"has no class list.*ilsvrc2012"):
         OnnxModel(path)
     with pytest.raises(UserError, match=r"outputs of \[1000, 3\] numbers.*4 classes.*ilsvrc2012"):
         OnnxModel(path, CLASSES)

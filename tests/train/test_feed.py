@@ -1,4 +1,5 @@
-"""What goes to the devices, and when: timing is of sleeps, which a busy machine can only make longer."""
+"""What goes to the devices, and when: timing is of sleeps, which a busy machine can only make
+longer."""
 
 import dataclasses
 import threading

@@ -1,4 +1,5 @@
-"""The one update that devices and micro-batches add up to, and that nothing is left out of the sum."""
+"""The one update that devices and micro-batches add up to, and that nothing is left out of the
+sum."""
 
 import functools
 import re
@@ -37,7 +38,8 @@ ROUNDING = 1e-5  # of float32, added up in another order; seen: 1e-7 to 2e-6
 
 @pytest.fixture(scope="module", autouse=True)
 def one_block() -> Iterator[None]:
-    """Leave the stem and one block of the standard network: what is added up does not depend on how many there are."""
+    """Leave the stem and one block of the standard network: what is added up does not depend on how
+    many there are."""
     standard = WIDTHS["standard"]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setitem(
@@ -53,7 +55,7 @@ def batch() -> Batch:
 
 @pytest.fixture(scope="module")
 def trained(one_block, batch) -> TrainState:
-    """A state whose moving statistics fit the pictures."""
+    """A state whose moving statistics fit the images."""
     network = make_small_network()
     return initial(network).replace(batch_stats=do_step(network, batch, 1).batch_stats)
 
@@ -75,8 +77,8 @@ def whole(trained, batch) -> tuple[Any, Totals]:
     return gradient, Totals.fetch(sums)
 
 
-def part(batch: Batch, pictures: slice | list[int]) -> Batch:
-    return Batch(*(x[pictures] for x in batch))
+def part(batch: Batch, some: slice | list[int]) -> Batch:
+    return Batch(*(x[some] for x in batch))
 
 
 def assert_same_sums(got: Sums, wanted: Totals) -> None:
@@ -141,7 +143,8 @@ def test_accumulating_takes_the_memory_of_a_micro_batch():
 
 
 def test_statistics_are_what_mxnet_averages_at_the_end_of_an_epoch():
-    """There every device kept moving averages of its own, beside parameters that were the same on all."""
+    """There every device kept moving averages of its own, beside parameters that were the same on
+    all."""
     network, batches = make_small_network(), [make_batch(8, seed) for seed in range(3)]
     together, alone = initial(network), [initial(network) for _ in range(4)]
     for batch in batches:
@@ -165,7 +168,8 @@ def test_synchronised_batchnorm_is_that_of_the_large_batch(batch, accumulate_ste
     synchronised = do_step(
         make_small_network(bn_axis_name=AXIS), batch, 2, accumulate_steps=accumulate_steps
     )
-    # A micro-batch is normalised over the devices: pictures 0 and 1 together with 4 and 5, the first two of the other device.
+    # A micro-batch is normalised over the devices: images 0 and 1 together with 4 and 5, the
+    # first two of the other device.
     order = [0, 1, 4, 5, 2, 3, 6, 7] if accumulate_steps == 2 else list(range(8))
     one = do_step(make_small_network(), part(batch, order), 1, accumulate_steps=accumulate_steps)
     assert_same_update(synchronised, one)
@@ -175,13 +179,14 @@ def test_synchronised_batchnorm_is_that_of_the_large_batch(batch, accumulate_ste
     assert distance(apart.opt_state, one.opt_state) > 0.01
 
 
-# -------------------------------------------------------------------- a twin under shard_map, which checks what devices share
+# -------------------------------------------------------------------- a twin under shard_map, which
 
 
 def checked(
     function: Callable[[Any, DeviceBatch], Any],
 ) -> Callable[[Any, DeviceBatch], Any]:
-    """What `pmap` does, under `shard_map`: it refuses to call replicated what may differ from device to device."""
+    """What `pmap` does, under `shard_map`: it refuses to call replicated what may differ from
+    device to device."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     specs = (PartitionSpec(), PartitionSpec(AXIS))
 
@@ -272,7 +277,7 @@ def test_a_forgotten_reduction_of_an_evaluation_is_refused(batch, monkeypatch):
         jax.eval_shape(checked(functools.partial(steps.eval_step, network=network)), *arguments)
 
 
-# ------------------------------------------------------------------------------------------------- what travels, and in what
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("accumulate_steps", [1, 2])
@@ -280,7 +285,8 @@ def test_a_forgotten_reduction_of_an_evaluation_is_refused(batch, monkeypatch):
 def test_gradients_travel_once_an_update_and_in_the_type_asked_for(
     batch, reduce_dtype, accumulate_steps
 ):
-    """Read off what XLA is asked for; on a CPU it then reduces in float32 what has come as bfloat16."""
+    """Read off what XLA is asked for; on a CPU it then reduces in float32 what has come as
+    bfloat16."""
     devices, network = jax.local_devices(), make_small_network()
     state = initial(network)
     num_gradients, num_statistics = (

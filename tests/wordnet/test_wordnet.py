@@ -169,7 +169,8 @@ def test_named_class_lists():
     assert all(class_id in wordnet() for name in NAMES for class_id in named(name).ids)
 
 
-# Hashes of timm's own lists and index maps (timm 1.0.31, timm/data/_info), which are one number a line.
+# Hashes of timm's own lists and index maps (timm 1.0.31, timm/data/_info), which are one number a
+# line.
 @pytest.mark.parametrize(
     ("name", "sha256"),
     [
@@ -204,7 +205,7 @@ def test_released_order_is_by_size():
     assert sorted(released.ids) == list(named("fall11").ids)
     assert sorted(released.ids[:11221]) == list(
         named("miil11k").ids
-    )  # those with more than 500 pictures
+    )  # those with more than 500 images
     assert [
         released.label_of[i]
         for i in ("n09468604", "n09332890", "n04366367", "n09193705", "n09428293")

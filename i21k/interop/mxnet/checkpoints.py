@@ -1,6 +1,4 @@
-"""Turn a model of MXNet, such as the one released in 2015, into a checkpoint, and a checkpoint into
-files of MXNet.
-"""
+"""Convert models of MXNet, such as the one released in 2015, to checkpoints, and back."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from i21k.models.inception_network import InceptionNetwork
 from i21k.train import workdir
 from i21k.trained import Preprocessing, load_checkpoint
 
-IMAGE_SIZE, CROP_FRACTION = 224, 224 / 256  # what the released model was evaluated with
+IMAGE_SIZE, CROP_FRACTION = 224, 224 / 256  # as in the evaluation of the released model
 
 
 def import_mxnet(
