@@ -144,6 +144,11 @@ class CheckpointModel:
         return self._ready
 
 
+def is_onnx(path: Path) -> bool:
+    """Return whether a path is one file, or a folder with `model.onnx`, and not a run."""
+    return path.is_file() or path.suffix == ".onnx" or (path / "model.onnx").is_file()
+
+
 def load(path: str | Path, step: Which = "last") -> TrainedModel:
     """Load a trained model: a checkpoint of ours, or an ONNX classifier.
 
@@ -156,10 +161,10 @@ def load(path: str | Path, step: Which = "last") -> TrainedModel:
         UserError: if there is no intact checkpoint, or its description does not fit its arrays.
     """
     path = Path(path)
-    if path.is_file() or (path / "model.onnx").is_file():
+    if is_onnx(path):
         from i21k.trained_onnx import OnnxModel  # it imports this file
 
-        return OnnxModel(path if path.is_file() else path / "model.onnx")
+        return OnnxModel(path / "model.onnx" if path.is_dir() else path)
     return load_checkpoint(path, step)
 
 

@@ -71,8 +71,9 @@ class OnnxModel:
             )
         self.preprocessing = preprocessing
         self._normalisation = normalisation or found.normalisation()
-        if own:  # the mean is subtracted in the graph, or 117 of every channel outside of it
-            self._normalisation = Normalisation((117 / 255,) * 3, (1 / 255,) * 3)
+        if own and "normalisation" in about:  # of an input of floats
+            saved = json.loads(about["normalisation"])
+            self._normalisation = Normalisation(tuple(saved["mean"]), tuple(saved["std"]))
         self.classes = self._classes(classes, about, found)
         self._outputs = output_names(self._path, self._session, len(self.classes))
         self._ends_in = last_operator(proto, self._outputs[0])

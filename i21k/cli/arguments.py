@@ -92,7 +92,8 @@ def open_model(args: argparse.Namespace) -> "TrainedModel":
     from i21k import trained
 
     given = [args.classes, args.preprocessing, args.size, args.crop, args.mean, args.std]
-    if args.checkpoint.suffix.lower() != ".onnx" and not args.checkpoint.is_file():
+    path = args.checkpoint
+    if not trained.is_onnx(path):
         if any(value is not None for value in given):
             raise UserError(
                 f"{args.checkpoint} is not an ONNX file, so --classes, --preprocessing, --size,"
@@ -117,7 +118,9 @@ def open_model(args: argparse.Namespace) -> "TrainedModel":
             tuple(args.mean or default.mean), tuple(args.std or default.std)
         )
     classes = class_list(args.classes) if args.classes else None
-    return OnnxModel(args.checkpoint, classes, contract, normalisation)
+    return OnnxModel(
+        path / "model.onnx" if path.is_dir() else path, classes, contract, normalisation
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

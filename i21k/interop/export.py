@@ -123,6 +123,7 @@ def _write_onnx(
     names = [wordnet().name(class_id) for class_id in model.classes.ids]
     contract = model.preprocessing.to_json() | {"probability": model.probability}
     metadata = onnx.metadata_of(model.classes, names, contract)
+    metadata["normalisation"] = json.dumps(_normalisation(model))
 
     def as_input(images: np.ndarray) -> np.ndarray:
         if input_type == "uint8":
@@ -156,6 +157,14 @@ def _write_onnx(
             " onnxruntime."
         )
     return agreement
+
+
+def _normalisation(model: CheckpointModel) -> dict[str, list[float]]:
+    """Return mean and std with which (x / 255 - mean) / std is what the network prepares."""
+    colours = jnp.array([0, 255], jnp.uint8).reshape(2, 1, 1, 1) * jnp.ones((1, 1, 1, 3), jnp.uint8)
+    low, high = np.asarray(model.network.prepare(colours), np.float64)[:, 0, 0]
+    std = 1 / (high - low)
+    return {"mean": (-low * std).tolist(), "std": std.tolist()}
 
 
 def _real_images(model: CheckpointModel, split: Split, num: int) -> Iterator[np.ndarray]:
