@@ -1,4 +1,4 @@
-"""The public names: they cost nothing until they are used, and their examples are true."""
+"""The public names: they cost no time until they are used, and their examples are correct."""
 
 import doctest
 import subprocess

@@ -1,4 +1,4 @@
-"""Small random taxonomies with class lists, for brute-force tests; ancestors found by walking."""
+"""Random small taxonomies with class lists, for tests by brute force."""
 
 from hypothesis import settings
 from hypothesis import strategies as st

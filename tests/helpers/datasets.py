@@ -1,4 +1,4 @@
-"""Small packed datasets that tests draw themselves."""
+"""Small packed datasets."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ NUM_TRAIN, NUM_VAL = 44, 21
 
 
 def make_image(label: int, seed: int, height: int = 40, width: int = 48) -> np.ndarray:
-    """RGB noise whose colour tells the class: something that a few steps can learn."""
+    """Return RGB noise in a colour of its class: a few steps can learn it."""
     rng = np.random.default_rng([label, seed])
     colour = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40]])[label]
     coarse = rng.integers(-60, 60, (height // 8, width // 8, 3))

@@ -1,4 +1,4 @@
-"""Exports: the same numbers in every format, whole folders, and clear refusals."""
+"""Exports: the same numbers in every format, complete folders, and clear errors."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Images in, names out: as an evaluation sees them, in every view, and the error messages."""
+"""Predictions: as in an evaluation, in every view, and the error messages."""
 
 import io
 import json

@@ -1,5 +1,4 @@
-"""Nothing implicit around the step: what travels, what is compiled, what is donated, and what may
-be saved or written."""
+"""Guards around the step: transfers, compilation, donation, and values that are not finite."""
 
 import functools
 import json

@@ -1,5 +1,4 @@
-"""The one update that devices and micro-batches add up to, and that nothing is left out of the
-sum."""
+"""One update from devices and micro-batches: every part counts in the sum."""
 
 import functools
 import re
@@ -38,8 +37,7 @@ ROUNDING = 1e-5  # of float32, added up in another order; seen: 1e-7 to 2e-6
 
 @pytest.fixture(scope="module", autouse=True)
 def one_block() -> Iterator[None]:
-    """Leave the stem and one block of the standard network: what is added up does not depend on how
-    many there are."""
+    """Reduce the standard network to the stem and one block: the sums do not depend on them."""
     standard = WIDTHS["standard"]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setitem(
@@ -55,14 +53,14 @@ def batch() -> Batch:
 
 @pytest.fixture(scope="module")
 def trained(one_block, batch) -> TrainState:
-    """A state whose moving statistics fit the images."""
+    """Return a state with moving statistics of the images."""
     network = make_small_network()
     return initial(network).replace(batch_stats=do_step(network, batch, 1).batch_stats)
 
 
 @pytest.fixture(scope="module")
 def whole(trained, batch) -> tuple[Any, Totals]:
-    """Gradient and sums of a batch with BatchNorm frozen, by no step at all."""
+    """Return gradient and sums of a batch with BatchNorm frozen, without a step."""
 
     def loss_of(params):
         variables = {"params": params, "batch_stats": trained.batch_stats}
@@ -185,8 +183,7 @@ def test_synchronised_batchnorm_is_that_of_the_large_batch(batch, accumulate_ste
 def checked(
     function: Callable[[Any, DeviceBatch], Any],
 ) -> Callable[[Any, DeviceBatch], Any]:
-    """What `pmap` does, under `shard_map`: it refuses to call replicated what may differ from
-    device to device."""
+    """The step under `shard_map`, which refuses outputs that may differ between devices."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     specs = (PartitionSpec(), PartitionSpec(AXIS))
 
@@ -285,8 +282,7 @@ def test_a_forgotten_reduction_of_an_evaluation_is_refused(batch, monkeypatch):
 def test_gradients_travel_once_an_update_and_in_the_type_asked_for(
     batch, reduce_dtype, accumulate_steps
 ):
-    """Read off what XLA is asked for; on a CPU it then reduces in float32 what has come as
-    bfloat16."""
+    """Look at the program for XLA. On a CPU XLA reduces bfloat16 in float32."""
     devices, network = jax.local_devices(), make_small_network()
     state = initial(network)
     num_gradients, num_statistics = (
