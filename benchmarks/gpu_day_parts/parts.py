@@ -106,7 +106,9 @@ def parts(plan: Plan) -> list[Part]:
 
 
 # What a trial would only repeat.
-_NOT_TINY = ("a-float32", "a-conv", "b-deterministic", "a-torch-autotuned", "g-modern-160")
+_NOT_TINY = (
+    "a-float32", "a-conv", "a-block", "b-deterministic", "a-torch-autotuned", "g-modern-160",
+)  # fmt: skip
 
 
 def _short(plan: Plan) -> list[str]:
