@@ -69,7 +69,7 @@ def parts(plan: Plan) -> list[Part]:
             script("end_to_end", *full, "--data", str(plan.images), *_short(plan)), 150,
             skip="" if plan.images else "no packed images: give --bundle or --images",
         ),
-        Part("e-profile", "kernels of one step by time", script("step_profile", *full), 90),
+        Part("e-profile", "kernels of one step by time", script("step_profile", *full), 120),
         *(
             Part(
                 f"f-batch-{batch}", f"inference, batch {batch}, bfloat16, folded or not",
