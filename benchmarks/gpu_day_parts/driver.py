@@ -145,7 +145,7 @@ def _run(
         process.stdout.close()
     ended["seconds"] = round(time.monotonic() - start, 1)
     if timed_out:
-        ended |= {"end": "time limit", "why": f"ended after {limit_s:.0f} s"}
+        ended |= {"end": "time limit", "why": f"ended after {limit_s:.0f} s", "output": other}
     elif code:
         ended |= {"end": "error", "why": f"exit code {code}", "output": other}
     else:

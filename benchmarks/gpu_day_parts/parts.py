@@ -69,7 +69,7 @@ def parts(plan: Plan) -> list[Part]:
             script("end_to_end", *full, "--data", str(plan.images), *_short(plan)), 150,
             skip="" if plan.images else "no packed images: give --bundle or --images",
         ),
-        Part("e-profile", "kernels of one step by time", script("step_profile", *full), 90),
+        Part("e-profile", "kernels of one step by time", script("step_profile", *full), 120),
         *(
             Part(
                 f"f-batch-{batch}", f"inference, batch {batch}, bfloat16, folded or not",
@@ -106,7 +106,9 @@ def parts(plan: Plan) -> list[Part]:
 
 
 # What a trial would only repeat.
-_NOT_TINY = ("a-float32", "a-conv", "b-deterministic", "a-torch-autotuned", "g-modern-160")
+_NOT_TINY = (
+    "a-float32", "a-conv", "a-block", "b-deterministic", "a-torch-autotuned", "g-modern-160",
+)  # fmt: skip
 
 
 def _short(plan: Plan) -> list[str]:

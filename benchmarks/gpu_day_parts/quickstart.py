@@ -1,6 +1,6 @@
 """Run the quick start to its end, and again with a SIGTERM in the middle; compare the last states.
 
-    python benchmarks/gpu_day_parts/quickstart.py --scratch DIR [--data DIR] [--epochs 10]
+    python benchmarks/gpu_day_parts/quickstart.py --scratch DIR [--data DIR] [--epochs N]
 
 Prints a line of JSON for each of three runs: the whole one, the interrupted one, the resumed one.
 """
@@ -12,32 +12,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 WANTED_TOP1 = 0.85
-TINY = {
-    "data.synthetic_per_class": 2,
-    "model.width": 0.125,
-    "batch_size": 8,
-    "log.every_steps": 1,
-    "evaluation.sets": "none",  # one step less to compile
-    "epochs": 3,
-}
+RECIPE, TINY_RECIPE = "configs/quickstart.py", "benchmarks/gpu_day_parts/tiny_quickstart.py"
 
 
-def command(workdir: Path, changes: dict[str, Any]) -> list[str]:
-    keys = [f"--config.{key}={value}" for key, value in changes.items()]
-    script = [sys.executable, str(ROOT / "launch.py"), "--config", "configs/quickstart.py"]
-    return [*script, "--workdir", str(workdir), *keys]
+def command(workdir: Path, recipe: Sequence[str]) -> list[str]:
+    script = [sys.executable, str(ROOT / "launch.py"), "--workdir", str(workdir)]
+    return [*script, "--config", *recipe]
 
 
-def train(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
+def train(workdir: Path, recipe: Sequence[str]) -> dict[str, Any]:
     """Train to the end."""
     start = time.perf_counter()
     code = subprocess.run(
-        command(workdir, changes), cwd=ROOT, check=False, stdout=sys.stderr
+        command(workdir, recipe), cwd=ROOT, check=False, stdout=sys.stderr
     ).returncode
     result = {"exit_code": code, "seconds": round(time.perf_counter() - start, 1)}
     if code:
@@ -52,10 +45,10 @@ def train(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def interrupt(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
+def interrupt(workdir: Path, recipe: Sequence[str]) -> dict[str, Any]:
     """Train, and send SIGTERM after the first epoch."""
     run = subprocess.Popen(
-        command(workdir, changes), cwd=ROOT, stdout=subprocess.PIPE, text=True, bufsize=1
+        command(workdir, recipe), cwd=ROOT, stdout=subprocess.PIPE, text=True, bufsize=1
     )
     assert run.stdout
     sent_at, lines = 0.0, []
@@ -100,23 +93,21 @@ def main() -> None:
         "--scratch", type=Path, required=True, help="for the runs; emptied of old ones"
     )
     cli.add_argument("--data", type=Path, help="packed quick start; drawn if it is missing")
-    cli.add_argument("--epochs", type=int, default=10)
+    cli.add_argument("--epochs", type=int, help="instead of all of the recipe")
     cli.add_argument(
         "--tiny", action="store_true", help="try this on a small network and few images"
     )
     args = cli.parse_args()
-    changes: dict[str, Any] = {
-        "epochs": args.epochs,
-        "data.directory": (args.data or args.scratch / "quickstart-data").resolve(),
-    }
-    if args.tiny:
-        changes |= TINY
+    data = (args.data or args.scratch / "quickstart-data").resolve()
+    recipe = [TINY_RECIPE if args.tiny else RECIPE, f"--config.data.directory={data}"]
+    if args.epochs:
+        recipe.append(f"--config.epochs={args.epochs}")
     workdirs = [args.scratch.resolve() / f"quickstart-{name}" for name in ("whole", "resumed")]
     for workdir in workdirs:
         subprocess.run(["rm", "-rf", str(workdir)], check=True)
-    print(json.dumps({"run": "whole"} | train(workdirs[0], changes)), flush=True)
-    print(json.dumps({"run": "interrupted"} | interrupt(workdirs[1], changes)), flush=True)
-    resumed = train(workdirs[1], changes)
+    print(json.dumps({"run": "whole"} | train(workdirs[0], recipe)), flush=True)
+    print(json.dumps({"run": "interrupted"} | interrupt(workdirs[1], recipe)), flush=True)
+    resumed = train(workdirs[1], recipe)
     if resumed["exit_code"] == 0:
         resumed |= compare(*workdirs)
     print(json.dumps({"run": "resumed"} | resumed))
