@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from i21k.checkpoints import Checkpoints
 from i21k.train import loop
+from i21k.train.history import read_recipe, read_run
 from i21k.train.recipe import describe_keys
 from tests.helpers.paths import ROOT
 from tests.train.test_loop import assert_same_checkpoint, metrics
@@ -125,6 +126,14 @@ def test_a_second_signal_leaves_at_once(recipe, tmp_path):
             "leftover argument 'extra'. Give --config FILE, --workdir DIR or --config.KEY=VALUE",
         ),
         (["--config", "configs/gone.py"], "configs/gone.py"),
+        (
+            ["--resume", "runs/gone"],
+            "error: runs/gone holds no run. Give the working directory of a run.",
+        ),
+        (
+            ["--resume", "runs/gone", "--config", "configs/quickstart.py"],
+            "--resume and --config are given. Use --resume alone",
+        ),
         (["--config", "configs/quickstart.py", "--config.epoch=3"], 'Did you mean "epochs"'),
         (["--config", "configs/quickstart.py", "--config.epochs=many"], "many"),
         (
@@ -238,3 +247,45 @@ def test_the_root_logger_keeps_its_level():
         ["--config", "configs/i21k_inception.py", "--config.devices=1"],
     )
     assert exit_code == 2 and out.splitlines()[-1] == "30"
+
+
+def test_a_run_resumes_by_its_own_recipe_and_branches(recipe, tmp_path):
+    """The flags are global, so this needs processes; what they train is tested elsewhere."""
+    recipe.epochs, workdir = 1, tmp_path / "a"
+    loop.run(recipe, workdir)
+    out, _ = launch(["--resume", str(workdir), "--config.seed=5"]).communicate(timeout=120)
+    assert "config.seed was 0 and is 5. To continue it with its own recipe, use --resume" in out
+    overrides = ["--config.epochs=2", "--config.optimizer.learning_rate=0.5"]
+    running = launch(["--resume", str(workdir), *overrides, "--config.evaluation.sets=none"])
+    out, _ = running.communicate(timeout=120)
+    assert running.returncode == 0, out
+    assert "resuming at step 6 of 11" in out and "learning_rate was 0.01 and is 0.5" in out
+    assert read_run(workdir)["starts"][-1]["command"][-1] == "--config.evaluation.sets=none"
+    branch = ["--branch-from", f"{workdir}@6", "--workdir", str(tmp_path / "b")]
+    running = launch([*branch, "--config.seed=5"])
+    out, _ = running.communicate(timeout=120)
+    assert running.returncode == 0, out
+    assert f"branching from {workdir} at step 6 of 11" in out
+    assert read_recipe(tmp_path / "b")["seed"] == 5 and read_recipe(tmp_path / "b")["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--workdir=b"], "--resume is {a} and --workdir is b. Omit --workdir, or use"),
+        (["--branch-from=b"], "--resume and --branch-from are given. Use --resume alone"),
+    ],
+)
+def test_flags_that_do_not_fit_resume(tmp_path, more, message):
+    (tmp_path / "config.json").write_text(ConfigDict({"epochs": 3}).to_json())
+    running = launch([f"--resume={tmp_path}", *more])
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 2 and message.format(a=tmp_path) in out
+
+
+def test_a_branch_needs_a_directory_of_its_own(tmp_path):
+    (tmp_path / "config.json").write_text(ConfigDict({"epochs": 3}).to_json())
+    out, _ = launch([f"--branch-from={tmp_path}@3"]).communicate(timeout=60)
+    assert "--branch-from is given without --workdir" in out
+    out, _ = launch([f"--branch-from={tmp_path}", f"--workdir={tmp_path}"]).communicate(timeout=60)
+    assert f"--branch-from and --workdir are both {tmp_path}" in out

@@ -13,8 +13,8 @@ from i21k.train.history import Change
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LOG_FROM = 10.0  # our choice: losses whose typical range is wider have a logarithmic axis
-_OUTLIER = 3.0  # our choice: an axis ends at this multiple of the range of the middle 90 %
+_LOG_FROM = 10.0  # our choice: losses with a larger ratio have a logarithmic axis
+_OUTLIER = 3.0  # our choice: values this many times the usual range above it are outliers
 _MAX_POINTS = 2000  # our choice: of the line of training steps, more than pixels show
 _MOST_EPOCHS_IN_STEPS = 2  # our choice: a run of fewer rows at epoch ends has steps on its axis
 
@@ -114,32 +114,25 @@ def _draw_training(axes: "Axes", points: Sequence[Point]) -> None:
 
 
 def _scale_losses(axes: "Axes") -> None:
-    """Choose a logarithmic axis for losses of several decades, and limits without outliers."""
-    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines] or [[]])
-    values = values[np.isfinite(values)]
-    if not len(values):
+    """Choose limits without outliers, and a logarithmic axis for losses of several decades."""
+    lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    if not lines:
         return
-    positive = values[values > 0]
-    low, high = np.quantile(values, (0.05, 0.95))
-    if len(positive) == len(values) and high > _LOG_FROM * low:
+    values, top = np.concatenate(lines), max(map(_limit, lines))
+    usual = values[values <= top]
+    if usual.min() > 0 and usual.max() > _LOG_FROM * usual.min():
         axes.set_yscale("log")
-        return
-    top = _limit(values)
-    if top < values.max():
+    if len(usual) < len(values):
         axes.set_ylim(top=top)
-        hidden = int((values > top).sum())
-        text = f"{hidden} above, up to {values.max():,.3g}"
+        text = f"{len(values) - len(usual)} above, up to {values.max():,.3g}"
         axes.annotate(text, (0.02, 0.97), xycoords="axes fraction", va="top", fontsize="x-small")
 
 
 def _limit(values: np.ndarray) -> float:
-    """Return where the axis ends: above all values, or above all but a few outliers."""
-    low, high = np.quantile(values, (0.05, 0.95))
+    """Return a number that all values of a line are below, but a few outliers."""
     # Of a few values the highest quantile is an outlier itself.
-    if len(values) < 20:
-        low, high = np.quantile(values, (0, 0.75))
-    top = high + _OUTLIER * max(high - low, 1e-3 * abs(high))
-    return float(top)
+    low, high = np.quantile(values, (0, 0.75) if len(values) < 20 else (0.05, 0.95))
+    return float(high + _OUTLIER * max(high - low, 0.1 * abs(high)))
 
 
 def _mark(axes: "Axes", changes: Sequence[Change], per_unit: float, with_text: bool) -> None:

@@ -67,7 +67,7 @@ def test_rows_inside_epochs_are_keyed_by_step(undisturbed):
     kinds = [(r["kind"], r["step"]) for r in records if r["kind"] != "step"]
     assert kinds == [("evaluation", 4), ("epoch", 6), ("evaluation", 8), ("epoch", 11)]
     assert Checkpoints(undisturbed / "checkpoints").steps() == [6, 11]
-    with pytest.raises(UserError, match="no checkpoint .* is marked as the best"):
+    with pytest.raises(UserError, match=r"no checkpoint .* is marked as the best"):
         load(undisturbed, "best")
 
 
