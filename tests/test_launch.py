@@ -125,7 +125,7 @@ def test_a_second_signal_leaves_at_once(recipe, tmp_path):
             "leftover argument 'extra'. Give --config FILE, --workdir DIR or --config.KEY=VALUE",
         ),
         (["--config", "configs/gone.py"], "configs/gone.py"),
-        (["--config", "configs/quickstart.py", "--config.epoch=3"], 'Did you mean "epochs"'),
+        (["--config", "configs/quickstart.py", "--config.epoch=3"], "--config.epoch=3: config.epoch is not a key. Did you mean --config.epochs=3? python"),
         (["--config", "configs/quickstart.py", "--config.epochs=many"], "many"),
         (
             ["--config", "configs/quickstart.py", "--config.epochs=0"],

@@ -24,6 +24,7 @@ def start(recipe, workdir: Path, before: str = "", **options) -> subprocess.Pope
     code = f"""if True:
         import runpy, signal, sys, time
         sys.argv = {["launch.py", *arguments]!r}
+        sys.orig_argv = [sys.executable, *sys.argv]
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
         {before}
         runpy.run_path({str(ROOT / "tests/helpers/few_blocks.py")!r}, run_name="__main__")
