@@ -7,6 +7,7 @@ models of other frameworks can implement it.
 import dataclasses
 import io
 import math
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -376,7 +377,10 @@ def _encoded(image: AnyImage) -> tuple[str, bytes]:
         )
     path = Path(image)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
+            raise UserError(f"{path}: not a regular file; expected a whole {', '.join(FORMATS)}")
+        if status.st_size > MAX_FILE_BYTES:
             raise UserError(
                 f"{path}: file larger than {MAX_FILE_BYTES >> 20} MiB; "
                 f"expected a whole {', '.join(FORMATS)}"

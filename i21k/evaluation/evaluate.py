@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from i21k import log
 from i21k.checkpoints import Which
 from i21k.data.format.readers import labels_in
 from i21k.data.format.splits import Split, open_split, split_names
@@ -108,15 +109,17 @@ def evaluate_checkpoint(
     folded = convert(jax.device_get(variables))
     answer_step = steps.make_answer_step(faster, devices, flip, loaded.probability)
     options = eval_options(batch_size, loaded.image_size, loaded.crop_fraction, len(devices))
-    for log_probabilities, labels in answers(
-        answer_step, put_state(folded, devices), opened, options, devices
-    ):
-        first = scores.count
-        scores.add(
-            log_probabilities,
-            labels,
-            None if right_of is None else right_of[first : first + len(labels)],
-        )
+    with log.progress("evaluate", opened.num_records) as bar:
+        for log_probabilities, labels in answers(
+            answer_step, put_state(folded, devices), opened, options, devices
+        ):
+            first = scores.count
+            scores.add(
+                log_probabilities,
+                labels,
+                None if right_of is None else right_of[first : first + len(labels)],
+            )
+            bar.advance(len(labels))
     about = {
         "checkpoint": str(workdir),
         "step": loaded.checkpoint.step,

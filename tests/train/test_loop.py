@@ -374,7 +374,7 @@ def test_fewer_devices_than_asked_for(recipe, tmp_path):
 
 
 def test_a_silent_fall_back_to_the_cpu_is_named(recipe, tmp_path, monkeypatch):
-    errors = {"tpu": "no libtpu.so", "cuda": "Unable to load cuDNN. Is it installed?\nmore"}
+    errors = {"tpu": "no libtpu.so", "proxy": "no proxy", "cuda": "Unable to load cuDNN. Is it installed?\nmore"}
     monkeypatch.setattr(jax._src.xla_bridge, "_backend_errors", errors, raising=True)
     recipe.devices = 8
     with pytest.raises(
