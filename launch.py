@@ -9,6 +9,7 @@ each has --coordinator HOST:PORT --num-processes N --process-id I. Exit codes: 0
 failed, 2 the user can fix it, 128+n stopped by signal n.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from ml_collections import ConfigDict, config_flags
 
 from i21k import backend, log
 from i21k.errors import UserError, can_be_fixed
+from i21k.train import overrides
 from i21k.train.history import Parent, read_parent, read_recipe
 from i21k.train.recipe import complete, to_config
 
@@ -35,11 +37,15 @@ class RecipeParser(flags.ArgumentParser):
     def __init__(self, file_parser: flags.ArgumentParser) -> None:
         super().__init__()
         self._file_parser = file_parser
+        self.directory: str | None = None  # of the data, as the file states it
 
     def parse(self, path: str) -> ConfigDict:
         if path.startswith(_OF_RUN):
             return to_config(read_recipe(Path(path.removeprefix(_OF_RUN))))
-        return complete(self._file_parser.parse(path))
+        config = complete(self._file_parser.parse(path))
+        with contextlib.suppress(AttributeError):  # it is no recipe: `loop.run` says so
+            self.directory = config.data.directory
+        return config
 
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -140,6 +146,7 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path, Parent | None]:
         read_recipe(run)  # what is wrong with it is said here as it is
         # ml_collections takes the overrides from `sys.argv`, and wants them after --config.
         argv = sys.argv = [*argv[:1], f"--config={_OF_RUN}{run}", *argv[1:]]
+    overrides.check(argv[1:])
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
@@ -159,6 +166,8 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path, Parent | None]:
             f"leftover argument {rest[1]!r}. Give --config FILE, --workdir DIR or"
             " --config.KEY=VALUE."
         )
+    stated = cast(RecipeParser, flags.FLAGS["config"].parser).directory
+    overrides.check_directory(argv[1:], _CONFIG.value, stated)
     return _CONFIG.value, *_place(None if run is not None else file)
 
 

@@ -39,13 +39,25 @@ def prepare(*, cache: bool = True) -> None:
     if metadata.version("jaxlib") in _CPU_FLAG_VERSIONS and "ynn_fusion_type" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_CPU_FLAG}".strip()
     if cache:
-        os.environ.setdefault(
-            "JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "i21k" / "xla")
-        )
+        if (directory := _cache_directory()) is not None:
+            os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(directory))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
     gc.set_threshold(_GC_THRESHOLD)
     # XLA's C++ log is full of warnings about cached machine features.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _cache_directory() -> Path | None:
+    """Return where compiled steps are kept; None if there is no place for them.
+
+    A container may run as a user without a home, or with one that cannot be written.
+    """
+    try:
+        directory = Path.home() / ".cache" / "i21k" / "xla"
+        directory.mkdir(parents=True, exist_ok=True)
+    except (RuntimeError, OSError):
+        return None
+    return directory if os.access(directory, os.W_OK) else None
 
 
 def keep_memory(pixels: int) -> None:

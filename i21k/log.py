@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import sys
+import threading
 import time
 import traceback
 import unicodedata
@@ -27,9 +28,15 @@ _LINE_EVERY_S = 10.0  # between two progress lines where the output is not a ter
 _CLOSED = (errno.EPIPE, errno.EIO, errno.EBADF)  # a pipe's reader has ended, a terminal is gone
 _NOT_SHOWN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, half characters, line separators
 _DIRECTIONS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-_LIBRARIES = ("absl", "orbax")  # Orbax writes to the logger of Abseil: 40 lines a checkpoint
+_WAITING_EVERY_S = 30.0  # between two lines about one wait
+_LIBRARIES = (
+    "absl",
+    "orbax",
+    "matplotlib",
+)  # Orbax writes to the logger of Abseil: 40 lines a checkpoint
 
 _rank = 0
+_shows_progress = True
 _files: "list[_LogFile]" = []
 _bars: "Bars | None" = None
 
@@ -294,6 +301,41 @@ class _Bar(Progress):
 
 
 @contextlib.contextmanager
+def without_progress(quiet: bool = True) -> Iterator[None]:
+    """Show no progress in the block, if `quiet`."""
+    global _shows_progress
+    before, _shows_progress = _shows_progress, _shows_progress and not quiet
+    try:
+        yield
+    finally:
+        _shows_progress = before
+
+
+@contextlib.contextmanager
+def waiting(what: str, remark: str = "") -> Iterator[None]:
+    """Print a line every 30 s while the block, whose end cannot be foreseen, runs.
+
+    Args:
+        what: the work, such as `compiling the train step`.
+        remark: what is normal.
+    """
+    started_at, ended = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(_WAITING_EVERY_S):
+            elapsed = _clock(time.monotonic() - started_at)
+            note(f"{what}: {elapsed} so far{f' ({remark})' if remark else ''}")
+
+    thread = threading.Thread(target=tell, name="waiting", daemon=True)
+    if _rank == 0 and _shows_progress:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+@contextlib.contextmanager
 def progress(what: str, total: int | None, unit: str = "images") -> Iterator[Progress]:
     """Show progress on the standard error output: a bar on a terminal, else a line every 10 s.
 
@@ -302,7 +344,7 @@ def progress(what: str, total: int | None, unit: str = "images") -> Iterator[Pro
         total: amount of the work; None where it is unknown.
         unit: plural noun; `bytes` are printed as MB.
     """
-    if _rank != 0:
+    if _rank != 0 or not _shows_progress:
         yield Progress(what, total, unit)
     elif not sys.stderr.isatty():
         yield _Lines(what, total, unit)

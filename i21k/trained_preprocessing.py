@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,10 @@ def _encoded(image: AnyImage) -> tuple[str, bytes]:
         )
     path = Path(image)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
+            raise UserError(f"{path}: not a regular file; expected a whole {', '.join(FORMATS)}")
+        if status.st_size > MAX_FILE_BYTES:
             raise UserError(
                 f"{path}: file larger than {MAX_FILE_BYTES >> 20} MiB; "
                 f"expected a whole {', '.join(FORMATS)}"

@@ -134,7 +134,10 @@ def test_a_second_signal_leaves_at_once(recipe, tmp_path):
             ["--resume", "runs/gone", "--config", "configs/quickstart.py"],
             "--resume and --config are given. Use --resume alone",
         ),
-        (["--config", "configs/quickstart.py", "--config.epoch=3"], 'Did you mean "epochs"'),
+        (
+            ["--config", "configs/quickstart.py", "--config.epoch=3"],
+            "--config.epoch=3: config.epoch is not a key. Did you mean --config.epochs=3? python",
+        ),
         (["--config", "configs/quickstart.py", "--config.epochs=many"], "many"),
         (
             ["--config", "configs/quickstart.py", "--config.epochs=0"],

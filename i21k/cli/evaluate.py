@@ -76,17 +76,18 @@ def run(args: argparse.Namespace) -> int:
             )
     from i21k.evaluation import evaluate, plots, text
 
-    result = evaluate.evaluate_checkpoint(
-        model=arguments.open_model(args),
-        data=args.data,
-        split=args.split,
-        batch_size=args.batch_size,
-        over=arguments.class_list(args.over) if args.over else None,
-        recalibrate_bn=args.recalibrate_bn,
-        flip=args.tta == "flip",
-        real=args.real,
-        sizes_of=args.sizes_of,
-    )
+    with log.without_progress(args.json):
+        result = evaluate.evaluate_checkpoint(
+            model=arguments.open_model(args),
+            data=args.data,
+            split=args.split,
+            batch_size=args.batch_size,
+            over=arguments.class_list(args.over) if args.over else None,
+            recalibrate_bn=args.recalibrate_bn,
+            flip=args.tta == "flip",
+            real=args.real,
+            sizes_of=args.sizes_of,
+        )
     if args.per_class:
         args.per_class.write_text(text.per_class_table(result.scores), "utf-8")
     if args.reliability:

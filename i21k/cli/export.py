@@ -50,14 +50,15 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out.exists() and any(args.out.iterdir()):
         raise UserError(f"{args.out} is not empty. Choose another --out.")
-    report = export.export(
-        load_checkpoint(args.checkpoint, args.step),
-        directory=args.out,
-        format=args.format,
-        precision=args.precision,
-        input_type=args.input,
-        images_from=open_split(args.data, args.split) if args.data else None,
-    )
+    with log.waiting("exporting"):
+        report = export.export(
+            load_checkpoint(args.checkpoint, args.step),
+            directory=args.out,
+            format=args.format,
+            precision=args.precision,
+            input_type=args.input,
+            images_from=open_split(args.data, args.split) if args.data else None,
+        )
     if args.json:
         arguments.print_json(dataclasses.asdict(report))
         return 0

@@ -31,13 +31,14 @@ def run(args: argparse.Namespace) -> int:
     arguments.prepare_jax()
     from i21k.interop.mxnet.checkpoints import import_mxnet
 
-    report = import_mxnet(
-        symbol=args.symbol,
-        params=args.params,
-        synset=args.synset,
-        directory=args.out,
-        count_padding=args.count_padding,
-    )
+    with log.waiting("importing"):
+        report = import_mxnet(
+            symbol=args.symbol,
+            params=args.params,
+            synset=args.synset,
+            directory=args.out,
+            count_padding=args.count_padding,
+        )
     if args.json:
         arguments.print_json(report)
     else:

@@ -93,7 +93,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("files and --data are given. Give only one of them.")
     if args.num is not None and not args.data:
         raise UserError("--num is given without --data. Give --data DIR too, or omit --num.")
-    files = predictor.find_files(args.images)
+    files, faults, num_others = predictor.find_files(args.images)
+    for fault in faults:
+        log.error(fault)
+    if num_others:
+        log.note(f"{num_others:,} files of the folders are no images and are skipped")
     num_images = len(files)
     if args.data:
         num_images = len(open_dataset(args.data, args.split))
@@ -116,22 +120,30 @@ def run(args: argparse.Namespace) -> int:
             " (0: entity, 1: a class without subclasses)"
         )
     if not files and not args.data:
-        return 0
+        return 1 if faults else 0
     view = model.view(name=args.view, among=args.among, k=args.k, accuracy=args.accuracy)
-    drawn = []
+    drawn, some_failed = [], bool(faults)
     if args.data:
         images = model.see_split(args.data, args.split, view, num_images=args.num)
     else:
         images = model.see(files, view)
-    for one in images:
-        if one.fault:
-            log.error(str(one.fault))
-        elif args.json:
-            arguments.print_json(text.as_json(one))
-        else:
-            log.info(f"{text.heading(one)}\n{textwrap.indent(text.describe(one.answers), '  ')}\n")
-        if args.png or one.fault:
-            drawn.append(one)
+    few = num_images <= 2 * args.batch_size
+    with (
+        log.without_progress(args.json or few),
+        log.progress("predict", num_images) as bar,
+    ):
+        for one in images:
+            if one.fault:
+                log.error(log.printable(one.fault))
+            elif args.json:
+                arguments.print_json(text.as_json(one))
+            else:
+                answers = textwrap.indent(text.describe(one.answers), "  ")
+                log.info(f"{text.heading(one)}\n{answers}\n")
+            if args.png:
+                drawn.append(one)
+            some_failed = some_failed or bool(one.fault)
+            bar.advance()
     if args.png and not all(one.fault for one in drawn):
         plots.draw(drawn, args.png)
-    return 1 if any(one.fault for one in drawn) else 0
+    return 1 if some_failed else 0

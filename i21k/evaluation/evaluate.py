@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from i21k import log
 from i21k.checkpoints import Which
 from i21k.data.format.readers import labels_in
 from i21k.data.format.splits import Split, open_split, split_names
@@ -99,13 +100,15 @@ def evaluate_checkpoint(
         )
     else:
         found, recalibrated_on = _on_host(loaded, opened, batch_size, flip), 0
-    for log_probabilities, labels in found:
-        first = scores.count
-        scores.add(
-            log_probabilities,
-            labels,
-            None if right_of is None else right_of[first : first + len(labels)],
-        )
+    with log.progress("evaluate", opened.num_records) as bar:
+        for log_probabilities, labels in found:
+            first = scores.count
+            scores.add(
+                log_probabilities,
+                labels,
+                None if right_of is None else right_of[first : first + len(labels)],
+            )
+            bar.advance(len(labels))
     about = {
         "checkpoint": loaded.origin.path,
         "step": loaded.origin.step,

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from i21k.errors import UserError
+from i21k.log import printable
 from i21k.prediction.predictor import Seen
 from i21k.trained import Preprocessing
 from i21k.wordnet.taxonomy import wordnet
@@ -35,12 +36,12 @@ def draw(seen: Sequence[Seen], path: str | Path) -> None:
     for one, (shown, bars) in zip(seen, rows, strict=True):
         jpeg = upright.recoded(one.path if one.jpeg is None else one.jpeg)
         shown.imshow(Image.open(io.BytesIO(jpeg)))
-        title = wordnet().name(one.truth) if one.truth else one.path.name
+        title = printable(wordnet().name(one.truth) if one.truth else one.path.name)
         title = textwrap.shorten(title, 32, placeholder="…")
         shown.set_title(title, fontsize="small", parse_math=False)
         shown.axis("off")
         names = [
-            textwrap.shorten(wordnet().name(answer.id), 40, placeholder="…")
+            textwrap.shorten(printable(wordnet().name(answer.id)), 40, placeholder="…")
             for answer in one.answers
         ]
         shares = [answer.probability for answer in one.answers]

@@ -6,6 +6,7 @@ An image is prepared as the model's training images were (`i21k.trained.Preproce
 import functools
 import itertools
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,12 +16,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
+from i21k import log
 from i21k.checkpoints import Which
 from i21k.data.format.readers import RecordReader
 from i21k.data.format.records import decode_example, file_name_of
 from i21k.data.format.splits import Split, open_split
 from i21k.data.load import loader
 from i21k.errors import UserError
+from i21k.images.recode import FORMATS
 from i21k.labels import ClassList
 from i21k.prediction.calibration import HedgeCalibration
 from i21k.trained import AnyImage, TrainedModel, load
@@ -28,6 +31,7 @@ from i21k.wordnet import class_lists, subsets, views
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.taxonomy import wordnet
 from i21k.wordnet.views import Answer, Answers, Calibration, Probabilities
+from i21k.workers import num_cpus
 
 VIEWS = {
     "top": "the most probable classes",
@@ -38,6 +42,26 @@ VIEWS = {
     "basic": "everyday names",
 }
 FOLD_ONTO = "ilsvrc2012"
+_ENDINGS = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".gif",
+        ".bmp",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jp2",
+        ".ppm",
+    ]
+)
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
 BATCH_SIZE = 8  # our choice: what the network takes at a time on a CPU, and little to pad
 
 View = Callable[[Probabilities], Answers]
@@ -173,7 +197,7 @@ class Predictor:
                 return error
 
         todo = iter(images)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(num_cpus()) as pool:
             while batch := list(itertools.islice(todo, self.batch_size)):
                 found = list(pool.map(prepared, batch))
                 readable = [x for x in found if isinstance(x, np.ndarray)]
@@ -313,7 +337,10 @@ class Predictor:
                 "was trained on; "
                 "calibrate on another split"
             )
-        found = views.calibrate(self.held_out(data, split), self.hierarchy, accuracy)
+        with log.progress("calibrate", opened.num_records) as bar:
+            found = views.calibrate(
+                _counted(self.held_out(data, split), bar), self.hierarchy, accuracy
+            )
         self.calibration.save(accuracy, found, data, split, opened.fingerprint)
         return found
 
@@ -344,26 +371,75 @@ def load_model(path: str | Path, batch_size: int = BATCH_SIZE, step: Which = "la
     return Predictor(path, batch_size, step)
 
 
-def find_files(paths: Iterable[str | Path]) -> list[Path]:
-    """Return each path, or all files at and below a folder by name, without hidden ones.
+class Files(NamedTuple):
+    """What files and folders hold."""
+
+    images: list[Path]
+    faults: list[str]  # folders that cannot be read
+    num_others: int  # files of folders that are no images
+
+
+def find_files(paths: Iterable[str | Path]) -> Files:
+    """Return each file, and the images at and below each folder by name, without hidden ones.
+
+    A file that is given is an image. One in a folder is, if its ending or its content says so.
 
     Raises:
-        UserError: if a folder has none.
+        UserError: if a folder can be read and has no images.
     """
-    found: list[Path] = []
+    images: list[Path] = []
+    faults: list[str] = []
+    num_others = 0
     for path in map(Path, paths):
         if not path.is_dir():
-            found.append(path)
+            images.append(path)
             continue
-        below = sorted(
-            p
-            for p in path.rglob("*")
-            if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts)
-        )
-        if not below:
-            raise UserError(f"folder {path} has no files; expected images")
-        found += below
-    return found
+        below, unreadable = _files_below(path)
+        found = [file for file in below if _is_image(file)]
+        if not found and not unreadable:
+            raise UserError(
+                f"folder {path} has no images, and {len(below):,} other files; expected"
+                f" {', '.join(FORMATS)} files"
+            )
+        images += found
+        faults += unreadable
+        num_others += len(below) - len(found)
+    return Files(images, faults, num_others)
+
+
+def _files_below(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the files below a folder, sorted, and what is wrong with folders in it."""
+    found: list[Path] = []
+    faults: list[str] = []
+
+    def fail(error: OSError) -> None:
+        faults.append(f"folder {error.filename} cannot be read ({error.strerror})")
+
+    for directory, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(directory, name) for name in names if not name.startswith(".")]
+    return sorted(found), sorted(faults)
+
+
+def _is_image(path: Path) -> bool:
+    """Return whether a file is an image, perhaps a damaged one, or of a format that we lack."""
+    if path.suffix.lower() in _ENDINGS:
+        return True
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return file.read(4).startswith(_BEGINNINGS)
+    except OSError:
+        return False
+
+
+def _counted(
+    batches: Iterator[tuple[Probabilities, Int[np.ndarray, " B"]]], bar: log.Progress
+) -> Iterator[tuple[Probabilities, Int[np.ndarray, " B"]]]:
+    for probabilities, labels in batches:
+        yield probabilities, labels
+        bar.advance(len(labels))
 
 
 def _records(split: Split, num_images: int | None) -> Iterator[Seen]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from i21k import log
 from i21k.prediction.predictor import Seen
 from i21k.wordnet.outline import outline
 from i21k.wordnet.taxonomy import wordnet
@@ -19,7 +20,9 @@ def describe(answers: Sequence[Answer]) -> str:
 
 def heading(seen: Seen) -> str:
     """Return the line above the answers: the file, and the true class where it is known."""
-    return f"{seen.path}" + (f" (truth: {wordnet().name(seen.truth)})" if seen.truth else "")
+    return log.printable(seen.path) + (
+        f" (truth: {wordnet().name(seen.truth)})" if seen.truth else ""
+    )
 
 
 def as_json(seen: Seen) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from i21k.errors import UserError
 from i21k.train.recipe import Recipe
 from i21k.train.state import AXIS, DeviceBatch
 
+# JAX tries these on every machine: they say nothing about this one.
+_TRIED_EVERYWHERE = ("tpu", "proxy")
+
 
 def find_devices(cfg: Recipe) -> list[jax.Device]:
     """Return the devices of a recipe, process after process: the first ones of each process.
@@ -82,10 +85,10 @@ def _check_batch(num_devices: int, cfg: Recipe) -> None:
 
 def why_no_gpu() -> str:
     """Return why JAX uses the CPU although there may be a GPU; empty if there is no sign of one."""
-    errors = jax_private.backend_errors()
-    errors.pop("tpu", None)  # JAX looks for a TPU on every machine
+    found = jax_private.backend_errors()
+    errors = {name: error for name, error in found.items() if name not in _TRIED_EVERYWHERE}
     if errors:
-        reasons = (f"{name}: {error.splitlines()[0]}" for name, error in errors.items())
+        reasons = (f"{name}: {(error or '?').splitlines()[0]}" for name, error in errors.items())
         return "JAX fell back to the CPU: " + "; ".join(reasons)
     if Path("/proc/driver/nvidia").exists():
         return (

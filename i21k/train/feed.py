@@ -21,10 +21,9 @@ END_S = 2.0  # our choice: for a batch that is being built when a run ends
 
 
 def open_data(recipe: Recipe) -> tuple[Split, dict[str, Split]]:
-    """Open the training split, and by name each set to evaluate that exists.
+    """Open the training split, and by name each set to evaluate.
 
-    If the recipe says so, draw the images first. `skipped_sets` returns the sets that the training
-    data does not have.
+    If the recipe says so, draw the images first.
 
     Raises:
         UserError: if data is missing or too small for a batch, or if class lists do not fit.
@@ -42,24 +41,21 @@ def open_data(recipe: Recipe) -> tuple[Split, dict[str, Split]]:
             f"batch_size is {recipe.batch_size} and split {recipe.data.train_split!r} of {directory}"
             f" has {num_records} images. Use --config.batch_size={num_records} or less."
         )
-    skipped = skipped_sets(recipe)
     sets = {
-        wanted.name: _open_set(wanted, train_split)
-        for wanted in read_sets(recipe.evaluation.sets)
-        if wanted not in skipped
+        wanted.name: _open_set(wanted, train_split) for wanted in read_sets(recipe.evaluation.sets)
     }
     return train_split, sets
 
 
-def skipped_sets(recipe: Recipe) -> list[EvaluationSet]:
-    """Return the sets to evaluate that are splits of the training data and do not exist."""
-    known = split_names(recipe.data.directory)
-    sets = read_sets(recipe.evaluation.sets)
-    return [wanted for wanted in sets if wanted.directory is None and wanted.split not in known]
-
-
 def _open_set(wanted: EvaluationSet, train_split: Split) -> Split:
-    split = open_split(wanted.directory or train_split.directory, wanted.split)
+    directory = wanted.directory or train_split.directory
+    if wanted.split not in (known := split_names(directory)):
+        raise UserError(
+            f"evaluation {wanted.name}: {directory} has no split {wanted.split!r}; expected one of"
+            f" {', '.join(known)}. Use --config.evaluation.sets={wanted.name}=SPLIT, or"
+            " --config.evaluation.sets=none to train without an evaluation."
+        )
+    split = open_split(directory, wanted.split)
     if wanted.directory is not None:
         evaluators.check_classes(wanted.name, split, train_split.classes)
     elif difference := train_split.classes.difference(split.classes):

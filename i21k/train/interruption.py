@@ -53,7 +53,7 @@ class Interruption:
 
 def resume_command() -> str:
     """Return the command that started this process; it resumes the run too."""
-    return shlex.join([sys.orig_argv[0], *sys.argv])
+    return shlex.join(sys.orig_argv)
 
 
 @contextlib.contextmanager

@@ -205,9 +205,12 @@ def _first_step(run: Run, batch: loader.Batch, on_devices: DeviceBatch, started:
     """Compile the step and do it once. The clocks start with the lap after it."""
     startup.say_first_batch(run.report.say, batch)
     donated = run.state
-    run.state = run.train_step(donated, on_devices)
-    check_donated(donated)
-    jax.block_until_ready(run.state.step)
+    with log.waiting(
+        "compiling the train step", "seconds on a GPU and minutes on a CPU are normal; cached after"
+    ):
+        run.state = run.train_step(donated, on_devices)
+        check_donated(donated)
+        jax.block_until_ready(run.state.step)
     run.compiled, run.interruption.may_leave_now = True, False
     seconds = time.perf_counter() - started
     run.report.say(f"first step {seconds:.1f} s | {peak_memory(run.devices)}")

@@ -344,6 +344,11 @@ def describe_keys() -> list[KeyInfo]:
     ]
 
 
+def is_renamed(name: str) -> bool:
+    """Return whether an earlier version had a key of this name."""
+    return name in RENAMES or name in _VERSION_ONE
+
+
 def markdown_table() -> str:
     """Return the keys as a Markdown table."""
     lines = [

@@ -37,8 +37,6 @@ def say_run(
         say(f"warning: {reason}")
     mib = sum(path.stat().st_size for path in train.shard_paths) / 2**20
     evaluated = ", ".join(f"{split.num_records:,} {name} images" for name, split in sets.items())
-    for skipped in feed.skipped_sets(cfg):
-        say(f"evaluation {skipped.name} is skipped: {train.directory} has no split {skipped.split}")
     say(
         f"{train.num_records:,} train images of {len(train.classes):,} classes in"
         f" {len(train.shard_paths):,} shards ({mib:,.0f} MiB) | {evaluated or 'no evaluation'}"

@@ -6,6 +6,7 @@ which process 0 hosts. It needs no device, so it answers while devices wait for 
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -72,8 +73,38 @@ def together(place: Place | None, start_s: int) -> Iterator[None]:
             watch.close()
 
 
+def check_port(place: Place) -> None:
+    """Check that process 0 can listen at the coordinator's port: JAX would crash.
+
+    Raises:
+        UserError: if the port is in use, not allowed or not a port.
+    """
+    if place.coordinator is None:
+        return
+    port = int(place.coordinator.rpartition(":")[2])
+    if not 0 < port < 2**16:
+        raise UserError(f"--coordinator is {place.coordinator}; expected a port up to 65535.")
+    if place.process_id != 0:
+        return
+    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        try:
+            with socket.socket(family) as listening:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                listening.bind((address, port))
+                listening.listen()
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise UserError(
+                    f"{place}: port {port} of the coordinator cannot be used ({error.strerror})."
+                    " Choose a free port with --coordinator, the same for all processes."
+                ) from error
+
+
 def _join(place: Place, start_s: int) -> Place:
     """Connect, and return the place with what the launcher's variables have added to it."""
+    check_port(place)
     try:
         jax.distributed.initialize(
             place.coordinator,

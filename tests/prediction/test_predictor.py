@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 
 import jax
@@ -10,7 +11,7 @@ import optax
 import pytest
 from PIL import Image
 
-from i21k import cli, trained
+from i21k import cli, log, trained
 from i21k.checkpoints import Checkpoints
 from i21k.data.dataset import open_dataset
 from i21k.data.format import shards
@@ -182,7 +183,7 @@ def test_every_view_through_the_command(workdir, model, dataset, folder, tmp_pat
 
 
 def test_text_and_image(workdir, folder, tmp_path, capsys):
-    (folder / "notes.txt").write_text("no image")
+    (folder / "notes.png").write_text("no image")
     (folder / ".hidden").write_text("not looked at")
     png = tmp_path / "seen.png"
     assert (
@@ -205,7 +206,7 @@ def test_text_and_image(workdir, folder, tmp_path, capsys):
         == 3
     )
     assert "└─ " in out and "goldfish" in out and "%" in out
-    assert f"error: {folder / 'notes.txt'}: not an image; expected a whole JPEG, PNG" in err
+    assert f"error: {folder / 'notes.png'}: not an image; expected a whole JPEG, PNG" in err
     assert (
         f"error: {tmp_path / 'absent.jpg'}: No such file or directory" in err
         and ".hidden" not in err
@@ -329,7 +330,7 @@ def test_images_of_a_split_with_the_truth(workdir, dataset, tmp_path, capsys):
     "arguments, message",
     [
         ((), "no IMAGE is given. Give files or folders"),
-        (("empty",), "folder empty has no files; expected images"),
+        (("empty",), "folder empty has no images, and 0 other files; expected JPEG"),
         (
             ("a.png", "--view", "best"),
             "no view is called 'best'; expected one of top, subset, fold",
@@ -394,3 +395,71 @@ def test_a_checkpoint_without_class_list_is_refused(few_blocks, tmp_path):
         r"with its --synset",
     ):
         Predictor(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["fifo", "zero"])
+def test_what_is_no_file_is_not_read(name, workdir, folder, tmp_path, capsys):
+    os.mkfifo(tmp_path / "fifo")
+    path = tmp_path / "fifo" if name == "fifo" else "/dev/zero"
+    assert run("--checkpoint", workdir, path, folder / "a.png") == 1
+    out, err = capsys.readouterr()
+    assert f"error: {path}: not a regular file; expected a whole JPEG" in err and "a.png" in out
+
+
+def test_other_files_of_a_folder_are_skipped_and_counted(workdir, folder, capsys):
+    (folder / "README.txt").write_text("text")
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    (folder / ".hidden.png").write_bytes(b"")
+    os.mkfifo(folder / "below" / "fifo")
+    shutil.copy(folder / "a.png", folder / "no_ending")
+    assert run("--checkpoint", workdir, folder, "--json") == 0
+    out, err = capsys.readouterr()
+    names = [json.loads(line)["file"].rpartition("/")[2] for line in out.splitlines()]
+    assert names == ["a.png", "b.jpg", "c.webp", "no_ending"]
+    assert "3 files of the folders are no images and are skipped" in err
+    (folder / "damaged.JPG").write_text("text")
+    (folder / "unknown.tiff").write_text("text")
+    assert run("--checkpoint", workdir, folder, "--json") == 1
+    err = capsys.readouterr().err
+    assert "damaged.JPG" in err and "unknown.tiff" in err
+
+
+def test_a_folder_that_cannot_be_read_is_named(workdir, folder, monkeypatch, capsys):
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("below"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert run("--checkpoint", workdir, folder) == 1
+    out, err = capsys.readouterr()
+    assert f"error: folder {folder / 'below'} cannot be read (Permission denied)" in err
+    assert "a.png" in out and "b.jpg" in out
+
+
+def test_names_of_files_and_classes_may_hold_anything(few_blocks, folder, tmp_path, capsys):
+    hostile = "\x1b]0;title\x07\n\u202e"
+    classes = ClassList(("n01440764", "a\x1b[31mb", "c\x9b1m", "d"))
+    workdir = save_model(tmp_path / "w", classes=classes)
+    for name in (f"a{hostile}.png", b"\xff.png".decode(errors="surrogateescape")):
+        shutil.copy(folder / "a.png", folder / name)
+    (folder / f"broken{hostile}.png").write_bytes(b"text")
+    png = tmp_path / "out.png"
+    assert run("--checkpoint", workdir, folder, "--png", png) == 1
+    shown = "".join(capsys.readouterr())
+    assert not set(shown) & set("\x1b\x07\u202e\x9b\udcff")
+    assert r"a\x1b]0;title\x07\n\u202e.png" in shown and r"\udcff.png" in shown
+    assert r"broken\x1b]0;title\x07\n\u202e.png" in shown and r"a\x1b[31mb" in shown
+    assert run("--checkpoint", workdir, folder, "--json") == 1
+    assert not set(capsys.readouterr().out) & set("\x1b\x07\u202e\x9b\udcff")
+
+
+def test_many_files_show_progress(workdir, folder, monkeypatch, capsys):
+    monkeypatch.setattr(log, "_LINE_EVERY_S", 0)
+    paths = [folder / "a.png"] * 20
+    assert run("--checkpoint", workdir, *paths) == 0
+    assert "predict 100.0% | 20/20 images" in capsys.readouterr().err
+    assert run("--checkpoint", workdir, *paths, "--json") == 0
+    assert "predict" not in capsys.readouterr().err

@@ -11,8 +11,8 @@ from i21k.labels import ClassList
 from i21k.models.inception_bn import InceptionBN
 from i21k.models.inception_network import InceptionNetwork
 from i21k.train import evaluators, steps
-from i21k.train.losses import SoftmaxLoss
 from i21k.train.devices import put_state
+from i21k.train.losses import SoftmaxLoss
 from i21k.train.metrics import Sums, Totals
 from i21k.wordnet.class_lists import named
 from tests.helpers.datasets import write_dataset

@@ -1,7 +1,6 @@
 import errno
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -15,6 +14,7 @@ from i21k.checkpoints import Checkpoints
 from i21k.data.format.readers import RecordReader
 from i21k.data.format.splits import open_split
 from i21k.data.load import order
+from i21k.errors import UserError
 from i21k.evaluation.evaluate import evaluate_checkpoint
 from i21k.images.decode import decode
 from i21k.labels import ClassList
@@ -317,11 +317,14 @@ def test_a_bad_record_stops_a_run_which_goes_on_when_it_may_be_skipped(recipe, t
     assert len(read_metrics(tmp_path / "w")) == 1
 
 
-def test_without_a_val_split_evaluation_is_skipped(recipe, tmp_path, capsys):
+def test_a_set_that_does_not_exist_is_an_error_before_training(recipe, tmp_path):
     recipe.data.directory = str(write_dataset(tmp_path / "d", {"train": 16}))
-    recipe.epochs = 1
+    for sets in ("val=val", f"val={recipe.data.directory}:vall"):
+        recipe.evaluation.sets = sets
+        with pytest.raises(UserError, match=r"has no split 'vall?'; expected one of train. Use --"):
+            loop.run(recipe, tmp_path / "w")
+    recipe.epochs, recipe.evaluation.sets = 1, "none"
     loop.run(recipe, tmp_path / "w")
-    assert re.search("evaluation val is skipped: .*d has no split val\n", capsys.readouterr().out)
     row = read_metrics(tmp_path / "w")[0]
     assert "val_loss" not in row and float(row["train_loss"]) > 0
 
@@ -375,7 +378,11 @@ def test_fewer_devices_than_asked_for(recipe, tmp_path):
 
 
 def test_a_silent_fall_back_to_the_cpu_is_named(recipe, tmp_path, monkeypatch):
-    errors = {"tpu": "no libtpu.so", "cuda": "Unable to load cuDNN. Is it installed?\nmore"}
+    errors = {
+        "tpu": "no libtpu.so",
+        "proxy": "no proxy",
+        "cuda": "Unable to load cuDNN. Is it installed?\nmore",
+    }
     monkeypatch.setattr(jax._src.xla_bridge, "_backend_errors", errors, raising=True)
     recipe.devices = 8
     with pytest.raises(
