@@ -140,7 +140,7 @@ def find_complete(
     for split, entry in there.items():
         for key, value in described.items():
             found = entry.options.get(key, entry.options.get(_KEYS_OF_VERSION_1.get(key, key)))
-            if found != value and key == "source_bytes":
+            if isinstance(found, int) and found != value and key == "source_bytes":
                 raise UserError(
                     f"{directory} has a split {split!r} of this source as it was: "
                     f"{_change(found, value)}. Pack it into a new directory with another --out, or "
