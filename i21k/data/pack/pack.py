@@ -157,6 +157,7 @@ def _pack_split(
                 if done:
                     seconds = time.monotonic() - started
                     return report(done, classes, seconds, already_complete=True)
+            output.check_labels(directory, manifest, options.duplicates)
             work = WorkDirectory(directory)
             made_from = describe_spill(described, source, classes, is_given, engine.name)
             with work.opened(made_from), engine:
