@@ -51,8 +51,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "skip images with a shorter side in the source",
     },
     "duplicates": {
-        "choices": ("keep", "first", "drop"),
-        "help": "byte-identical images: keep all, keep the first by name, or drop all",
+        "choices": ("keep", "first", "drop", "merge"),
+        "help": "byte-identical images: keep all, keep the first by name, drop all, or keep the first with"
+        " the labels of all",
     },
     "val_per_class": {
         "type": int,

@@ -118,8 +118,10 @@ def _recode(data: bytes, header: ImageFile.ImageFile, short_side_px: int, qualit
         image = _flatten(header)
     if image.size != size:
         image = image.resize(size, Image.Resampling.BICUBIC)
-    if to_srgb is not None:
-        image = ImageCms.applyTransform(image, to_srgb)
+    if grey_to_srgb is not None:
+        image = ImageCms.applyTransform(image, grey_to_srgb)  # type: ignore[assignment]
+    elif to_srgb is not None:
+        ImageCms.applyTransform(image, to_srgb, inPlace=True)
     if to_upright is not None:
         image = image.transpose(to_upright)
     if len(image.info.get("comment", "")) > _MAX_COMMENT:  # Pillow would write it, and cannot

@@ -53,12 +53,12 @@ def test_any_fault_of_a_decoder_is_one_error() -> None:
     """A header of 1x4 is a KeyError in simplejpeg."""
     with pytest.raises(Unreadable, match=r"not an image \(KeyError\(6\)\)"):
         read_size(grey_jpeg(70, 50, UNUSUAL["1x4"]))
-    with pytest.raises(Unreadable, match="do not decode"):
+    with pytest.raises(Unreadable, match=r"do not decode"):
         decode(encoded(photo())[:-30], 32, 48)
 
 
 def test_twelve_bits_are_named() -> None:
-    with pytest.raises(Unreadable, match="^12-bit JPEG$"):
+    with pytest.raises(Unreadable, match=r"^12-bit JPEG$"):
         recode.recode(grey_jpeg(70, 50, USUAL["4:4:4"], precision=12, frame=0xC1), 0, 90)
 
 
@@ -67,7 +67,7 @@ def test_stray_bytes_before_the_end_are_cut() -> None:
     stray = data[:-2] + b"\x12\x34\x56\x78" + data[-2:]
     stored = recode.recode(stray, 0, 90)
     assert np.array_equal(simplejpeg.decode_jpeg(stored), simplejpeg.decode_jpeg(data))
-    with pytest.raises(Unreadable, match="damaged image"):
+    with pytest.raises(Unreadable, match=r"damaged image"):
         recode.recode(data[:-300] + data[-2:], 0, 90)  # pixels are missing
 
 

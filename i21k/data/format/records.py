@@ -1,7 +1,11 @@
 """One record on disk: a serialized `tf.train.Example` with `image`, `label` and `file_name`.
 
+With `--duplicates merge` it has `labels` too, all labels of the image.
+
 The C protobuf library parses a record of 30 KB in 2 us; a parser in Python took 5 us.
 """
+
+from collections.abc import Sequence
 
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_generated_pb2, tf_feature_generated_pb2
@@ -15,7 +19,9 @@ _BytesList = tf_feature_generated_pb2.BytesList
 _Int64List = tf_feature_generated_pb2.Int64List
 
 
-def encode_example(jpeg: bytes, label: int, file_name: str) -> bytes:
+def encode_example(
+    jpeg: bytes, label: int, file_name: str, labels: Sequence[int] | None = None
+) -> bytes:
     """Serialize one image as `tf.train.Example`. Equal arguments give equal bytes."""
     feature = {
         "image": _Feature(bytes_list=_BytesList(value=[jpeg])),
@@ -24,6 +30,8 @@ def encode_example(jpeg: bytes, label: int, file_name: str) -> bytes:
             bytes_list=_BytesList(value=[file_name.encode("utf-8", "surrogateescape")])
         ),
     }
+    if labels is not None:
+        feature["labels"] = _Feature(int64_list=_Int64List(value=labels))
     return _Example(features=_Features(feature=feature)).SerializeToString(deterministic=True)
 
 
@@ -42,6 +50,17 @@ def decode_example(record: bytes) -> tuple[bytes, int]:
             f"label ({error})"
         ) from error
     return image, label
+
+
+def labels_of(record: bytes) -> tuple[int, ...]:
+    """Return all labels of a record: `labels` if it has them, or its one `label`.
+
+    Raises:
+        UserError: as `decode_example` does.
+    """
+    _, label = decode_example(record)
+    labels = _Example.FromString(record).features.feature["labels"].int64_list.value
+    return tuple(labels) or (label,)
 
 
 def file_name_of(record: bytes) -> str:

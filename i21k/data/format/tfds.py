@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from i21k.data.format.shards import Shard, shard_name
 from i21k.errors import UserError
 from i21k.files import TEMPORARY, read_json, read_text
@@ -18,18 +20,27 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # the default of TF
 
 
 def write_metadata(
-    directory: Path, name: str, classes: ClassList, splits: Mapping[str, tuple[Shard, ...]]
+    directory: Path,
+    name: str,
+    classes: ClassList,
+    splits: Mapping[str, tuple[Shard, ...]],
+    *,
+    has_labels: bool = False,
 ) -> None:
-    """Write the JSON files of a dataset with these `splits`, each of them complete or absent."""
+    """Write the JSON files of a dataset with these `splits`, each of them complete or absent.
+
+    With `has_labels` each record has the feature `labels`: all labels of an image.
+    """
     import tensorflow_datasets as tfds
 
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-            "label": tfds.features.ClassLabel(names=list(classes.ids)),
-            "file_name": tfds.features.Text(),
-        }
-    )
+    of_record = {
+        "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(names=list(classes.ids)),
+        "file_name": tfds.features.Text(),
+    }
+    if has_labels:
+        of_record["labels"] = tfds.features.Sequence(tfds.features.Scalar(np.int64))
+    features = tfds.features.FeaturesDict(of_record)
     with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=directory) as temporary:
         infos = []
         for split, shards in sorted(splits.items()):

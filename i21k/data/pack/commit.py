@@ -65,4 +65,5 @@ def verify(work: WorkDirectory, new: dict[str, SplitManifest]) -> None:
 
 def _write_metadata(directory: Path, classes: ClassList, manifest: Manifest) -> None:
     shards = {split: entry.shards for split, entry in manifest.splits.items()}
-    write_metadata(directory, manifest.name, classes, shards)
+    has_labels = any(e.options.get("duplicates") == "merge" for e in manifest.splits.values())
+    write_metadata(directory, manifest.name, classes, shards, has_labels=has_labels)

@@ -65,11 +65,28 @@ def _keys(file: SpillFile) -> UInt64[np.ndarray, " n"]:
 
 def judge_duplicates(duplicates: Duplicates, verdicts: list[Verdicts], policy: str) -> None:
     """Drop duplicates by the option `duplicates`."""
-    num_kept = {"keep": None, "first": 1, "drop": 0}[policy]
+    num_kept = {"keep": None, "first": 1, "drop": 0, "merge": 1}[policy]
     if num_kept is not None:
         for group in duplicates.values():
             for found in group[num_kept:]:
                 verdicts[found.file][found.record] = _IS_DUPLICATE
+
+
+def merged_labels(duplicates: Duplicates) -> dict[int, list[str]]:
+    """Return the class ids of images that have several, by the sequence of the one that is kept.
+
+    The first is the class of the kept image, since names begin with the class id and are sorted.
+    """
+    merged = {}
+    for group in duplicates.values():
+        class_ids = dict.fromkeys(_class_id(found) for found in group)
+        if len(class_ids) > 1:
+            merged[group[0].sequence] = list(class_ids)
+    return merged
+
+
+def _class_id(found: Found) -> str:
+    return found.name.partition(b"/")[0].decode("utf-8", "surrogateescape")
 
 
 def judge_val_duplicates(duplicates: Duplicates, verdicts: list[Verdicts]) -> None:

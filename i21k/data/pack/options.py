@@ -16,7 +16,7 @@ from i21k.labels import ClassList
 VAL_SPLIT = "val"
 SHARD_SOURCE_BYTES = 256 << 20  # of the source per shard, up to MAX_SHARDS
 MAX_SHARDS = 1024
-DUPLICATES = ("keep", "first", "drop")
+DUPLICATES = ("keep", "first", "drop", "merge")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,8 @@ class PackOptions:
         quality: of the JPEGs that are encoded again, 1 to 100.
         min_side: in pixels, that both sides of an image must have in the source.
         duplicates: which of several byte-identical files are stored: all of them ("keep"), the one
-            with the smallest name ("first"), or none ("drop").
+            with the smallest name ("first"), none ("drop"), or the first with the labels of all
+            ("merge").
         val_per_class: the first so many images by name of each large enough class go to the split
             `val`.
         min_class_size: images that a class must have to give some to `val`; by default one more
@@ -55,7 +56,7 @@ class PackOptions:
     short_side: int = 256
     quality: int = 90
     min_side: int = 0
-    duplicates: Literal["keep", "first", "drop"] = "keep"
+    duplicates: Literal["keep", "first", "drop", "merge"] = "keep"
     val_per_class: int = 0
     min_class_size: int | None = None
     keep_val_duplicates: bool = False
@@ -160,7 +161,7 @@ class PlanOptions:
 
     split: str
     num_shards: int
-    duplicates: Literal["keep", "first", "drop"]
+    duplicates: Literal["keep", "first", "drop", "merge"]
     val_per_class: int
     min_class_size: int
     keep_val_duplicates: bool

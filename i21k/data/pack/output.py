@@ -125,6 +125,22 @@ def agree_on_classes(
     return there
 
 
+def check_labels(directory: Path, manifest: Manifest | None, duplicates: str) -> None:
+    """Refuse to mix splits with one label and splits with several labels per image.
+
+    Raises:
+        UserError: naming a split of the other kind.
+    """
+    for split, entry in manifest.splits.items() if manifest else ():
+        there = str(entry.options.get("duplicates"))
+        if (there == "merge") != (duplicates == "merge"):
+            raise UserError(
+                f"{directory} has a split {split!r} packed with duplicates {there!r}; got "
+                f"{duplicates!r}. All splits or none have several labels per image: change "
+                "--duplicates or --out."
+            )
+
+
 def find_complete(
     directory: Path, manifest: Manifest, wanted: Iterable[str], described: dict[str, Any]
 ) -> dict[str, SplitManifest]:
@@ -140,7 +156,7 @@ def find_complete(
     for split, entry in there.items():
         for key, value in described.items():
             found = entry.options.get(key, entry.options.get(_KEYS_OF_VERSION_1.get(key, key)))
-            if found != value and key == "source_bytes":
+            if isinstance(found, int) and found != value and key == "source_bytes":
                 raise UserError(
                     f"{directory} has a split {split!r} of this source as it was: "
                     f"{_change(found, value)}. Pack it into a new directory with another --out, or "

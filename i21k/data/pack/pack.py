@@ -35,7 +35,7 @@ from i21k.data.pack.report import (
 )
 from i21k.data.pack.work_directory import WorkDirectory
 from i21k.data.sources.base import EXPECTED, ImageSource
-from i21k.data.sources.recognise import Wanted, recognise
+from i21k.data.sources.recognise import Recognised, Wanted, recognise
 from i21k.data.sources.tables import read_labels
 from i21k.errors import UserError
 from i21k.labels import ClassList
@@ -90,9 +90,8 @@ def pack(
         labels,
         Wanted(options.layout, options.class_level, options.source_splits, classes),
     )
-    notes = "".join(f"; {note}" for note in recognised.notes)
-    on_recognised(f"recognised {paths[0]} as {recognised.layout}{notes}")
     sources = {split or options.split: of_split for split, of_split in recognised.sources.items()}
+    on_recognised(_line(paths[0], recognised, sources))
     if options.has_val and len(sources) > 1:
         raise UserError(
             f"Source {paths[0]} has the splits {', '.join(sources)} itself. Drop --val and "
@@ -114,6 +113,15 @@ def pack(
             _pack_split(of_split, directory, of_one, classes, is_given, engine, on_progress)
         )
     return merge_reports(reports, recognised.layout)
+
+
+def _line(path: str | Path, recognised: Recognised, sources: Mapping[str, ImageSource]) -> str:
+    """Return one line: what was recognised and what will be done."""
+    files = [of_split.num_files for of_split in sources.values()]
+    number = "" if None in files else f" of {sum(n or 0 for n in files):,} files"
+    splits = f"split {next(iter(sources))}" if len(sources) == 1 else f"splits {', '.join(sources)}"
+    notes = "".join(f"; {note}" for note in recognised.notes)
+    return f"recognised {path} as {recognised.layout}; packing {splits}{number}{notes}"
 
 
 def _common_classes(sources: Mapping[str, ImageSource]) -> ClassList | None:
@@ -149,6 +157,7 @@ def _pack_split(
                 if done:
                     seconds = time.monotonic() - started
                     return report(done, classes, seconds, already_complete=True)
+            output.check_labels(directory, manifest, options.duplicates)
             work = WorkDirectory(directory)
             made_from = describe_spill(described, source, classes, is_given, engine.name)
             with work.opened(made_from), engine:

@@ -29,6 +29,7 @@ from i21k.data.pack.duplicates import (
     find_duplicates,
     judge_duplicates,
     judge_val_duplicates,
+    merged_labels,
 )
 from i21k.data.pack.options import VAL_SPLIT, PlanOptions
 from i21k.data.pack.report import Progress
@@ -99,6 +100,8 @@ def make(
     slices_per_shard = max(1, math.ceil(num_bytes / options.num_shards / SLICE_BYTES))
     bounds = slice_places(options.num_shards * slices_per_shard)
     _save(work.verdicts, joined)
+    if options.duplicates == "merge":
+        spill.write_whole(work.merged, json.dumps(merged_labels(duplicates)).encode())
     _save(work.cuts, np.stack([_cuts(file, bounds) for file in looked_at(files)]))
     skipped = collections.Counter(
         reason.partition(":")[0] for file in files for _, _, reason in file.skipped()
@@ -128,6 +131,11 @@ def read(work: WorkDirectory) -> Plan | None:
     content = json.loads(work.plan.read_bytes())
     options, class_ids = PlanOptions(**content["options"]), tuple(content["class_ids"])
     return Plan(**content | {"options": options, "class_ids": class_ids})
+
+
+def read_merged(work: WorkDirectory) -> dict[int, list[str]]:
+    """Return the class ids of the images that have several, by sequence."""
+    return {int(key): ids for key, ids in json.loads(work.merged.read_bytes()).items()}
 
 
 def slice_places(num_slices: int) -> list[int]:

@@ -31,6 +31,7 @@ class WorkDirectory:
                                        reads the source on behind the last pair
     read-ENTRY                read     empty: the part of the source from this entry on is read
     verdicts.npy, cuts.npy    plan     what becomes of each record, where each slice begins
+    merged.json               plan     classes of images that have several, if they are merged
     skipped-SPLIT.tsv         plan     table for the user; moved into the dataset by `commit`
     duplicates-SPLIT.tsv      plan     the same
     plan.json                 plan     written last; makes the plan count. A restart keeps it if
@@ -75,6 +76,11 @@ class WorkDirectory:
     def cuts(self) -> Path:
         """Path of the cuts of all spill files."""
         return self.path / "cuts.npy"
+
+    @property
+    def merged(self) -> Path:
+        """Path of the classes of images that have several."""
+        return self.path / "merged.json"
 
     def tables(self, split: str) -> list[Path]:
         """Return the paths of the two tables of a split."""

@@ -29,6 +29,7 @@ class ShardTask:
     num_shards: int
     slices_per_shard: int
     has_val: bool
+    is_merged: bool
     classes: ClassList
 
 
@@ -59,6 +60,7 @@ def write(
                 num_shards=num_shards,
                 slices_per_shard=made.slices_per_shard,
                 has_val=made.options.has_val,
+                is_merged=made.options.duplicates == "merge",
                 classes=classes,
             )
             for index in range(num_shards)
@@ -87,20 +89,26 @@ def write_shard(task: ShardTask) -> shards.Shard:
         if any(place.exists() and place.stat().st_size == shard.num_bytes for place in places):
             return shard
     if task.split == VAL_SPLIT and task.has_val:
-        shard = shards.write_shard(path, _encoded(_left_to_val(task), task.classes))
+        shard = shards.write_shard(path, _encoded(_left_to_val(task), task))
     else:
         to_val: list[Record] = []
-        shard = shards.write_shard(path, _encoded(_from_slices(task, to_val), task.classes))
+        shard = shards.write_shard(path, _encoded(_from_slices(task, to_val), task))
         if task.has_val:
             spill.write_records(task.work.val_records(task.index), to_val)
     spill.write_whole(marker, json.dumps(dataclasses.asdict(shard)).encode())
     return shard
 
 
-def _encoded(records: Iterable[Record], classes: ClassList) -> Iterator[bytes]:
+def _encoded(records: Iterable[Record], task: ShardTask) -> Iterator[bytes]:
+    label_of = task.classes.label_of
+    merged = plan.read_merged(task.work) if task.is_merged else {}
     for record in records:
-        label = classes.label_of[record.class_id]
-        yield encode_example(bytes(record.jpeg), label, record.file_name)
+        labels = None
+        if task.is_merged:
+            class_ids = merged.get(record.sequence, [record.class_id])
+            labels = sorted(label_of[class_id] for class_id in class_ids)
+        label = labels[0] if labels else label_of[record.class_id]
+        yield encode_example(bytes(record.jpeg), label, record.file_name, labels)
 
 
 def _from_slices(task: ShardTask, to_val: list[Record]) -> Iterator[Record]:

@@ -124,6 +124,7 @@ class ImageSource(abc.ABC):
         fingerprint: hash of the names and sizes of entries or files, as far as they are seen
             without reading the images. An unfinished packing is only resumed from a source with
             the same fingerprint.
+        num_files: in the source, where that is known before reading; system files count too.
         class_names: names of classes for people by class id, where the source knows them.
         splits: names of the splits that the source itself has, such as `train` and `val`. One
             `ImageSource` gives the files of one split; `recognise` returns one for each.
@@ -140,6 +141,7 @@ class ImageSource(abc.ABC):
         self.num_bytes_read = 0
         self.fingerprint = fingerprint
         self.class_names: Mapping[str, str] = {}
+        self.num_files: int | None = None
         self.described: Mapping[str, Any] = {}
 
     @abc.abstractmethod

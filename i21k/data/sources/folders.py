@@ -39,6 +39,7 @@ class FolderSource(ImageSource):
             raise UserError(f"Source {path} is empty. {EXPECTED}")
         self._class_of = {entry: _class_of(entry) for entry in entries}
         self._has_files: dict[Path, bool] = dict.fromkeys(entries, False)
+        self._num_files = 0
         files = (file for entry in entries for file in self._files_to_hash(entry))
         num_bytes, fingerprint = _size_and_fingerprint(path, files)
         check_class_ids(path, self.list_class_ids() or ())
@@ -56,11 +57,13 @@ class FolderSource(ImageSource):
         ]
         layout = f"folder of {' and '.join(parts)}" if parts else "folder without classes"
         super().__init__(path, layout, num_bytes, fingerprint)
+        self.num_files = self._num_files if num_folders == len(of_class) else None
 
     def _files_to_hash(self, entry: Path) -> Iterator[Path]:
         for file in _files_of(entry):
             if not is_ignored(file.relative_to(entry.parent).as_posix()):
                 self._has_files[entry] = True
+            self._num_files += 1
             yield file
 
     def list_class_ids(self) -> tuple[str, ...] | None:
@@ -115,10 +118,12 @@ class NestedFolder(ImageSource):
         self._rule = rule
         self._folders: list[str] = []
         self._class_ids = set[str]()
+        self._num_files = 0
         num_bytes, fingerprint = _size_and_fingerprint(path, self._files_to_hash(path))
         check_class_ids(path, sorted(self._class_ids))
         layout = f"folder with {counted(len(self._class_ids), 'class', 'classes')} by {rule}"
         super().__init__(path, layout, num_bytes, fingerprint)
+        self.num_files = self._num_files
         self.described = {"classes_by": str(rule)}
 
     def _files_to_hash(self, path: Path) -> Iterator[Path]:
@@ -130,6 +135,7 @@ class NestedFolder(ImageSource):
             class_id, _ = self._rule.split(name)
             if class_id and not is_hidden(name):
                 self._class_ids.add(class_id)
+            self._num_files += 1
             yield file
 
     def list_class_ids(self) -> tuple[str, ...] | None:
@@ -176,6 +182,7 @@ class ListedFiles(ImageSource):
         layout = f"{layout}, {counted(len(self.list_class_ids() or ()), 'class', 'classes')}"
         paths = (root / name for name, _ in files)
         super().__init__(path, layout, *_size_and_fingerprint(root, paths))
+        self.num_files = len(files)
 
     def list_class_ids(self) -> tuple[str, ...] | None:
         return tuple(sorted({class_id for _, class_id in self._files} - {""}))

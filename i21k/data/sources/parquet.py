@@ -68,6 +68,7 @@ class ParquetSource(ImageSource):
             check_class_ids(path, self._names.ids)
         layout = f"{counted(len(files), 'Parquet file')} of {num_rows:,} rows, classes by {by}"
         super().__init__(path, layout, num_bytes, digest.hexdigest())
+        self.num_files = num_rows
         self.described = {"classes_by": self._names.hash if self._names else by}
 
     @staticmethod

@@ -244,15 +244,13 @@ def _archive(path: Path, look: ArchiveLook, wanted: Wanted) -> Recognised:
     chosen, notes = _choose(path, trees, wanted)
     sources: dict[str, ImageSource] = {}
     for split, tree in chosen.items():
-        rule: SynsetFolders | FolderLevel | Labels | None = tree.rule  # type: ignore[assignment]
-        if rule is None:
-            rule = kaggle.labels_of_val(look.names_in(tree.root))
-        if rule is None:
+        of_split = tree.rule or kaggle.labels_of_val(look.names_in(tree.root))
+        if of_split is None:
             raise UserError(
                 f"Source {path} has no class folders in {tree.root}. Unpack it, or give "
                 "--splits with the others."
             )
-        sources[split] = make(path, rule, tree.root)
+        sources[split] = make(path, of_split, tree.root)
     if "" not in sources and look.kind == "tar" and look.is_compressed and len(sources) > 1:
         notes += (f"it is read {len(sources)} times, once for each split",)
     return _of_splits(sources, notes, f"{'compressed ' if look.is_compressed else ''}{look.kind}")

@@ -131,7 +131,7 @@ class TarSource(ImageSource):
             whole, digest = Window(file, 0, self.num_bytes), hashlib.blake2b(digest_size=16)
             if opener(whole) is not None:
                 return
-            offsets, class_ids, has_links = [], set[str](), False
+            offsets, class_ids, has_links, num_files = [], set[str](), False, 0
             try:
                 for _, info in headers(whole):
                     offsets.append(info.offset)
@@ -139,6 +139,7 @@ class TarSource(ImageSource):
                     has_links |= info.islnk()
                     if info.isdir() or (refusal(info) and not info.islnk()):
                         continue
+                    num_files += self._tree is None or self._tree.is_inside(info.name)
                     is_empty = self._tree is None and _is_empty_tar(file, info)
                     if not is_empty and (class_id := self._class_of(info.name)):
                         class_ids.add(class_id)
@@ -151,6 +152,7 @@ class TarSource(ImageSource):
                 ) from error
         check_class_ids(self.path, sorted(class_ids))
         self.fingerprint = digest.hexdigest()
+        self.num_files = num_files if self._tree is not None else None
         self._entry_offsets, self._class_ids = offsets, tuple(sorted(class_ids))
 
     def _class_of(self, name: str) -> str:
@@ -226,9 +228,11 @@ class ZipSource(ImageSource):
                 class_ids.add(self._tree.split(info.filename)[0])
         self._class_ids = tuple(sorted(class_ids - {""}))
         self._num_entries = len(infos)
+        num_files = sum(self._tree.is_inside(info.filename) for info in infos)
         check_class_ids(path, self._class_ids)
         layout = self._tree.layout("zip", len(self._class_ids))
         super().__init__(path, layout, path.stat().st_size, digest.hexdigest())
+        self.num_files = num_files
         self.described = self._tree.describe()
 
     def list_class_ids(self) -> tuple[str, ...] | None:

@@ -54,9 +54,9 @@ def test_resumes_and_is_left_alone(tmp_path: Path, num_workers: int) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     source = write(tmp_path / "s", range(4), 2)
-    with pytest.raises(UserError, match="--val 0.001% chooses none of the images|chooses none"):
+    with pytest.raises(UserError, match=r"--val 0.001% chooses none of the images|chooses none"):
         run(source, tmp_path / "a", val_fraction=0.00001)
     with pytest.raises(UserError, match=r"val is 5; expected a share such as 0.05 or 5%"):
         run(source, tmp_path / "a", val_fraction=5)
-    with pytest.raises(UserError, match="--val and --val-per-class are both given"):
+    with pytest.raises(UserError, match=r"--val and --val-per-class are both given"):
         run(source, tmp_path / "a", val_fraction=0.1, val_per_class=1)

@@ -121,7 +121,7 @@ def test_kaggle(tmp_path: Path, below: str, has_table: bool) -> None:
     assert names(tmp_path / "out", "val") == {
         f"{c}/ILSVRC2012_val_{n:08d}.JPEG" for n, c in expected.items()
     }
-    with pytest.raises(UserError, match="test images .* have no labels. Give --splits train,val"):
+    with pytest.raises(UserError, match=r"test images .* have no labels. Give --splits train,val"):
         run(source, tmp_path / "out2", source_splits=("train", "test"))
 
 
@@ -136,7 +136,8 @@ def test_synset_folders_are_classes_wherever_they_are(tmp_path: Path) -> None:
 def test_one_class_is_asked_about(tmp_path: Path) -> None:
     source = write(tmp_path / "s", {f"pets/{name}": data for name, data in CLASS_FOLDERS.items()})
     with pytest.raises(
-        UserError, match="one class 'pets' by its top folders. Give --class-level 2 to make classes"
+        UserError,
+        match=r"one class 'pets' by its top folders. Give --class-level 2 to make classes",
     ):
         run(source, tmp_path / "out")
     run(source, tmp_path / "one", class_level=1)
@@ -147,7 +148,7 @@ def test_one_class_is_asked_about(tmp_path: Path) -> None:
 
 def test_splits_beside_other_folders_are_asked_about(tmp_path: Path) -> None:
     source = write(tmp_path / "s", SPLITS | {"extra/cat/4.jpg": image(4)})
-    with pytest.raises(UserError, match="has the splits train, val and also extra. Remove extra"):
+    with pytest.raises(UserError, match=r"has the splits train, val and also extra. Remove extra"):
         run(source, tmp_path / "out")
     run(source, tmp_path / "out", layout="class-folders")
     assert open_split(tmp_path / "out", "train").classes.ids == ("extra", "train", "val")
@@ -219,7 +220,7 @@ def test_webdataset_numbers_need_names_and_captions_are_no_classes(tmp_path: Pat
         run(tmp_path / "0000.tar", tmp_path / "out")
     captions = {f"{i}": {"jpg": image(i), "txt": f"a photo of {i}".encode()} for i in range(9)}
     (tmp_path / "0001.tar").write_bytes(wds(captions))
-    with pytest.raises(UserError, match="WebDataset with captions"):
+    with pytest.raises(UserError, match=r"WebDataset with captions"):
         run(tmp_path / "0001.tar", tmp_path / "out")
 
 
@@ -251,7 +252,7 @@ def test_parquet(tmp_path: Path) -> None:
 
     bare = tmp_path / "bare.parquet"
     parquet_of(bare, rows, [])
-    with pytest.raises(UserError, match="integer labels, such as 0, and no names"):
+    with pytest.raises(UserError, match=r"integer labels, such as 0, and no names"):
         run(bare, tmp_path / "x")
     parquet_of(bare, [(f"n1_{c}.JPEG", 0) for c in (CATS, DOGS)], [])
     run(bare, tmp_path / "paths")
@@ -262,7 +263,7 @@ def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
     parquet_of(tmp_path / "a.parquet", [("a.jpg", 0)], ["cat"])
     content = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(content[:-20])
-    with pytest.raises(UserError, match="a.parquet is no Parquet file or not a complete one"):
+    with pytest.raises(UserError, match=r"a.parquet is no Parquet file or not a complete one"):
         run(tmp_path / "a.parquet", tmp_path / "out")
 
 
@@ -283,7 +284,7 @@ def test_tables(tmp_path: Path, has_header: bool, separator: str) -> None:
 
 def test_table_of_integers_needs_names(tmp_path: Path) -> None:
     write(tmp_path, {"a.JPEG": image(1), "b.JPEG": image(2), "t.csv": b"a.JPEG,1\nb.JPEG,0\n"})
-    with pytest.raises(UserError, match="integer labels, such as 1"):
+    with pytest.raises(UserError, match=r"integer labels, such as 1"):
         run(tmp_path / "t.csv", tmp_path / "out")
     run(tmp_path / "t.csv", tmp_path / "out", ClassList(("x", "y")))
     assert names(tmp_path / "out") == {"y/a.JPEG", "x/b.JPEG"}
@@ -315,7 +316,7 @@ def test_addresses_are_refused_by_name(
 def test_numbered_tars_without_labels_are_asked_about(tmp_path: Path) -> None:
     for number in range(2):
         write(tmp_path / "s", {f"shard-{number:04d}.tar": tar_of({"a.jpg": image(number)})})
-    with pytest.raises(UserError, match="numbered tars without labels"):
+    with pytest.raises(UserError, match=r"numbered tars without labels"):
         run(tmp_path / "s", tmp_path / "out")
 
 

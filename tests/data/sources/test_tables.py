@@ -28,7 +28,8 @@ def test_images_without_classes_take_them_from_a_table(tmp_path: Path) -> None:
     run(tmp_path / "flat", tmp_path / "b", split="val", labels=str(tmp_path / "labels.tsv"))
     assert records_of(tmp_path / "b", "val") == records_of(tmp_path / "a", "val")
 
-    # A table may begin with a byte order mark and name files with their folders; what it names and is not there is left out.
+    # A table may begin with a byte order mark and name files with their folders; files that are
+    # not there are ignored.
     (tmp_path / "flat" / "deeper").mkdir()
     (tmp_path / "flat" / "deeper" / "ILSVRC2012_val_00000001.JPEG").write_bytes(
         encoded(photo(seed=9))
