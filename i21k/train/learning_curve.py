@@ -22,7 +22,7 @@ _MOST_EPOCHS_IN_STEPS = 2  # our choice: a run of fewer rows at epoch ends has s
 class Point(NamedTuple):
     """What was logged of a few steps."""
 
-    step: int
+    step: float  # in steps or epochs, as the axis
     loss: float  # mean since the point before
     lr: float
 

@@ -45,10 +45,24 @@ def test_errors_name_the_flag_and_what_to_use(arguments, message):
 
 def test_what_is_right_passes():
     overrides.check(
-        ["--config", "x.py", "--config.epochs=3", "--config.epochs", "3", "--config.data.mirror"]
-        + ["--noconfig.data.mirror", "--config.data.mirror=False", "--config.data.mirror=1"]
-        + ["--config.optimizer.momentum=1", "--config.model.bn_momentum=default", "--workdir=w"]
-        + ["--config.data.val_split=none", "--config.log.keep_best=", "--", "--config.nothing=1"]
+        [
+            "--config",
+            "x.py",
+            "--config.epochs=3",
+            "--config.epochs",
+            "3",
+            "--config.data.mirror",
+            "--noconfig.data.mirror",
+            "--config.data.mirror=False",
+            "--config.data.mirror=1",
+            "--config.optimizer.momentum=1",
+            "--config.model.bn_momentum=default",
+            "--workdir=w",
+            "--config.data.val_split=none",
+            "--config.log.keep_best=",
+            "--",
+            "--config.nothing=1",
+        ]
     )
 
 

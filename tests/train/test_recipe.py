@@ -243,6 +243,7 @@ def test_what_may_change_and_differ():
     assert recipes.keys_that_may_change(parse(cosine), new_schedule=True) == changeable | schedule
     assert recipes.keys_that_may_differ() == {
         "data.directory",
+        "data.max_wait_s",
         "data.threads",
         "data.workers",
         "evaluation.sets",
