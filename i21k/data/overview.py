@@ -1,4 +1,5 @@
-"""What a dataset directory holds, for a person to look at: numbers from its JSON, and a sheet of random pictures.
+"""What a dataset directory holds, for a person to look at: numbers from its JSON, and a sheet of
+random pictures.
 
 A room of its own since it reads, and judges nothing: that does `verify`.
 """
@@ -27,7 +28,8 @@ _FONT_PX = 12
 
 @dataclasses.dataclass(frozen=True)
 class SplitOverview:
-    """One split; bytes are those of the shards. The last four are None where TFDS made it, empty where nothing was noted."""
+    """One split; bytes are those of the shards. The last four are None where TFDS made it, empty
+    where nothing was noted."""
 
     num_records: int
     num_shards: int
@@ -42,7 +44,8 @@ class SplitOverview:
 
 @dataclasses.dataclass(frozen=True)
 class Overview:
-    """What is in a dataset directory. A split whose shards are not all there is an error, damage inside them goes unseen."""
+    """What is in a dataset directory. A split whose shards are not all there is an error, damage
+    inside them goes unseen."""
 
     directory: str
     name: str
@@ -57,7 +60,8 @@ class Overview:
 
 
 def overview(directory: str | Path) -> Overview:
-    """Say what a directory that `i21k pack` or TFDS made has in it, by its JSON and the sizes of its files.
+    """Say what a directory that `i21k pack` or TFDS made has in it, by its JSON and the sizes of
+    its files.
 
     Raises:
         ValueError: if there is no dataset, or `open_split` refuses one of its splits.
@@ -104,7 +108,8 @@ def overview(directory: str | Path) -> Overview:
 def contact_sheet(
     directory: str | Path, columns: int = SHEET_COLUMNS, rows: int = SHEET_ROWS, seed: int = 0
 ) -> Image.Image:
-    """Lay out random pictures of all splits, each record as likely as any other, with class, label and split below; the same for a seed.
+    """Lay out random pictures of all splits, each record as likely as any other, with class, label
+    and split below; the same for a seed.
 
     Raises:
         ValueError: if there is no dataset, or `open_split` refuses one of its splits.
@@ -145,7 +150,8 @@ def contact_sheet(
 
 
 def _thumbnail(record: bytes | ValueError, classes: ClassList) -> tuple[Image.Image, str]:
-    """Return a picture that fits into a cell, and its caption; a grey cell where there is none to be had."""
+    """Return a picture that fits into a cell, and its caption; a grey cell where there is none to
+    be had."""
     nothing = Image.new("RGB", (CELL_PX, CELL_PX), "lightgray")
     if isinstance(record, ValueError):
         return nothing, "damaged record"

@@ -1,8 +1,10 @@
-"""Whether a dataset directory is still what its manifest says: every fault found and named, nothing repaired, nothing written.
+"""Whether a dataset directory is still what its manifest says: every fault found and named, nothing
+repaired, nothing written.
 
-A room of its own since it distrusts what all others take for granted. Work is cut into ranges of records, so that one large shard keeps
-all workers busy too. What is kept of a picture is 8 bytes, the first of the SHA-256 of its encoded bytes; they are sorted and
-intersected at the end, which takes 16 bytes a picture at its peak: 230 MB for 14.2 million. That two of 14.2 million pictures and
+A room of its own since it distrusts what all others take for granted. Work is cut into ranges of
+records, so that one large shard keeps all workers busy too. What is kept of a picture is 8 bytes,
+the first of the SHA-256 of its encoded bytes; they are sorted and intersected at the end, which
+takes 16 bytes a picture at its peak: 230 MB for 14.2 million. That two of 14.2 million pictures and
 50,000 others agree in 64 bits by chance has a probability of 4e-8.
 """
 
@@ -34,7 +36,8 @@ from i21k.images.decode import decode, read_size
 from i21k.labels import ClassList
 
 SAMPLE = 1000  # pictures of a split that are decoded unless told; chosen here: seconds
-MAX_NAMED = 100  # faults of a kind that are named in one file, the rest is counted: a report must not outgrow memory
+# faults of a kind that are named in one file, the rest is counted: a report must not outgrow memory
+MAX_NAMED = 100
 _RANGE_RECORDS = (
     1024  # at least, that travel to a worker together: 30 MB of pictures, 8 KB of answer
 )
@@ -101,7 +104,8 @@ class SplitReport:
 
 @dataclasses.dataclass(frozen=True)
 class VerifyReport:
-    """What was checked, and what is wrong. Of each kind and file the first `MAX_NAMED` faults are in `faults`, all in `num_faults`."""
+    """What was checked, and what is wrong. Of each kind and file the first `MAX_NAMED` faults are
+    in `faults`, all in `num_faults`."""
 
     directory: str
     name: str
@@ -123,17 +127,21 @@ def verify(
     num_workers: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> VerifyReport:
-    """Read every record of a dataset and check it against the manifest, the class list and the other splits.
+    """Read every record of a dataset and check it against the manifest, the class list and the
+    other splits.
 
     Args:
-        directory: one that `i21k pack` or TFDS made; of the latter less is known that could be checked.
+        directory: one that `i21k pack` or TFDS made; of the latter less is known that could be
+            checked.
         split: the only one to look at; by default all.
-        sample: so many pictures of each split are decoded, strictly: always the same ones; None decodes all.
+        sample: so many pictures of each split are decoded, strictly: always the same ones; None
+            decodes all.
         num_workers: processes; 1 means this one, None one per CPU.
         on_progress: called once per range of some thousand records.
 
     Raises:
-        ValueError: if there is no dataset or split, its JSON cannot be read, or an argument does not do.
+        ValueError: if there is no dataset or split, its JSON cannot be read, or an argument does
+            not do.
     """
     started = time.monotonic()
     directory = Path(directory)
@@ -197,7 +205,7 @@ def verify(
     )
 
 
-# ----------------------------------------------------------------------------------------------------------- before reading
+# --------------------------------------------------------------------------------------------------
 
 
 class _Faults:
@@ -250,12 +258,14 @@ class _File:
 def _expected_files(
     listing: Listing, manifest: Manifest | None, split: str | None, directory: Path, found: _Faults
 ) -> list[_File]:
-    """List the shards of the wanted splits, and compare the two files that tell of them: TFDS reads the one, we the other."""
+    """List the shards of the wanted splits, and compare the two files that tell of them: TFDS reads
+    the one, we the other."""
     of_manifest = manifest.splits if manifest else {}
     names = sorted(listing.splits.keys() | of_manifest.keys())
     if split is not None and split not in names:
         raise UserError(
-            f"{directory} has no split {split!r}; expected one of {', '.join(names)}; change --split"
+            f"{directory} has no split {split!r}; expected one of {', '.join(names)}; change "
+            f"--split"
         )
     files = []
     for name in names if split is None else (split,):
@@ -314,7 +324,8 @@ def _check_classes(
 
 
 def _check_other_files(directory: Path, manifest: Manifest | None, found: _Faults) -> None:
-    """Compare metadata and tables with their hashes, unless more than that is known to be wrong with them."""
+    """Compare metadata and tables with their hashes, unless more than that is known to be wrong
+    with them."""
     named = {fault.file for fault in found.named}
     for file, sha256 in manifest.files.items() if manifest else ():
         if file in named:
@@ -363,7 +374,8 @@ def _check_presence(
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """A range of records of a shard for a worker; with the first goes the hash of the whole file, if one is known."""
+    """A range of records of a shard for a worker; with the first goes the hash of the whole file,
+    if one is known."""
 
     path: Path
     split: str
@@ -438,7 +450,7 @@ def _parts(
         first[file.split] += file.num_records
 
 
-# ------------------------------------------------------------------------------------------------------------ in the workers
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -459,7 +471,8 @@ def _check(part: _Part, classes: ClassList | None, names_tell: bool, keep_digest
     if part.sha256 is not None:
         try:
             sha256 = hash_file(part.path)
-        except OSError as error:  # a bad sector, no permission: this file's fault, and the others are still to be checked
+        # a bad sector, no permission: this file's fault, and the others are still to be checked
+        except OSError as error:
             faults.append(
                 Fault(
                     part.file,
@@ -512,7 +525,8 @@ def _check(part: _Part, classes: ClassList | None, names_tell: bool, keep_digest
 
 
 def class_of(file_name: str, classes: ClassList) -> str | None:
-    """Return the class that a file name tells: its folder, or the synset at the beginning; None where neither is one of `classes`."""
+    """Return the class that a file name tells: its folder, or the synset at the beginning; None
+    where neither is one of `classes`."""
     folder, slash, _ = file_name.partition("/")
     if slash and folder in classes.label_of:
         return folder
@@ -521,7 +535,8 @@ def class_of(file_name: str, classes: ClassList) -> str | None:
 
 
 def why_undecodable(image: bytes) -> str:
-    """Decode strictly, so that also a picture that ends early fails; return what is wrong, or nothing."""
+    """Decode strictly, so that also a picture that ends early fails; return what is wrong, or
+    nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata
         try:
@@ -535,7 +550,7 @@ def why_undecodable(image: bytes) -> str:
     return ""
 
 
-# ------------------------------------------------------------------------------------------------------------ after reading
+# --------------------------------------------------------------------------------------------------
 
 
 def _compare_splits(
@@ -588,7 +603,8 @@ def _compare_splits(
 
 
 def _matches(chunks: list[np.ndarray], common: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Yield each record whose digest is in `common` (sorted): which chunk, its number in the chunk, which of `common`."""
+    """Yield each record whose digest is in `common` (sorted): which chunk, its number in the chunk,
+    which of `common`."""
     for k, chunk in enumerate(chunks if len(common) else ()):
         at = np.searchsorted(common, chunk).clip(max=len(common) - 1)
         for number in np.flatnonzero(common[at] == chunk).tolist():

@@ -140,7 +140,8 @@ def transfers(level: Literal["allow", "disallow", "disallow_explicit"]) -> Itera
 
 
 def check_donated(state: Any) -> None:
-    """Assert that a step has reused the buffers of the old state. JAX does not warn under `pmap`."""
+    """Assert that a step has reused the buffers of the old state. JAX does not warn under
+    `pmap`."""
     kept = [
         jax.tree_util.keystr(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)

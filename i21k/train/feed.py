@@ -38,7 +38,8 @@ def open_data(recipe: Recipe) -> tuple[Split, dict[str, Split]]:
     train_split = open_split(directory, recipe.data.train_split)
     if (num_records := train_split.num_records) < recipe.batch_size:
         raise UserError(
-            f"batch_size is {recipe.batch_size} and split {recipe.data.train_split!r} of {directory}"
+            f"batch_size is {recipe.batch_size} and split {recipe.data.train_split!r} of "
+            f"{directory}"
             f" has {num_records} images. Use --config.batch_size={num_records} or less."
         )
     sets = {

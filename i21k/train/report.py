@@ -26,7 +26,8 @@ INPUT_BOUND = 0.05  # our choice: a larger share of time spent waiting for data 
 
 
 class Listener:
-    """The report of all processes but the first: knows the rows, prints problems, writes nothing."""
+    """The report of all processes but the first: knows the rows, prints problems, writes
+    nothing."""
 
     def __init__(self, columns: Sequence[str], rows: list[dict[str, str]]) -> None:
         """Prepare the columns.

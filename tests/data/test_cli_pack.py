@@ -19,7 +19,8 @@ from tests.helpers.packing import CLASS_IDS, encoded, tar_of
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """What is started hears SIGINT, even where a shell has started the tests in the background and thus switched it off."""
+    """What is started hears SIGINT, even where a shell has started the tests in the background and
+    thus switched it off."""
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, handler)

@@ -63,7 +63,8 @@ def test_example_round_trip() -> None:
 
 
 def test_example_with_other_features_decodes() -> None:
-    """The wire format by hand: features in another order, one more of floats, an unpacked label, no file name."""
+    """The wire format by hand: features in another order, one more of floats, an unpacked label, no
+    file name."""
 
     def field(number: int, content: bytes) -> bytes:
         assert len(content) < 128
@@ -86,7 +87,8 @@ def test_example_with_other_features_decodes() -> None:
 def test_what_is_no_example_is_refused(record: bytes) -> None:
     with pytest.raises(
         ValueError,
-        match=rf"a record of {len(record)} bytes is not a tf.train.Example with one image and one label",
+        match=rf"a record of {len(record)} bytes is not a tf.train.Example with one image and "
+        rf"one label",
     ):
         decode_example(record)
 
@@ -120,7 +122,8 @@ def test_failed_shard_leaves_nothing(tmp_path: Path) -> None:
 def test_disk_that_refuses_a_shard_is_an_error_of_the_system(
     tmp_path: Path, num_records: int
 ) -> None:
-    """As a full one does: here a file may have so many bytes only. Many records fail while they are written, few when they are closed."""
+    """As a full one does: here a file may have so many bytes only. Many records fail while they are
+    written, few when they are closed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
@@ -266,7 +269,8 @@ def remove_feature(directory: Path) -> None:
         (damage_size, r"00002-of-00003 has 100 bytes; expected \d+ bytes\. It is damaged"),
         (
             remove_feature,
-            r"features \['file_name', 'image'\]; expected `image` \(Image\) and `label` \(ClassLabel\)",
+            r"features \['file_name', 'image'\]; expected `image` \(Image\) and `label` "
+            r"\(ClassLabel\)",
         ),
         (
             lambda d: (d / "label.labels.txt").write_text("a\nb\n"),

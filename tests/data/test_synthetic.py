@@ -1,4 +1,5 @@
-"""The drawn pictures: a pure function of the seed, real synsets, and not to be told apart by colour or coarse layout."""
+"""The drawn pictures: a pure function of the seed, real synsets, and not to be told apart by colour
+or coarse layout."""
 
 import functools
 from collections.abc import Callable
@@ -111,7 +112,8 @@ def _histograms(images: np.ndarray) -> np.ndarray:
 def _regression_accuracy(
     train: np.ndarray, y: np.ndarray, val: np.ndarray, y_val: np.ndarray, l2: float
 ) -> float:
-    """Accuracy on `val` of a multinomial logistic regression that minimises loss + l2 / 2 |w|^2, by Nesterov's descent."""
+    """Accuracy on `val` of a multinomial logistic regression that minimises loss + l2 / 2 |w|^2, by
+    Nesterov's descent."""
     mean, std = train.mean(0), train.std(0) + 1e-6
     x, x_val = ((np.c_[(f - mean) / std, np.ones(len(f))]).astype(np.float32) for f in (train, val))
     step = 1 / (

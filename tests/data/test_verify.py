@@ -1,4 +1,5 @@
-"""`verify` and `info`: a clean dataset passes, each way to damage one is found and named, the numbers are those that were written."""
+"""`verify` and `info`: a clean dataset passes, each way to damage one is found and named, the
+numbers are those that were written."""
 
 import dataclasses
 import json

@@ -8,8 +8,8 @@ code: the test compares two programs.
     mx/bin/python tests/golden/make_golden.py --variant full --revision released \\
         --out tests/golden/full_released.npz
 
-The other files have `--variant standard`, `--revision symbol2016`, or both. They are of seed 0. With
-`--seed` it makes others, which `I21K_GOLDEN=DIRECTORY pytest -k golden` then compares. With
+The other files have `--variant standard`, `--revision symbol2016`, or both. They are of seed 0.
+With `--seed` it makes others, which `I21K_GOLDEN=DIRECTORY pytest -k golden` then compares. With
 `--symbol full_released-symbol.json.gz` instead of `--out` it stores the graph as MXNet writes it.
 """
 

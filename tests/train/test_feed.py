@@ -1,4 +1,5 @@
-"""Batches and timing of the feed. Times are of sleeps, which a busy machine can only make longer."""
+"""Batches and timing of the feed. Times are of sleeps, which a busy machine can only make
+longer."""
 
 import dataclasses
 import threading

@@ -1,4 +1,5 @@
-"""Signals to runs in processes of their own: each is honoured within seconds, and nothing is lost."""
+"""Signals to runs in processes of their own: each is honoured within seconds, and nothing is
+lost."""
 
 import os
 import signal

@@ -365,14 +365,15 @@ def test_the_recipe_of_2015_runs(tmp_path, capsys):
     assert row["step"] == "2" and 9 < float(row["train_loss"]) < 11  # ln 21841 = 9.99
 
 
-# ----------------------------------------------------------------------------------------------------- what users get wrong
+# --------------------------------------------------------------------------------------------------
 
 
 def test_fewer_devices_than_asked_for(recipe, tmp_path):
     recipe.devices = 8
     with pytest.raises(
         ValueError,
-        match=r"config.devices is 8, and this machine has 4 cpu devices. Use --config.devices=4, or simulate 8",
+        match=r"config.devices is 8, and this machine has 4 cpu devices. Use "
+        r"--config.devices=4, or simulate 8",
     ):
         loop.run(recipe, tmp_path / "w")
     assert not (tmp_path / "w").exists()
@@ -388,7 +389,8 @@ def test_a_silent_fall_back_to_the_cpu_is_named(recipe, tmp_path, monkeypatch):
     recipe.devices = 8
     with pytest.raises(
         ValueError,
-        match=r"4 cpu devices \(JAX fell back to the CPU: cuda: Unable to load cuDNN. Is it installed\?\)\. Use",
+        match=r"4 cpu devices \(JAX fell back to the CPU: cuda: Unable to load cuDNN. Is it "
+        r"installed\?\)\. Use",
     ):
         loop.run(recipe, tmp_path / "w")
 
@@ -397,7 +399,8 @@ def test_a_batch_that_does_not_divide(recipe, tmp_path):
     recipe.batch_size = 10
     with pytest.raises(
         ValueError,
-        match=r"batch_size 10 is not divisible by 4 devices. Use a multiple, for example --config.batch_size=12",
+        match=r"batch_size 10 is not divisible by 4 devices. Use a multiple, for example "
+        r"--config.batch_size=12",
     ):
         loop.run(recipe, tmp_path / "w")
 
@@ -406,7 +409,8 @@ def test_a_batch_larger_than_the_data(recipe, tmp_path):
     recipe.batch_size = 48
     with pytest.raises(
         ValueError,
-        match=r"batch_size is 48 and split 'train' of .* has 44 images. Use --config.batch_size=44 or",
+        match=r"batch_size is 48 and split 'train' of .* has 44 images. Use "
+        r"--config.batch_size=44 or",
     ):
         loop.run(recipe, tmp_path / "w")
 
@@ -445,9 +449,12 @@ def test_another_recipe_in_the_same_workdir(finished, recipe, tmp_path):
     (tmp_path / "w" / "config.json").unlink()  # the checkpoint knows
     with pytest.raises(
         ValueError,
-        match=r"another recipe: config.batch_size was 8 and is 4; config.data.order was 'global' and is 'windowed';"
-        r" config.optimizer.momentum was 0.9 and is 0.5; config.seed was 0 and is 1. To continue it with its own"
-        r" recipe, use --resume .*w. To train with the new values .* use --branch-from .*w@11 and another --workdir",
+        match=r"another recipe: config.batch_size was 8 and is 4; config.data.order was "
+        r"'global' and is 'windowed';"
+        r" config.optimizer.momentum was 0.9 and is 0.5; config.seed was 0 and is 1. To "
+        r"continue it with its own"
+        r" recipe, use --resume .*w. To train with the new values .* use --branch-from .*w@11 "
+        r"and another --workdir",
     ):
         loop.run(recipe, tmp_path / "w")
 
@@ -506,7 +513,8 @@ def test_a_workdir_that_cannot_be_written(recipe, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(
         ValueError,
-        match=r"working directory .*file/w cannot be written \(Not a directory\). Choose another one",
+        match=r"working directory .*file/w cannot be written \(Not a directory\). Choose "
+        r"another one",
     ):
         loop.run(recipe, tmp_path / "file" / "w")
 

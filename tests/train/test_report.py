@@ -121,7 +121,8 @@ def test_the_step_line():
     }
     line = step_line(**numbers, images_per_s=3680.2, step_s=0.139, wait_s=0.003)
     assert line == (
-        "epoch 5/40 | step 100,140/965,520 10.4% | loss 6.214 | top1 12.3% | lr 0.0450 | 3,680 img/s | step 139 ms (data 3 ms) | eta 1d09h"
+        "epoch 5/40 | step 100,140/965,520 10.4% | loss 6.214 | top1 12.3% | lr 0.0450 | 3,680 "
+        "img/s | step 139 ms (data 3 ms) | eta 1d09h"
     )
     assert step_line(**numbers, images_per_s=3680.2, step_s=0.139, wait_s=0.01).endswith(
         "| input-bound"

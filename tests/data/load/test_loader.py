@@ -212,7 +212,8 @@ def test_windows_are_read_in_runs_once_and_ahead(split, monkeypatch):
     )  # 40 of 44 pictures
     assert singles == []
     numbers = [n for first, end in rows for n in range(first, end)]
-    # All of the first epoch, and the windows of the second that follow: runs of three, cut where the shares of two lanes meet.
+    # All of the first epoch, and the windows of the second that follow: runs of three, cut where
+    # the shares of two lanes meet.
     assert (
         set(numbers) == set(range(NUM_TRAIN))
         and len(numbers) <= 2 * NUM_TRAIN
@@ -321,7 +322,8 @@ def test_more_shards_than_files_may_be_open(monkeypatch):
     assert len(limits) == 2
     with pytest.raises(
         ValueError,
-        match=r"4,000 shards need 5,024 open files, but this process may open 4,096\. Raise the hard limit",
+        match=r"4,000 shards need 5,024 open files, but this process may open 4,096\. Raise "
+        r"the hard limit",
     ):
         allow_open_files(4000)
 

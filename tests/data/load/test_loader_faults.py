@@ -1,4 +1,5 @@
-"""What becomes of a stream of batches when data, processes or memory fail: an error that names it, soon, and nothing left behind."""
+"""What becomes of a stream of batches when data, processes or memory fail: an error that names it,
+soon, and nothing left behind."""
 
 import contextlib
 import dataclasses
@@ -46,7 +47,8 @@ def clean():
 
 @contextlib.contextmanager
 def refused_soon(match: str):
-    """Expect an error within 10 s, and within 30 if workers have to start first: two seconds on an idle machine."""
+    """Expect an error within 10 s, and within 30 if workers have to start first: two seconds on an
+    idle machine."""
     start, with_workers = time.perf_counter(), not multiprocessing.active_children()
     with pytest.raises(ValueError, match=match):
         yield
@@ -75,7 +77,8 @@ def write_records(directory: Path, bad: dict[int, str]) -> Split:
     [
         (
             "undecodable",
-            r"record 5 of .*tiny-train.array_record-00000-of-00001: .*(?i:truncated|premature|end of)",
+            r"record 5 of .*tiny-train.array_record-00000-of-00001: "
+            r".*(?i:truncated|premature|end of)",
         ),
         ("label", r"record 5 of .*-00000-of-00001: label 4; expected 0 to 3$"),
         ("no picture", r"record 5 of .*-00000-of-00001: 6 bytes that are not an image"),
@@ -145,7 +148,8 @@ def test_too_many_bad_records_stop_the_stream_all_the_same(tmp_path, monkeypatch
     split = write_records(tmp_path / "d", BAD)
     with pytest.raises(
         ValueError,
-        match=r"bad records of .* were skipped, the last one record \d+ of .*at most 0.02 of 44 records\. Find",
+        match=r"bad records of .* were skipped, the last one record \d+ of .*at most 0.02 of "
+        r"44 records\. Find",
     ):
         stream(
             split,
@@ -215,7 +219,8 @@ def test_no_memory_for_batches_is_said_before_anything_starts(dataset, monkeypat
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(
         ValueError,
-        match=r"no 0 MiB of memory for batches \(.*No space left.*\)\. Use fewer workers or a smaller",
+        match=r"no 0 MiB of memory for batches \(.*No space left.*\)\. Use fewer workers or a "
+        r"smaller",
     ):
         stream(open_split(dataset, "train"), dataclasses.replace(OPTIONS, workers=1), 0, 2)
 

@@ -63,8 +63,9 @@ def test_an_epoch_ends_with_the_first_step_that_reaches_its_end():
     assert [epoch_end(e, 40, 8) for e in range(2)] == [5, 10]
 
 
-# ------------------------------------------------------------------------------------------------- 14 million records
-# Limits are five standard deviations of what independent draws give: 307,200 of them in 300 batches.
+# ------------------------------------------------------------------------------- 14 million records
+# Limits are five standard deviations of what independent draws give: 307,200 of them in 300
+# batches.
 
 LIMITS = {
     "range_chi2": (1, 0.019),
@@ -104,7 +105,7 @@ def test_what_windows_cost_in_randomness():
     )  # no run prefers a place in the batch or the epoch
 
 
-# ------------------------------------------------------------------------------------------------------------- windows
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_three_megabytes_and_no_more_than_there_is():

@@ -29,7 +29,8 @@ def test_outputs_that_do_not_do(whole_tar: Path, class_folders: Path, tmp_path: 
     make_foreign(tmp_path / "foreign")
     with pytest.raises(
         ValueError,
-        match=r"foreign holds thesis.txt, which `i21k pack` did not write; expected an empty directory",
+        match=r"foreign holds thesis.txt, which `i21k pack` did not write; expected an empty "
+        r"directory",
     ):
         run(whole_tar, tmp_path / "foreign")
     assert content_of(tmp_path / "foreign") == {"thesis.txt": b"mine"}
@@ -41,7 +42,8 @@ def test_outputs_that_do_not_do(whole_tar: Path, class_folders: Path, tmp_path: 
         run(class_folders, class_folders / "out")
     with pytest.raises(
         ValueError,
-        match=r"Packing into .* failed: .*Not a directory.*. Free some space there and give the same",
+        match=r"Packing into .* failed: .*Not a directory.*. Free some space there and give "
+        r"the same",
     ):
         run(class_folders, whole_tar / "below")
 
@@ -185,7 +187,8 @@ def test_directory_that_cannot_be_locked_is_refused(
     monkeypatch.setattr("fcntl.flock", flock)
     with pytest.raises(
         ValueError,
-        match=r"Output directory .*out cannot be locked \(No locks available\). Choose an --out on a file system",
+        match=r"Output directory .*out cannot be locked \(No locks available\). Choose an "
+        r"--out on a file system",
     ):
         run(whole_tar, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -67,7 +67,8 @@ def test_beam_writes_the_same_bytes(whole_tar: Path, class_folders: Path, tmp_pa
 def test_parts_of_a_source_are_read_independently(
     whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What Beam does, without Beam: parts in any order, one of them twice, and a run of the first attempt left behind."""
+    """What Beam does, without Beam: parts in any order, one of them twice, and a run of the first
+    attempt left behind."""
     run(whole_tar, tmp_path / "expected", **ALL_OPTIONS)
     monkeypatch.setattr(read, "PART_BYTES", 1)
     monkeypatch.setattr(beam, "SPILL_BYTES", 3000)
@@ -125,7 +126,8 @@ def test_beam_checks_the_room_before_it_begins(
     )
     with pytest.raises(
         ValueError,
-        match=r"has 0.0 GB free; packing needs about 0.0 GB more, twice the size of the result. Free some space",
+        match=r"has 0.0 GB free; packing needs about 0.0 GB more, twice the size of the "
+        r"result. Free some space",
     ):
         pack(source, tmp_path / "new" / "out", options, beam_options=[])
     assert not (tmp_path / "new").exists()
@@ -147,7 +149,7 @@ def test_beam_errors_are_explained(
     if not HAS_BEAM:
         assert cli.main([*arguments, "--runner", "beam"]) == 2
         assert (
-            "Apache Beam cannot be imported (No module named 'apache_beam'). Install it with: pip install"
-            in capsys.readouterr().err
+            "Apache Beam cannot be imported (No module named 'apache_beam'). Install it with: "
+            "pip install" in capsys.readouterr().err
         )
     assert not (tmp_path / "out").exists()

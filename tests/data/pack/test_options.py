@@ -73,7 +73,8 @@ def test_complete_split_is_left_alone(
     [
         (
             {"short_side": 16},
-            r"has a split 'train' already, packed with short_side 256; got 16. Use the same, choose another --split",
+            r"has a split 'train' already, packed with short_side 256; got 16. Use the same, "
+            r"choose another --split",
         ),
         ({"quality": 80}, r"packed with quality 90; got 80"),
         ({"seed": 1}, r"packed with seed 0; got 1"),
@@ -114,7 +115,8 @@ def test_given_class_list_decides_labels_and_what_is_skipped(
 def test_unknown_classes(whole_tar: Path, class_folders: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"has class 'n00000001', one of 3 that are not among the 1 classes of the given list; expected some",
+        match=r"has class 'n00000001', one of 3 that are not among the 1 classes of the given "
+        r"list; expected some",
     ):
         run(whole_tar, tmp_path / "out", ClassList(("n99999999",)))
     run(class_folders, tmp_path / "out")

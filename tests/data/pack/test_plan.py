@@ -32,7 +32,8 @@ def test_first_images_by_name_of_large_classes_are_validation(tmp_path: Path) ->
     assert (report.num_read, report.num_written, report.skipped) == (8, 7, {"not an image": 1})
     with pytest.raises(
         ValueError,
-        match=r"val_per_class takes 7 of each class with at least 8 images, but the largest class has 5. .*",
+        match=r"val_per_class takes 7 of each class with at least 8 images, but the largest "
+        r"class has 5. .*",
     ):
         run(source, tmp_path / "other", val_per_class=7)
 
@@ -122,7 +123,8 @@ def test_split_of_which_no_image_remains_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(
             ValueError,
-            match=f"No image remains for split 'train': of 4, {numbers} are dropped as duplicates. Change --dup",
+            match=f"No image remains for split 'train': of 4, {numbers} are dropped as "
+            f"duplicates. Change --dup",
         ):
             run(tmp_path / "whole.tar", tmp_path / "out", **options)
     assert run(tmp_path / "whole.tar", tmp_path / "out", duplicates="first").num_dropped == 3

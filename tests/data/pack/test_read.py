@@ -113,7 +113,8 @@ def test_too_little_room_is_refused_before_it_is_filled(
     )
     with pytest.raises(
         ValueError,
-        match=r"has 0.0 GB free; packing needs about 0.0 GB more, twice the size of the result. Free some space",
+        match=r"has 0.0 GB free; packing needs about 0.0 GB more, twice the size of the "
+        r"result. Free some space",
     ):
         run(whole_tar, tmp_path / "new" / "out")
     assert not (tmp_path / "new").exists()
@@ -153,7 +154,8 @@ def test_source_that_goes_away_is_no_fault_of_its_images(
 
     with pytest.raises(
         ValueError,
-        match=r"n\d+.tar, .* can no longer be read \(No such file or directory\). Give the same command again",
+        match=r"n\d+.tar, .* can no longer be read \(No such file or directory\). Give the "
+        r"same command again",
     ):
         pack(whole_tar, tmp_path / "out", PackOptions(), num_workers=1, on_progress=take_away)
     (tmp_path / "elsewhere").rename(whole_tar)

@@ -46,7 +46,8 @@ def test_packing_resumes_wherever_it_was_stopped(
     small_steps: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Stop after the first, the second, ... progress that is told, and between any two shards, each time going on with what is left."""
+    """Stop after the first, the second, ... progress that is told, and between any two shards, each
+    time going on with what is left."""
     source, options = {"tar": whole_tar}.get(layout, class_folders), dict(ALL_OPTIONS)
     if layout == "gzipped tar":
         source = tmp_path / "whole.tar.gz"
@@ -110,7 +111,8 @@ def test_unfinished_packing_is_told_from_another(
         (
             whole_tar,
             {"short_side": 20},
-            r"unfinished packing with short_side 256; got 20. Use the same to finish it, or remove .*\.packing",
+            r"unfinished packing with short_side 256; got 20. Use the same to finish it, or "
+            r"remove .*\.packing",
         ),
         (whole_tar, {"min_side": 20}, r"unfinished packing with min_side 0; got 20"),
         (class_folders, {}, r"unfinished packing with source(_bytes|_files)? "),
@@ -233,7 +235,8 @@ def test_packing_after_one_killed_while_it_cleaned_up(
 def test_kill_between_any_two_changes_of_the_directory(
     whole_tar: Path, tmp_path: Path, small_steps: None
 ) -> None:
-    """A copy of the directory before each step that changes it is what a kill leaves; the same command goes on, another one too."""
+    """A copy of the directory before each step that changes it is what a kill leaves; the same
+    command goes on, another one too."""
     out, num_copies, seen, options = (
         tmp_path / "out",
         0,
