@@ -282,7 +282,8 @@ def _expected_files(
             tuple((shard.file, shard.num_records) for shard in entry.shards),
         )
         if listed != packed:
-            of_listed = f"{sum(count for _, count in listed):,} records in {len(listed):,} shards of split {name!r}"
+            num_listed = sum(count for _, count in listed)
+            of_listed = f"{num_listed:,} records in {len(listed):,} shards of split {name!r}"
             of_packed = f"{entry.num_records:,} in {len(packed):,} as {MANIFEST} says"
             of_packed += ", shard by shard and under the same file names"
             found.add(Fault("dataset_info.json", None, "", "metadata", of_listed, of_packed))

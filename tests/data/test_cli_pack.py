@@ -127,11 +127,13 @@ def test_split_is_added_and_reads_by_tfds_without_tensorflow(
         from i21k import cli
         whole, subset, out = sys.argv[1:]
         assert cli.main(["pack", whole, "--out", out, "--workers", "1", "--json"]) == 0
-        assert cli.main(["pack", subset, "--out", out, "--split", "val", "--workers", "1", "--json"]) == 0
+        val = ["--split", "val", "--workers", "1", "--json"]
+        assert cli.main(["pack", subset, "--out", out, *val]) == 0
         assert not {"jax", "tensorflow"} & set(sys.modules), "packing needs neither"
         import tensorflow_datasets as tfds
         builder = tfds.builder_from_directory(out)
-        assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"train": 18, "val": 6}
+        sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
+        assert sizes == {"train": 18, "val": 6}
         assert {example["label"] for example in builder.as_data_source("val")} == {1}
         assert builder.info.features["label"].names == ["n00000001", "n00000002", "n00000003"]
         assert "tensorflow" not in sys.modules

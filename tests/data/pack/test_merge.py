@@ -43,6 +43,7 @@ def test_tfds_reads_it(duplicated: Path, tmp_path: Path) -> None:
         import sys
         import tensorflow_datasets as tfds
         source = tfds.builder_from_directory(sys.argv[1]).as_data_source("train")
-        assert sorted(tuple(map(int, e["labels"])) for e in source) == [(0,), (0,), (0, 1), (1,), (1,)]
+        labels = sorted(tuple(map(int, e["labels"])) for e in source)
+        assert labels == [(0,), (0,), (0, 1), (1,), (1,)]
     """
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=True, timeout=120)
