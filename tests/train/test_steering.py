@@ -125,9 +125,9 @@ def test_a_branch_with_the_same_recipe_is_the_same_run(one_epoch, recipe, tmp_pa
     assert load(tmp_path / "branch").checkpoint.meta["parent"] == parent
     loop.run(recipe, tmp_path / "branch", Parent(one_epoch, 6))  # the same command again
     assert "resuming at step 11 of 11" in capsys.readouterr().out
-    with pytest.raises(UserError, match="holds another run already. Use --resume"):
+    with pytest.raises(UserError, match=r"holds another run already. Use --resume"):
         loop.run(recipe, tmp_path / "branch", Parent(one_epoch, 5))
-    with pytest.raises(UserError, match="holds another run already. Use --resume"):
+    with pytest.raises(UserError, match=r"holds another run already. Use --resume"):
         loop.run(recipe, tmp_path / "whole", Parent(one_epoch, "last"))
 
 
@@ -148,13 +148,13 @@ def test_a_branch_has_a_checkpoint_of_its_own_before_its_first_step(
 
 
 def test_what_a_branch_cannot_continue(one_epoch, recipe, tmp_path):
-    with pytest.raises(UserError, match="is of step 6 and this recipe ends at step 6. Increase"):
+    with pytest.raises(UserError, match=r"is of step 6 and this recipe ends at step 6. Increase"):
         recipe.epochs = 1
         loop.run(recipe, tmp_path / "b", Parent(one_epoch, "last"))
     recipe.epochs = 2
     with pytest.raises(UserError, match=r"no checkpoint of step 4. Give another step \(6\)"):
         loop.run(recipe, tmp_path / "b", Parent(one_epoch, 4))
-    with pytest.raises(UserError, match="holds no checkpoint. Give --branch-from"):
+    with pytest.raises(UserError, match=r"holds no checkpoint. Give --branch-from"):
         loop.run(recipe, tmp_path / "b", Parent(tmp_path / "gone", "last"))
     recipe.model.width = 0.25
     with pytest.raises(UserError, match="the checkpoint of step 6 has"):
@@ -190,10 +190,10 @@ def test_the_recipe_of_a_run_whose_file_is_gone(copied):
     (copied / "config.json").write_text("{")
     assert read_recipe(copied) == stored
     shutil.rmtree(copied / "checkpoints")
-    with pytest.raises(UserError, match="have no recipe that can be read. Give the recipe again"):
+    with pytest.raises(UserError, match=r"have no recipe that can be read. Give the recipe again"):
         read_recipe(copied)
     for missing in (copied / "gone", copied / "tensorboard"):
-        with pytest.raises(UserError, match="holds no run. Give the working directory of a run"):
+        with pytest.raises(UserError, match=r"holds no run. Give the working directory of a run"):
             read_recipe(missing)
 
 
