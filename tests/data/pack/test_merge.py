@@ -1,48 +1,217 @@
-"""`--duplicates merge`: one record with all the labels of byte-identical images."""
+"""`i21k pack`: pack a source of images into shuffled shards."""
 
-import subprocess
-import sys
+import argparse
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import pytest
-from array_record.python.array_record_module import ArrayRecordReader
-
-from i21k.data.format.records import decode_example, file_name_of, labels_of
-from i21k.data.format.splits import open_split
+from i21k import log
+from i21k.cli import arguments
+from i21k.data.sources.layouts import LAYOUTS
 from i21k.errors import UserError
-from tests.helpers.packing import run
+
+if TYPE_CHECKING:
+    from i21k.data.pack.pack import PackReport
+
+HELP = "Pack images from a folder, archive or dataset into shuffled shards."
+_WARN_SKIPPED = 0.01  # share of the files; our choice
 
 
-def labels_by_name(out: Path, split: str = "train") -> dict[str, tuple[int, ...]]:
-    found = {}
-    for path in open_split(out, split).shard_paths:
-        for record in ArrayRecordReader(str(path)).read_all():
-            assert decode_example(record)[1] == labels_of(record)[0]
-            found[file_name_of(record)] = labels_of(record)
-    return found
+def _share(text: str) -> float:
+    """Return `0.05` for `5%` and `0.05`."""
+    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
 
 
-def test_one_record_with_all_labels(duplicated: Path, tmp_path: Path) -> None:
-    """Eight images become five, of which one has two labels."""
-    report = run(duplicated, tmp_path / "out", duplicates="merge", num_shards=2)
-    assert labels_by_name(tmp_path / "out") == {
-        "a/1.jpg": (0,),
-        "a/3.jpg": (0, 1),
-        "a/5.jpg": (0,),
-        "b/6.jpg": (1,),
-        "b/9.jpg": (1,),
-    }
-    assert report.dropped == {"duplicate of another image": 3}
-    with pytest.raises(UserError, match=r"packed with duplicates 'merge'; got 'keep'. All splits"):
-        run(duplicated, tmp_path / "out", split="other")
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))
 
 
-def test_tfds_reads_it(duplicated: Path, tmp_path: Path) -> None:
-    run(duplicated, tmp_path / "out", duplicates="merge")
-    code = """if True:
-        import sys
-        import tensorflow_datasets as tfds
-        source = tfds.builder_from_directory(sys.argv[1]).as_data_source("train")
-        assert sorted(tuple(map(int, e["labels"])) for e in source) == [(0,), (0,), (0, 1), (1,), (1,)]
-    """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=True, timeout=120)
+# By the fields of PackOptions, which has the defaults.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "name": {"help": "name of the dataset"},
+    "split": {"help": "split to make"},
+    "num_shards": {
+        "type": int,
+        "metavar": "N",
+        "help": "files of the split; by default one per 256 MiB of source, at most 1,024",
+    },
+    "short_side": {
+        "type": int,
+        "metavar": "PX",
+        "help": "reduce larger images to this short side; 0 keeps the bytes of JPEGs",
+    },
+    "quality": {
+        "type": int,
+        "metavar": "Q",
+        "help": "quality of JPEGs that are encoded again, 1 to 100",
+    },
+    "min_side": {
+        "type": int,
+        "metavar": "PX",
+        "help": "skip images with a shorter side in the source",
+    },
+    "duplicates": {
+        "choices": ("keep", "first", "drop", "merge"),
+        "help": "byte-identical images: keep all, keep the first by name, drop all, or keep the"
+        " first with the labels of all",
+    },
+    "val_per_class": {
+        "type": int,
+        "metavar": "K",
+        "help": "put the first K images by name of each large enough class into the split 'val'",
+    },
+    "min_class_size": {
+        "type": int,
+        "metavar": "M",
+        "help": "images that a class needs to give some to 'val'; by default K + 1",
+    },
+    "keep_val_duplicates": {
+        "action": "store_true",
+        "help": "keep duplicates of validation images in the other split, as in 2015",
+    },
+    "max_skipped": {
+        "type": _share,
+        "metavar": "SHARE",
+        "help": "fail if more of the files are skipped, such as 1%%; by default more than 1%% is a"
+        " warning",
+    },
+    "seed": {"type": int, "help": "seed of the order of the records"},
+    "labels": {
+        "metavar": "FILE|ilsvrc2012-val",
+        "help": "labels of a SOURCE without classes: a TSV or CSV of file and class",
+    },
+    "layout": {
+        "flag": "--as",
+        "metavar": "LAYOUT",
+        "help": "layout of SOURCE, if it is not recognised: " + ", ".join(LAYOUTS),
+    },
+    "class_level": {
+        "type": int,
+        "metavar": "N",
+        "help": "the folders at this level are the classes; 1 is the top",
+    },
+    "source_splits": {
+        "flag": "--splits",
+        "type": _names,
+        "metavar": "A,B",
+        "help": "which splits of SOURCE to pack, if it has splits",
+    },
+    "val_fraction": {
+        "flag": "--val",
+        "type": _share,
+        "metavar": "SHARE",
+        "help": "put this share of the images, such as 5%%, into the split 'val', by their content",
+    },
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from i21k.data.pack.pack import PackOptions
+
+    add = parser.add_argument
+    source = (
+        "a folder or archive of class folders, a tar of synset tars, WebDataset or Parquet shards,"
+        " a .rec, a table, or - for a list of files; docs/packing.md has all layouts"
+    )
+    add("source", metavar="SOURCE", nargs="+", help=source)
+    add(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="dataset directory; the split is added to those that are there",
+    )
+    defaults = arguments.defaults_of(PackOptions)
+    for name, options in _OPTIONS.items():
+        hidden = (None, False) if name not in ("max_skipped", "val_fraction") else (0.0, 1.0)
+        shown = "" if defaults[name] in hidden else " (%(default)s)"
+        settings = options | {"default": defaults[name], "help": options["help"] + shown}
+        flag = settings.pop("flag", f"--{name.replace('_', '-')}")
+        add(flag, dest=name, **settings)
+    add(
+        "--classes",
+        metavar="LIST",
+        help="classes to keep: a name (fall11), a file or a dataset; by default those in DIR,"
+        " or all of the source",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="remove the dataset that is in DIR, and pack again",
+    )
+    add("--workers", type=int, metavar="N", help="worker processes; by default one per CPU")
+    add(
+        "--runner",
+        choices=("local", "beam"),
+        default="local",
+        help="beam: on many machines; write Apache Beam's options after -- (%(default)s)",
+    )
+    arguments.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from i21k.data.pack.pack import PackOptions, pack
+
+    if args.beam_options and args.runner != "beam":
+        raise UserError(
+            f"{' '.join(args.beam_options)} is given after --, which is for --runner beam."
+            " Add --runner beam, or remove these options."
+        )
+    options = PackOptions(
+        **{field.name: getattr(args, field.name) for field in dataclasses.fields(PackOptions)}
+    )
+    try:
+        with arguments.shown_progress(quiet=args.json) as on_progress:
+            report = pack(
+                source=args.source,
+                out=args.out,
+                options=options,
+                classes=arguments.class_list(args.classes) if args.classes else None,
+                num_workers=args.workers,
+                on_progress=on_progress,
+                beam_options=args.beam_options if args.runner == "beam" else None,
+                on_recognised=log.note,
+                overwrite=args.overwrite,
+            )
+    except (KeyboardInterrupt, SystemExit):
+        log.note("stopped. The same command resumes from here.")
+        raise
+    if args.json:
+        arguments.print_json(dataclasses.asdict(report))
+    else:
+        log.info(describe(report))
+    if report.skipped_share > _WARN_SKIPPED:
+        tables = ", ".join(
+            f"{report.directory}/skipped-{s}.tsv"
+            for s in report.splits
+            if s != "val" or len(report.splits) == 1
+        )
+        log.warning(
+            f"{report.skipped_share:.1%} of the files were skipped. {tables} names each with the"
+            " reason."
+        )
+    return 0
+
+
+def describe(report: "PackReport") -> str:
+    """Return the text about a finished packing."""
+    lines = []
+    if report.already_complete:
+        lines.append(f"{report.directory} is complete with these options. There is nothing to do.")
+    for split, made in report.splits.items():
+        lines.append(
+            f"split {split}: {made.num_images:,} images of {report.num_classes:,} classes,"
+            f" {made.num_bytes / 1e6:,.1f} MB in {made.num_shards:,} shards"
+        )
+    lines.append(
+        f"read {report.num_read:,} files, {report.source_bytes / 1e6:,.1f} MB;"
+        f" wrote {report.num_written:,} images"
+    )
+    lines += [f"skipped {count:,}: {reason}" for reason, count in report.skipped.items()]
+    lines += [f"dropped {count:,}: {reason}" for reason, count in report.dropped.items()]
+    if report.resumed_after:
+        lines.append(f"resumed after the first {report.resumed_after:,} files")
+    if not report.already_complete:
+        rate = (report.num_read - report.resumed_after) / report.seconds
+        lines.append(f"{report.seconds:,.1f} s, {rate:,.0f} images/s")
+    return "\n".join(lines)
