@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from i21k import log
 from i21k.cli import arguments
+from i21k.errors import UserError
 
 if TYPE_CHECKING:
     from i21k.data.overview import Overview
 
+_SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 HELP = "Describe a dataset: splits, classes, sizes and options."
 
 
@@ -24,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--contact-sheet",
-        metavar="PNG",
+        metavar="FILE",
         type=Path,
-        help="write random images with their labels to this file",
+        help="write random images with their labels to this file; its name decides the format",
     )
     arguments.add_json(parser)
 
@@ -36,7 +38,13 @@ def run(args: argparse.Namespace) -> int:
 
     report = overview(args.directory)
     if args.contact_sheet:
-        contact_sheet(args.directory).save(args.contact_sheet, "PNG")
+        suffix = args.contact_sheet.suffix.lower()
+        if suffix not in _SHEET_FORMATS:
+            raise UserError(
+                f"--contact-sheet {args.contact_sheet} ends in {suffix!r}; expected one of "
+                f"{', '.join(_SHEET_FORMATS)}. Change the name."
+            )
+        contact_sheet(args.directory).save(args.contact_sheet, _SHEET_FORMATS[suffix])
     if args.json:
         arguments.print_json(dataclasses.asdict(report))
     else:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from i21k import cli
 from i21k.errors import UserError
@@ -65,3 +66,15 @@ def test_raw_images_are_no_dataset_to_pack_into(
 ) -> None:
     assert cli.main(["info", str(phone)]) == 2
     assert f"i21k pack {phone} --out NEW_DIRECTORY" in capsys.readouterr().err
+
+
+def test_contact_sheet_is_what_its_name_says(
+    phone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(phone, tmp_path / "out")
+    for name, file_format in (("a.jpg", "JPEG"), ("a.png", "PNG"), ("a.webp", "WEBP")):
+        sheet = tmp_path / name
+        assert cli.main(["info", str(tmp_path / "out"), "--contact-sheet", str(sheet)]) == 0
+        assert Image.open(sheet).format == file_format
+    assert cli.main(["info", str(tmp_path / "out"), "--contact-sheet", "a.doc"]) == 2
+    assert "ends in '.doc'; expected one of .png" in capsys.readouterr().err
