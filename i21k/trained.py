@@ -177,7 +177,7 @@ def load_checkpoint(path: str | Path, step: Which = "last") -> CheckpointModel:
             the recipe names in `log.keep_best`, a number that of a step.
 
     Raises:
-            UserError: if there is no such intact checkpoint, or its description does not fit its
+        UserError: if there is no such intact checkpoint, or its description does not fit its
             arrays.
     """
     checkpoint = Checkpoints(Path(path) / "checkpoints").find(step)
