@@ -1,11 +1,15 @@
-"""Pictures a second of the training loader, and in turn with it (on request) of other systems' loaders on the same JPEG files.
+"""Measure images per second of the training loader, and of the loaders of other systems.
 
-    python benchmarks/loader.py --jpegs FOLDER [--crop region|plain] [--mirror host|device] [--rounds 5 --peer tfdata=PYTHON ...]
+    python benchmarks/loader.py --jpegs FOLDER [--crop region|plain] [--mirror host|device]
+    [--rounds 5 --peer tfdata=PYTHON ...]
 
-The job is that of `peers/loader_peers.py`: read a JPEG, cut a random region and resize it to 224 px (`--crop plain`: a random window of 224
-px), hand over uint8 batches of 128. `--mirror host` flips half of the pictures here as the peers do; in training the device does. The
-folder's files are packed into shards as they are. Each round first decodes whole pictures and does nothing else, on as many threads:
-`of_bare_decoding` is the loader's share of that. Prints one JSON line a round and one with the medians.
+All run in turn on the same JPEG files. The work is that of `peers/loader_peers.py`: read a JPEG,
+cut a random region, resize it to 224 px (`--crop plain`: cut a random window of 224 px), and return
+uint8 batches of 128. With `--mirror host` the loader mirrors half of the images, as the peers do.
+In training the device does that. The files are packed into shards unchanged.
+
+Each round first only decodes whole images, on as many threads: `of_bare_decoding` is the speed of
+the loader divided by that. Prints one JSON line per round, and one with the medians.
 """
 
 import argparse
@@ -15,13 +19,15 @@ import dataclasses
 import json
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from peers.loader_peers import BATCH, NUM_IMAGES, SIZE_PX, find_jpegs
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.peers.loader_peers import BATCH, NUM_IMAGES, SIZE_PX, find_jpegs
 from i21k.data.format import shards
 from i21k.data.format.records import encode_example
 from i21k.data.format.splits import Split, open_split
@@ -35,7 +41,7 @@ PEERS = Path(__file__).parent / "peers" / "loader_peers.py"
 
 
 def pack(files: list[Path], directory: Path) -> Split:
-    """Write the files as they are into shards, and open them as a run does."""
+    """Write the files unchanged into shards, and open them as a run does."""
     classes = ClassList(tuple(f"n{k:08d}" for k in range(1000)))
     records = [
         encode_example(file.read_bytes(), i % 1000, file.name) for i, file in enumerate(files)
@@ -48,8 +54,10 @@ def pack(files: list[Path], directory: Path) -> Split:
     return open_split(directory, "train")
 
 
-def rate(batches: Iterator[loader.Batch], seconds: float, warmup: int = 8) -> float:
-    """Return pictures a second of a stream that has run a little already."""
+def rate(
+    batches: Iterator[loader.Batch], seconds: float, warmup: int = 8, batch_size: int = BATCH
+) -> float:
+    """Return images per second of a stream, after the first batches."""
     start, count = 0.0, -warmup
     for _ in batches:
         count += 1
@@ -57,11 +65,11 @@ def rate(batches: Iterator[loader.Batch], seconds: float, warmup: int = 8) -> fl
             start = time.perf_counter()
         elif count > 0 and time.perf_counter() - start > seconds:
             break
-    return count * BATCH / (time.perf_counter() - start)
+    return count * batch_size / (time.perf_counter() - start)
 
 
 def decoding_rate(files: list[Path], threads: int, seconds: float) -> float:
-    """Return whole pictures a second that the decoder alone makes of bytes in memory, on so many threads."""
+    """Return whole images per second of the decoder alone, from bytes in memory."""
     encoded = [file.read_bytes() for file in sorted(set(files))]
     sizes = [read_size(data) for data in encoded]
     end = time.perf_counter() + seconds
@@ -80,7 +88,7 @@ def decoding_rate(files: list[Path], threads: int, seconds: float) -> float:
 
 
 def peer_rate(name: str, python: str, args: argparse.Namespace) -> float:
-    """Run a peer in its own environment and return its pictures a second."""
+    """Run a peer in its own environment and return its images per second."""
     command = [
         python,
         str(PEERS),

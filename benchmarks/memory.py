@@ -1,8 +1,8 @@
 """Measure the GPU memory of the training step of `configs/i21k_inception.py`, without a GPU.
 
     python benchmarks/memory.py --batch 32 --dtype float32 --remat block  # one JSON line
-    python benchmarks/memory.py --table  # all modes at batch 32, 64 and 256, and what fits where
-    python benchmarks/memory.py --devices 4 --collectives  # how gradients travel between devices
+    python benchmarks/memory.py --table  # all modes at batch 32, 64 and 256
+    python benchmarks/memory.py --devices 4 --collectives  # how gradients are sent
 
 The step is compiled for the description of an H100. It needs JAX's CUDA wheels:
 pip install -e ".[cuda]". The network is the full one with 21,841 classes at 224 px. `--batch` is
@@ -45,13 +45,14 @@ sys.path.insert(
     0, str(Path(__file__).parents[1])
 )  # recipes are files of the checkout, not of the package
 
+from benchmarks.timed_step import planned_mib
 from configs import i21k_inception
 
 NUM_CLASSES = 21841
 DESCRIPTION = Path(__file__).parent / "h100.txtpb"  # numbers of the data sheet
 BATCHES = (32, 64, 256)
 CARDS_GIB = (4, 8, 12, 24, 80)
-RESERVED_GIB = 1.0  # of a card: CUDA context and cuDNN workspaces; chosen here
+RESERVED_GIB = 1.0  # of a card: CUDA context and cuDNN workspaces; our choice
 DTYPE_BYTES = {
     "pred": 1,
     "s8": 1,
@@ -64,7 +65,7 @@ DTYPE_BYTES = {
     "f64": 8,
     "s64": 8,
 }
-# What may change how collectives are scheduled; each beside the defaults.
+# What may change how collectives are scheduled; each added to the defaults.
 FLAGS: dict[str, dict[str, bool | int]] = {
     "defaults": {},
     "latency hiding": {"xla_gpu_enable_latency_hiding_scheduler": True},
@@ -78,7 +79,7 @@ FLAGS: dict[str, dict[str, bool | int]] = {
 
 
 def described_devices(num: int) -> list[Any]:
-    """Return `num` devices that exist on paper.
+    """Return descriptions of `num` devices.
 
     Raises:
         SystemExit: where JAX's CUDA wheels are missing.
@@ -132,14 +133,6 @@ def compiled_step(
     lowered = step.lower(shapes, images)
     compiled = lowered.compile(compiler_options={"xla_gpu_autotune_level": 0, **options})
     return compiled, time.perf_counter() - start
-
-
-def memory(compiled: Any) -> dict[str, int]:
-    """Return XLA's plan in MiB."""
-    plan = compiled.memory_analysis()
-    sizes = {"temp": plan.temp_size_in_bytes, "peak": plan.peak_memory_in_bytes}
-    sizes |= {"alias": plan.alias_size_in_bytes, "argument": plan.argument_size_in_bytes}
-    return {f"{name}_mib": round(size / 2**20) for name, size in sizes.items()}
 
 
 def collectives(hlo: str) -> dict[str, Any]:
@@ -212,7 +205,7 @@ def table() -> str:
             peaks = []
             for batch in BATCHES:
                 compiled, seconds = compiled_step(batch, dtype, remat, devices, {})
-                plan = memory(compiled)
+                plan = planned_mib(compiled)
                 peaks.append(plan["peak_mib"])
                 cells = [
                     dtype,
@@ -273,7 +266,7 @@ def main() -> None:
             args.batch, args.dtype, args.remat, devices, options, **how
         )
         line = (
-            memory(compiled)
+            planned_mib(compiled)
             | {"compile_s": round(seconds, 1)}
             | what
             | {"device": devices[0].device_kind, "jax": jax.__version__}

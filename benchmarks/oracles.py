@@ -1,10 +1,12 @@
-"""What the table says of answers that are known: the true labels of ILSVRC's 50,000 validation pictures, given by a model of fall11.
+"""Score planted answers: the true labels of ILSVRC's 50,000 validation images, by a model of
+fall11.
 
     python benchmarks/oracles.py [--real real.json]
 
-`truth` answers with the label, `specific` with a class below it wherever fall11 has one; `of_1000` is `truth` by a model of the 1,000.
-Needs no pictures: the labels come with TFDS, and `real.json` with github.com/google-research/reassessed-imagenet (or timm, as
-`imagenet_real_labels.json`). Prints one JSON line an oracle.
+`truth` answers with the label. `specific` answers with a class below it where fall11 has one.
+`of_1000` is `truth` by a model of the 1,000 classes. It needs no images: the labels come with TFDS,
+and `real.json` with github.com/google-research/reassessed-imagenet (or timm, as
+`imagenet_real_labels.json`). Prints one JSON line per oracle.
 """
 
 import argparse

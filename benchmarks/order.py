@@ -1,11 +1,18 @@
-"""How random the batches of 14,197,087 records are: by Grain's own shuffle, by ours, and by the windowed order for disks that cannot seek.
+"""Measure how random the batches of 14,197,087 records are, in three orders.
 
     python benchmarks/order.py [--seed 0]
 
-Record numbers alone, no pictures. Prints one JSON line for each order, in which 1 (0 for the correlation) is what independent draws give:
-`range_chi2`, how unevenly the batches fall on 512 ranges of equal size (chi-square over its degrees of freedom); `close_pairs`, pairs of a
-batch that lie within 8 records of each other, over their expected number; `correlation` of a record with the next one; `epochs_chi2`, how
-far a place's records in two epochs depend on each other (chi-square over its degrees of freedom of a 32 x 32 table).
+The orders are Grain's own shuffle, our global order, and our windowed order for disks with slow
+seeks. Only record numbers are used, no images. Prints one JSON line for each order. Independent
+draws give 1 in each number but the correlation, where they give 0:
+
+    range_chi2    how unevenly batches are spread over 512 ranges of equal size (chi-square over its
+                  degrees of freedom)
+    close_pairs   pairs of records of a batch within 8 records of each other, over the number that
+                  is expected
+    correlation   of a record with the next one
+    epochs_chi2   how much the records at a position in two epochs depend on each other (chi-square
+                  over its degrees of freedom of a 32 x 32 table)
 """
 
 import argparse
@@ -19,13 +26,13 @@ import numpy as np
 from i21k.data.load.order import GlobalOrder, WindowedOrder, span_length
 
 NUM_RECORDS = 14_197_087
-RECORD_BYTES = 29_700  # of a picture of 256 px at quality 90
+RECORD_BYTES = 29_700  # of an image of 256 px at quality 90
 BATCH_SIZE, NUM_BATCHES = 1024, 300
 NUM_RANGES, NUM_CELLS, CLOSE = 512, 32, 8
 
 
 def orders(seed: int) -> dict[str, Callable[[np.ndarray], list[int]]]:
-    """Return the three orders, as functions from places to records."""
+    """Return the three orders, as functions from positions to records."""
     stock = grain.MapDataset.range(NUM_RECORDS).shuffle(seed=seed)
     return {
         "stock": lambda places: [stock[p] % NUM_RECORDS for p in places.tolist()],
@@ -37,7 +44,8 @@ def orders(seed: int) -> dict[str, Callable[[np.ndarray], list[int]]]:
 
 
 def statistics(order: Callable[[np.ndarray], list[int]], seed: int = 0) -> dict[str, float]:
-    """Return the statistics of `NUM_BATCHES` batches of the first epoch, and of the same places in the second."""
+    """Return the statistics of `NUM_BATCHES` batches of the first epoch, and of the same positions
+    in the second."""
     whole = NUM_RECORDS // BATCH_SIZE
     steps = np.sort(np.random.default_rng(seed).choice(whole, NUM_BATCHES, replace=False))
     places = (steps[:, None] * BATCH_SIZE + np.arange(BATCH_SIZE)).ravel()

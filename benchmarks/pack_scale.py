@@ -83,7 +83,7 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument(
-        "--every", type=float, default=5.0, help="seconds between two looks at the memory"
+        "--every", type=float, default=5.0, help="seconds between two measurements of the memory"
     )
     args = parser.parse_args()
     if args.spill_mib:

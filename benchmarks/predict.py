@@ -1,11 +1,16 @@
-"""Milliseconds from a picture file to answers, for one picture and for many, with the network of a run or the full one.
+"""Measure milliseconds from an image file to answers, for one image and for many.
 
-    python benchmarks/predict.py PICTURE... [--checkpoint runs/quickstart] [--rounds 7]
+    python benchmarks/predict.py IMAGE... [--checkpoint runs/quickstart] [--rounds 7]
 
-Without a checkpoint: Inception-BN of 2015 with random parameters, 21,841 classes and 224 px, saved and loaded as any other. `load_s` is
-loading and checking, `first_s` the first picture, which compiles (or finds the compiled program in JAX's cache). `picture_ms` is one
-picture by itself, `padded_ms` one in a batch of 8 that is empty but for it, `batched_ms` one of 32 in batches of 8 (the pictures given,
-repeated); medians of rounds in which the views take turns. Prints one JSON line.
+Without a checkpoint, the network is Inception-BN of 2015 with random parameters, 21,841 classes and
+224 px. It is saved and loaded like any other. Prints one JSON line. Views take turns, and numbers
+are medians of rounds:
+
+    load_s      loading and checking
+    first_s     the first image, which compiles (or finds the compiled program in JAX's cache)
+    image_ms    one image in a batch of 1
+    padded_ms   one image in a batch of 8
+    batched_ms  one of 32 images in batches of 8 (the images given, repeated)
 """
 
 import argparse
@@ -41,7 +46,7 @@ MANY = 32
 
 @contextlib.contextmanager
 def full_network() -> Iterator[Path]:
-    """Give the working directory of a checkpoint with random parameters."""
+    """Return the working directory of a checkpoint with random parameters."""
     classes = class_lists.named("fall11")
     model = InceptionBN(num_classes=len(classes))
     state = init_state(InceptionNetwork(model), optax.sgd(0.1), 224, "he_normal", 0)
@@ -59,16 +64,16 @@ def full_network() -> Iterator[Path]:
 
 
 def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the seconds of a call, and what it gave."""
+    """Return the seconds of a call, and its result."""
     start = time.perf_counter()
     result = run()
     return time.perf_counter() - start, result
 
 
 def main() -> None:
-    """Load, then take turns."""
+    """Measure all cases in turn, after loading."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures", metavar="PICTURE", nargs="+", type=Path)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
@@ -78,17 +83,17 @@ def main() -> None:
         load_s, single = seconds(lambda: Predictor(workdir, batch_size=1))
         model = Predictor(workdir)
     views = ("top", "diverse", "basic")
-    one, many = args.pictures[:1], (args.pictures * MANY)[:MANY]
-    cases = {"picture_ms": (single, one), "padded_ms": (model, one), "batched_ms": (model, many)}
+    one, many = args.images[:1], (args.images * MANY)[:MANY]
+    cases = {"image_ms": (single, one), "padded_ms": (model, one), "batched_ms": (model, many)}
 
     def once(case: str, view: str) -> float:
-        """Return the milliseconds of a picture."""
+        """Return the milliseconds of an image."""
         predictor, paths = cases[case]
         return (
             seconds(lambda: list(predictor.see(paths, predictor.view(view))))[0] * 1e3 / len(paths)
         )
 
-    first_s = once("picture_ms", "top") / 1e3
+    first_s = once("image_ms", "top") / 1e3
     for case, view in itertools.product(cases, views):
         once(case, view)
     rounds = [

@@ -1,13 +1,16 @@
-"""What an order asks of the disk: requests, seeks and bytes a picture of the training loader, with cold files, for both orders.
+"""Count requests, seeks and bytes per image of the training loader with cold files, in both orders.
 
     python benchmarks/reads.py DIR [--workers 0 2]
 
-Needs strace. Writes 60,000 pictures of 28 KB (noise of 256 px short side) into DIR, which must not exist, and deletes them. Each order
-then loads an epoch in batches of 64 in a process of its own under strace, after the shards were dropped from the page cache. A request is a
-pread64 of a shard; a seek is one that does not begin within 64 KiB behind the end of the last one of its process, in the same file. Bytes
-from the disk are what the kernel counts for the process (read_bytes). `first_` counts what no process had asked for before: the rest is in
-the page cache, and what a hard disk would do follows from those seeks and the bytes from the disk. Prints one JSON line for each order and
-number of workers.
+Needs strace. Writes 60,000 images of 28 KB (noise of 256 px short side) into DIR, which must not
+exist, and deletes them. For each order a process under strace loads an epoch in batches of 64,
+after the shards were dropped from the page cache.
+
+A request is a pread64 of a shard. A seek is a request that does not begin within 64 KiB after the
+end of the last one of its process in the same file. Bytes from the disk are those that the kernel
+counts for the process (read_bytes). `first_` counts requests for bytes that no process has read
+before: the others are in the page cache. The speed of a hard disk follows from those seeks and the
+bytes from the disk. Prints one JSON line for each order and number of workers.
 """
 
 import argparse
@@ -35,9 +38,9 @@ NUM_RECORDS, NUM_SHARDS, NUM_DISTINCT = 60_000, 8, 100
 BATCH_SIZE, NUM_STEPS = (
     64,
     937,
-)  # an epoch; the windows that follow it are read too, 11 % more than there are pictures
+)  # an epoch; the windows that follow it are read too, 11 % more than there are images
 CLASSES = ClassList(("n00000001", "n00000002"))
-DISK_SEEKS_PER_S, DISK_BYTES_PER_S = 110, 170e6  # the note's hard disk
+DISK_SEEKS_PER_S, DISK_BYTES_PER_S = 110, 170e6  # the hard disk of 2015
 
 
 def write(directory: Path) -> None:
@@ -70,7 +73,7 @@ def write(directory: Path) -> None:
 
 
 def load(directory: Path, order: str, workers: int) -> None:
-    """Load the batches; this is the process under strace."""
+    """Load the batches. This runs in the process under strace."""
     split = open_split(directory, "train")
     options = loader.LoaderOptions(BATCH_SIZE, 224, order=order, threads=1, workers=workers)  # type: ignore[arg-type]
     with loader.batches(split, options, 0, NUM_STEPS) as batches:
@@ -87,14 +90,14 @@ def drop_from_cache(directory: Path) -> None:
 
 
 def disk_bytes() -> int:
-    """Return what the kernel has read from the disk for this process and its children that have ended."""
+    """Return the bytes read from the disk by this process and its children that have ended."""
     return int(
         re.findall(r"^read_bytes: (\d+)", Path("/proc/self/io").read_text(), re.MULTILINE)[0]
     )
 
 
 def requests(trace: str) -> list[tuple[str, str, int, int]]:
-    """Return process, file, offset and size of each read of a shard that strace saw."""
+    """Return process, file, offset and size of each read of a shard in strace's log."""
     found, begun = [], {}
     for line in trace.splitlines():
         thread = line.split()[0]
@@ -129,20 +132,20 @@ def measure(directory: Path, order: str, workers: int) -> dict[str, object]:
         asked.add((file, offset))
         size += count
         last = (file, offset + count)
-    num_pictures = BATCH_SIZE * NUM_STEPS
+    num_images = BATCH_SIZE * NUM_STEPS
     read = disk_bytes() - before
     seconds = first_seeks / DISK_SEEKS_PER_S + read / DISK_BYTES_PER_S
     return {
         "order": order,
         "workers": workers,
-        "pictures": num_pictures,
-        "requests_per_picture": round(len(seen) / num_pictures, 4),
-        "seeks_per_picture": round(seeks / num_pictures, 4),
-        "first_seeks_per_picture": round(first_seeks / num_pictures, 4),
-        "request_kb_per_picture": round(size / num_pictures / 1e3, 1),
+        "images": num_images,
+        "requests_per_image": round(len(seen) / num_images, 4),
+        "seeks_per_image": round(seeks / num_images, 4),
+        "first_seeks_per_image": round(first_seeks / num_images, 4),
+        "request_kb_per_image": round(size / num_images / 1e3, 1),
         "mb_per_seek": round(size / seeks / 1e6, 2),
-        "disk_kb_per_picture": round(read / num_pictures / 1e3, 1),
-        "hard_disk_images_per_s": round(num_pictures / seconds),
+        "disk_kb_per_image": round(read / num_images / 1e3, 1),
+        "hard_disk_images_per_s": round(num_images / seconds),
     }
 
 

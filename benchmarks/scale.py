@@ -1,12 +1,18 @@
-"""What 14,197,087 records in 1,024 shards cost the training loader: time to open, memory, file descriptors and the time of a batch.
+"""Measure the training loader with 14,197,087 records in 1,024 shards: time, memory, open files.
 
     python benchmarks/scale.py DIR [--workers 0|1|2...] [--order global|windowed]
 
-Writes a dataset of tiny pictures (a GIF of one pixel) into DIR, which must not exist, and deletes it afterwards (--keep leaves it, --reuse
-takes one that was left). Every picture is as cheap as can be, so what is timed is finding and reading records. Prints one JSON line.
-`open_s` is from nothing to the first batch; `next_ms` the mean time of a batch in the first, middle and last part of the epoch, each
-read from a loader that was opened there, after batches enough that every shard is open (in the global order). Memory is that of this
-process and of each worker, resident and private; `in_all` counts pages that they share once.
+Writes a dataset of tiny images (a GIF of one pixel) into DIR, which must not exist, and deletes it
+afterwards. `--keep` keeps it, and `--reuse` uses one that was kept. Decoding costs almost nothing,
+so the times are those of finding and reading records. Prints one JSON line:
+
+    open_s   from nothing to the first batch
+    next_ms  the mean time of a batch in the first, middle and last part of the epoch
+    memory   of this process and of each worker, resident and private; `in_all` counts pages that
+             they share once
+
+Each part of the epoch is read by a loader that was opened there. In the global order it is timed
+after enough batches to have opened every shard.
 """
 
 import argparse
@@ -33,7 +39,7 @@ from i21k.labels import ClassList
 
 NUM_RECORDS, NUM_SHARDS = 14_197_087, 1024
 CLASSES = ClassList(tuple(f"n{k:08d}" for k in range(1000)))
-GIF = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+GIF = bytes.fromhex("47494638396101000100800000000000ffffff2c00000000010001000002024401003b")
 BATCH_SIZE, SIZE_PX = 256, 32
 NUM_WARM, NUM_TIMED = (
     60,
@@ -42,12 +48,12 @@ NUM_WARM, NUM_TIMED = (
 
 
 def bounds(shard: int) -> tuple[int, int]:
-    """Return the first record of a shard and the one behind its last."""
+    """Return the first record of a shard and the one after its last."""
     return NUM_RECORDS * shard // NUM_SHARDS, NUM_RECORDS * (shard + 1) // NUM_SHARDS
 
 
 def write_shard(directory: Path, shard: int) -> shards.Shard:
-    """Write one shard of pictures that are the same but for their label."""
+    """Write one shard of images that are the same but for their label."""
     records = [encode_example(GIF, label, "") for label in range(len(CLASSES))]
     return shards.write_shard(
         directory / shards.shard_name("scale", "train", shard, NUM_SHARDS),
@@ -75,12 +81,12 @@ def rollup_mb(pid: int, prefix: str) -> float:
 
 
 def private_mb(pid: int) -> float:
-    """Return the resident memory of a process without what it shares with others."""
+    """Return the resident memory of a process without pages that it shares with others."""
     return rollup_mb(pid, "Private_")
 
 
 def share_mb(pid: int) -> float:
-    """Return the resident memory of a process, in which a page that n processes share counts as 1/n."""
+    """Return the proportional memory of a process: a page of n processes counts as 1/n."""
     return rollup_mb(pid, "Pss:")
 
 
@@ -106,7 +112,7 @@ def workers_of(pid: int) -> list[int]:
 
 
 def read_us(shard: Path) -> float:
-    """Return the time to read a record by its number from one shard, which grows with the number of its records."""
+    """Return the time to read a record by its number. It grows with the records of the shard."""
     reader = ArrayRecordReader(str(shard), "readahead_buffer_size:0,max_parallelism:0")
     numbers = np.random.default_rng(0).integers(0, reader.num_records(), 5000).tolist()
     start = time.perf_counter()
@@ -116,7 +122,7 @@ def read_us(shard: Path) -> float:
 
 
 def measure(directory: Path, order: str, workers: int, threads: int) -> dict[str, object]:
-    """Open the dataset as training does, and time batches at three places of the epoch."""
+    """Open the dataset as training does, and time batches in three parts of the epoch."""
     me, before_mb = os.getpid(), resident_mb(os.getpid())
     start = time.perf_counter()
     split = open_split(directory, "train")

@@ -92,9 +92,7 @@ def painter(size_px: int) -> tuple[list[str], Draw]:
 def folders(validation: Path) -> tuple[list[str], Draw]:
     """Return the classes of a folder with one folder of images per wnid, and what opens them."""
     if not validation.is_dir():
-        raise UserError(
-            f"{validation} is not a directory. Give the path of Tiny-ImageNet, with val/WNID/*.JPEG."
-        )
+        raise UserError(f"{validation} is not a directory. Give a directory with val/WNID/*.JPEG.")
     files = {
         folder.name: sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpeg", ".jpg"))
         for folder in sorted(validation.iterdir())

@@ -1,9 +1,10 @@
-"""How fast answers over 21,841 classes are scored, and what `i21k.scores` keeps while it does.
+"""Measure the time to score answers over 21,841 classes, and the memory of the sums.
 
     python benchmarks/scores.py [--batch 256] [--rounds 5]
 
-Planted log-probabilities of ILSVRC's 1,000 classes, all columns of the table. Prints one JSON line: milliseconds a picture (median of the
-rounds), of a model that is right half of the time.
+The log-probabilities are planted, of ILSVRC's 1,000 classes, by a model that is right half of the
+time. All columns of the table are computed. Prints one JSON line with the milliseconds per image
+(median of the rounds).
 """
 
 import argparse
@@ -40,7 +41,7 @@ def main() -> None:
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), labels
 
     started = time.perf_counter()
-    scores.add(*batch())  # the first asks WordNet for what later ones find
+    scores.add(*batch())  # the first batch fills caches of WordNet
     first_s = time.perf_counter() - started
     milliseconds = []
     for _ in range(args.rounds):
@@ -54,7 +55,7 @@ def main() -> None:
     kept, peak = tracemalloc.get_traced_memory()
     result = {
         "batch": args.batch,
-        "ms_per_picture": round(statistics.median(milliseconds), 3),
+        "ms_per_image": round(statistics.median(milliseconds), 3),
         "prepared_s": round(prepared_s, 2),
     }
     result |= {

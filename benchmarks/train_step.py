@@ -7,23 +7,23 @@
 One device, the full network with 21,841 classes, images of 224 px in the memory of the device. With
 `--mxnet-python` or `--torch-python`, `peers/train_peers.py` does the same in MXNet or PyTorch. All
 run in turn in each round, so that other load slows all of them. Prints one JSON line of medians.
+On a GPU use `--steps 10`: a turn is then so many steps without waiting in between.
 
-`compile_s` is tracing and compiling without a cache. `peak_mib` is the peak of the memory of the
-device, or of the process on a CPU. `mxnet` uses the threads that it chooses (one), and
-`mxnet_all_cores` has OMP_NUM_THREADS set to the number of cores.
+`compile_s` is tracing and compiling, without a cache unless the environment names one. `peak_mib`
+is the peak of the memory of the device, or of the process on a CPU; `planned_peak_mib` is XLA's
+plan. `mxnet` uses the threads that it chooses (one), and `mxnet_all_cores` has OMP_NUM_THREADS set
+to the number of cores.
 """
 
 import argparse
 import json
 import os
-import resource
 import runpy
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     cli = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     cli.add_argument("--batch", type=int, default=32)
     cli.add_argument("--rounds", type=int, default=5)
+    cli.add_argument("--steps", type=int, default=1, help="steps of a turn")
     cli.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
@@ -56,23 +57,37 @@ def parse_arguments() -> argparse.Namespace:
     cli.add_argument("--revision", choices=("released", "symbol2016"), default="released")
     cli.add_argument("--mxnet-python", help="interpreter that has MXNet 1.9.1")
     cli.add_argument("--torch-python", help="interpreter that has PyTorch")
-    cli.add_argument("--config", help="with --compile-only: a recipe, used unchanged")
-    cli.add_argument("--classes", type=int, default=NUM_CLASSES, help="with --compile-only")
+    cli.add_argument(
+        "--torch-compile",
+        default="max-autotune-no-cudagraphs",
+        help="mode of torch.compile on a GPU",
+    )
+    cli.add_argument(
+        "--first-alone",
+        action="store_true",
+        help="before the peers start, print a line without them: theirs may need minutes",
+    )
+    cli.add_argument("--config", help="time a recipe, used unchanged, without peers")
+    cli.add_argument("--image-size", type=int, help="with --config: pixels, instead of its own")
+    cli.add_argument("--classes", type=int, default=NUM_CLASSES)
+    cli.add_argument("--tiny", action="store_true", help="try this on a small network and batch")
     cli.add_argument(
         "--compile-only",
         action="store_true",
         help="compile twice, the second time from a persistent cache, and run nothing",
     )
     args = cli.parse_args()
-    if args.config and not args.compile_only:
-        cli.error("--config needs --compile-only: what is timed beside others is the full network")
+    if args.config and (args.mxnet_python or args.torch_python):
+        cli.error("--config goes without peers: what is timed beside others is the full network")
     return args
 
 
 def recipe_of(args: argparse.Namespace) -> ConfigDict:
-    """Return the recipe on one device: a file's own, or the full network with the arguments."""
+    """Return the recipe: a file's own, or the full network with the arguments."""
     if args.config:
         recipe = runpy.run_path(args.config)["get_config"]()
+        if args.image_size:
+            recipe.image_size = args.image_size
     else:
         recipe = i21k_inception.get_config()
         recipe.batch_size = args.batch
@@ -92,67 +107,27 @@ backend.keep_memory(recipe.batch_size * recipe.image_size**2)
 
 import jax
 import jaxlib
-import numpy as np
 
-from i21k.data.load.loader import Batch
+from benchmarks import timed_step
 from i21k.interop.mxnet.write_symbol import write_symbol
 from i21k.models.inception_network import InceptionNetwork
-from i21k.models.network import Network
-from i21k.train import steps
-from i21k.train.devices import put_batch, put_state
-from i21k.train.optimizer import (
-    make_optimizer,
-    make_schedule,
-)
-from i21k.train.recipe import parse
-from i21k.train.state import init_state, make_network
 
-
-def own_step(recipe: ConfigDict, num_classes: int) -> tuple[Network, Callable[[], float], float]:
-    """Compile the train step.
-
-    Returns:
-        The network, a function that does a step and returns its seconds, and the seconds of
-        compiling.
-    """
-    cfg = parse(recipe)
-    model = make_network(cfg.model, num_classes)
-    schedule = make_schedule(cfg.optimizer, 1e4, 10**5)
-    optimizer = make_optimizer(cfg.optimizer, schedule, model)
-    devices = jax.local_devices()[:1]
-    state = put_state(init_state(model, optimizer, cfg.image_size, "he_normal", 0), devices)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (cfg.batch_size, cfg.image_size, cfg.image_size, 3), np.uint8)
-    labels = rng.integers(0, num_classes, cfg.batch_size, np.int32)
-    batch = put_batch(
-        Batch(
-            images, labels, rng.random(cfg.batch_size) < 0.5, np.ones(cfg.batch_size, np.float32)
-        ),
-        devices,
-    )
-    start = time.perf_counter()
-    pmapped: Any = steps.make_train_step(
-        model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype
-    )
-    step = pmapped.lower(state, batch).compile()
-    compile_s = time.perf_counter() - start
-
-    def once() -> float:
-        nonlocal state
-        start = time.perf_counter()
-        state = jax.block_until_ready(step(state, batch))
-        return time.perf_counter() - start
-
-    return model, once, compile_s
+if args.tiny:
+    recipe, args.classes = timed_step.make_tiny(recipe), timed_step.TINY["num_classes"]
 
 
 def compile_seconds(recipe: ConfigDict, num_classes: int) -> dict[str, float]:
     """Trace and compile the step without and then from a persistent cache."""
     with tempfile.TemporaryDirectory() as directory:
         jax.config.update("jax_compilation_cache_dir", directory)
-        cold = own_step(recipe, num_classes)[2]
+        cold = timed_step.build(recipe, num_classes).compile_s
         jax.clear_caches()
-        return {"cold_s": round(cold, 1), "cached_s": round(own_step(recipe, num_classes)[2], 1)}
+        cached = timed_step.build(recipe, num_classes).compile_s
+        return {"cold_s": round(cold, 1), "cached_s": round(cached, 1)}
+
+
+class PeerEnded(Exception):
+    """A peer has ended by itself. Its output says why."""
 
 
 class Peer:
@@ -161,26 +136,19 @@ class Peer:
     It is stopped while it is not its turn, because idle OpenMP threads keep cores busy.
     """
 
-    def __init__(
-        self,
-        name: str,
-        python: str,
-        symbol: Path,
-        args: argparse.Namespace,
-        changes: dict[str, str],
-    ) -> None:
+    def __init__(self, name: str, python: str, symbol: Path, changes: dict[str, str]) -> None:
         script = str(Path(__file__).parent / "peers/train_peers.py")
-        options = [
-            "--batch",
-            str(args.batch),
-            "--num-classes",
-            str(NUM_CLASSES),
-            "--dtype",
-            args.dtype,
-        ]
-        command = [python, script, name, str(symbol), *options]
+        options = {
+            "--batch": recipe.batch_size,
+            "--num-classes": args.classes,
+            "--dtype": args.dtype,
+            "--size-px": recipe.image_size,
+            "--steps": args.steps,
+            "--compile": args.torch_compile,
+        }
+        given = (str(word) for option in options.items() for word in option)
         self.process = subprocess.Popen(
-            command,
+            [python, script, name, str(symbol), *given],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -188,16 +156,17 @@ class Peer:
         )
 
     def once(self) -> float:
-        """Have it do a step and return the seconds."""
+        """Have it do the steps of a turn and return the seconds of a step."""
         assert self.process.stdin and self.process.stdout
-        self.process.send_signal(signal.SIGCONT)
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        try:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended, so there is no answer
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit(
-                f"The peer ended with code {self.process.wait()}. See its output above."
-            )
+            raise PeerEnded(f"ended with code {self.process.wait()}")
         self.process.send_signal(signal.SIGSTOP)
         return float(answer)
 
@@ -205,6 +174,64 @@ class Peer:
         """End it and return its peak memory."""
         self.process.send_signal(signal.SIGCONT)
         return float(self.process.communicate()[0])
+
+
+def take_turns(
+    timers: dict[str, Callable[[], float]],
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Return the seconds of a step by timer and round, and why peers have ended."""
+    seconds: dict[str, list[float]] = {name: [] for name in timers}
+    errors: dict[str, str] = {}
+    for number in range(args.rounds + WARM_UP_ROUNDS):
+        for name in list(seconds):
+            try:
+                taken = timers[name]()
+            except PeerEnded as error:
+                errors[f"{name}_error"] = str(error)
+                del seconds[name]
+                continue
+            if number >= WARM_UP_ROUNDS:
+                seconds[name].append(taken)
+    return seconds, errors
+
+
+def line_of(
+    own: timed_step.TimedStep,
+    seconds: dict[str, list[float]],
+    more: dict[str, Any],
+    load_before: float,
+) -> str:
+    """Return the results as a line of JSON."""
+    step_s = {name: statistics.median(taken) for name, taken in seconds.items()}
+    rates = {name: round(recipe.batch_size / taken, 2) for name, taken in step_s.items()}
+    peers = [name for name in step_s if name != "i21k"]
+    device = jax.local_devices()[0]
+    line = {
+        "img_per_s": rates["i21k"],
+        "step_ms": round(1e3 * step_s["i21k"], 2),
+        "compile_s": round(own.compile_s, 1),
+        "peak_mib": round(timed_step.peak_mib()),
+        "planned_peak_mib": own.planned_mib()["peak_mib"],
+    }
+    line |= {f"{name}_img_per_s": rates[name] for name in peers}
+    line |= {f"over_{name}": round(step_s[name] / step_s["i21k"], 2) for name in peers} | more
+    line |= {
+        "batch": recipe.batch_size,
+        "dtype": recipe.model.dtype,
+        "remat": recipe.model.remat,
+        "revision": recipe.model.revision,
+        "size_px": recipe.image_size,
+        "classes": args.classes,
+    }
+    line |= {
+        "rounds": args.rounds,
+        "steps_a_turn": args.steps,
+        "device": device.device_kind,
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+    }
+    # Runnable threads of all programs, mean of a minute.
+    return json.dumps(line | {"load_before": load_before})
 
 
 def main() -> None:
@@ -218,65 +245,41 @@ def main() -> None:
         print(json.dumps(line | {"jax": jax.__version__, "jaxlib": jaxlib.__version__}))
         return
 
-    model, once, compile_s = own_step(recipe, NUM_CLASSES)
+    own = timed_step.build(recipe, args.classes)
+    timers: dict[str, Callable[[], float]] = {"i21k": lambda: own.run(args.steps)}
+    wanted = [
+        (framework, python, name, changes)
+        for framework, python, name, changes in (
+            ("mxnet", args.mxnet_python, "mxnet", {}),
+            (
+                "mxnet",
+                args.mxnet_python,
+                "mxnet_all_cores",
+                {"OMP_NUM_THREADS": str(os.cpu_count())},
+            ),
+            ("torch", args.torch_python, "torch", {}),
+        )
+        if python
+    ]
+    if not wanted or args.first_alone:
+        print(line_of(own, take_turns(timers)[0], {}, load_before), flush=True)
+    if not wanted:
+        return
     with tempfile.TemporaryDirectory() as directory:
         symbol = Path(directory) / "symbol.json"
-        assert isinstance(model, InceptionNetwork)
-        write_symbol(symbol, model.module)
+        assert isinstance(own.network, InceptionNetwork)
+        write_symbol(symbol, own.network.module)
         peers = {
-            name: Peer(framework, python, symbol, args, changes)
-            for framework, python, name, changes in (
-                ("mxnet", args.mxnet_python, "mxnet", {}),
-                (
-                    "mxnet",
-                    args.mxnet_python,
-                    "mxnet_all_cores",
-                    {"OMP_NUM_THREADS": str(os.cpu_count())},
-                ),
-                ("torch", args.torch_python, "torch", {}),
-            )
-            if python
+            name: Peer(framework, python, symbol, changes)
+            for framework, python, name, changes in wanted
         }
-        timers = {"i21k": once} | {name: peer.once for name, peer in peers.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in timers}
-        for number in range(args.rounds + WARM_UP_ROUNDS):
-            for name, timer in timers.items():
-                taken = timer()
-                if number >= WARM_UP_ROUNDS:
-                    seconds[name].append(taken)
-        peer_peaks = {f"{name}_peak_mib": round(peer.peak_mib()) for name, peer in peers.items()}
-    device = jax.local_devices()[0]
-    stats = device.memory_stats()
-    peak_bytes = (
-        stats["peak_bytes_in_use"]
-        if stats
-        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    )
-    step_s = {name: statistics.median(taken) for name, taken in seconds.items()}
-    line = {
-        "img_per_s": round(args.batch / step_s["i21k"], 2),
-        "step_ms": round(1e3 * step_s["i21k"]),
-        "compile_s": round(compile_s, 1),
-    }
-    line |= {"peak_mib": round(peak_bytes / 2**20)}
-    line |= {f"{name}_img_per_s": round(args.batch / step_s[name], 2) for name in peers}
-    line |= {f"over_{name}": round(step_s[name] / step_s["i21k"], 2) for name in peers} | peer_peaks
-    line |= {
-        "batch": args.batch,
-        "dtype": args.dtype,
-        "remat": args.remat,
-        "revision": args.revision,
-        "size_px": 224,
-        "classes": NUM_CLASSES,
-    }
-    line |= {
-        "rounds": args.rounds,
-        "device": device.device_kind,
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-    }
-    # Runnable threads of all programs, mean of a minute.
-    print(json.dumps(line | {"load_before": load_before}))
+        seconds, errors = take_turns(timers | {name: peer.once for name, peer in peers.items()})
+        peaks = {
+            f"{name}_peak_mib": round(peer.peak_mib())
+            for name, peer in peers.items()
+            if name in seconds
+        }
+    print(line_of(own, seconds, peaks | errors, load_before))
 
 
 if __name__ == "__main__":

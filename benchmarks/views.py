@@ -1,9 +1,10 @@
-"""Milliseconds to read 64 pictures' probabilities over 21,841 classes in each view, and to load what that takes.
+"""Time every view on the probabilities of 64 images over 21,841 classes, in milliseconds.
 
-    python benchmarks/views.py [--pictures 64] [--rounds 7]
+    python benchmarks/views.py [--images 64] [--rounds 7]
 
-float32 probabilities like a network's (softmax of normal logits, deviation 2.5, with ten classes of one branch and another raised by 8);
-medians of rounds in which the views take turns. `load_ms` are first calls in this process: they include reading the tables. Prints one
+The probabilities are float32 and like a network's: a softmax of normal logits with deviation 2.5,
+where ten classes of two branches are raised by 8. The times are medians over rounds in which the
+views take turns. `load_ms` has the first calls in this process, which read the tables. Prints one
 JSON line.
 """
 
@@ -23,16 +24,16 @@ from i21k.wordnet.taxonomy import wordnet
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the milliseconds of a call, and what it gave."""
+    """Return the milliseconds of a call, and its result."""
     start = time.perf_counter()
     result = run()
     return (time.perf_counter() - start) * 1e3, result
 
 
 def main() -> None:
-    """Load, then take turns."""
+    """Measure all views in turn, after loading."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
 
@@ -45,7 +46,7 @@ def main() -> None:
     load_ms["basic"], _ = timed(lambda: taxonomy.basic)
 
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 2.5, (args.pictures, len(fall11)))
+    logits = rng.normal(0, 2.5, (args.images, len(fall11)))
     for row in logits:
         for node in rng.choice(np.flatnonzero(hierarchy.sizes > 10), 2):
             row[rng.choice(hierarchy.reach[[node]].indices, 5)] += 8
@@ -71,7 +72,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "pictures": args.pictures,
+                "images": args.images,
                 "classes": len(fall11),
                 "machine": platform.machine(),
                 "load_ms": {name: round(ms, 1) for name, ms in load_ms.items()},

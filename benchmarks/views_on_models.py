@@ -1,11 +1,18 @@
-"""What the views `hedge` and `diverse` do with a trained model: whether hedge keeps its promise, and how many things five answers say.
+"""Measure the views `hedge` and `diverse` of a trained model.
 
-    python benchmarks/views_on_models.py --checkpoint runs/quickstart --data data/quickstart [--split val]
+    python benchmarks/views_on_models.py --checkpoint runs/quickstart --data data/quickstart
+    [--split val]
 
-Hedge is calibrated on every other picture of the split and measured on the rest, then the other way round: each picture is measured once,
-by a calibration that did not see it. In `interval` chance alone would leave 95 of 100 measurements, given what calibration found. `depth`
-counts edges from entity by the shortest way, `classes` the answers that are classes of the model. Of five answers, `branches` counts the
-different things they say (`views.num_branches`), `right` is how often the truth is at or below one of them. Prints one JSON line.
+It measures whether hedge has the accuracy that it was calibrated for, and how many different things
+five answers name. Hedge is calibrated on every second image of the split and measured on the
+others, then the other way round. Each image is measured once, by a calibration without it. Prints
+one JSON line:
+
+    interval  contains 95 of 100 measurements by chance alone, given the result of the calibration
+    depth     edges from entity by the shortest way
+    classes   answers that are classes of the model
+    branches  of five answers, the number of different things (`views.num_branches`)
+    right     how often the truth is at or below one of five answers
 """
 
 import argparse
@@ -39,7 +46,7 @@ def depths(hierarchy: Hierarchy) -> np.ndarray:
 def hedged(
     probabilities: np.ndarray, labels: np.ndarray, hierarchy: Hierarchy, accuracy: float
 ) -> dict[str, Any]:
-    """Calibrate on one half, measure on the other, both ways."""
+    """Calibrate on one half and measure on the other, both ways."""
     depth, right, nodes = depths(hierarchy), [], []
     halves = [np.arange(start, len(labels), 2) for start in (0, 1)]
     promised = 0.0
@@ -70,7 +77,7 @@ def hedged(
 
 
 def five(answers: views.Answers, labels: np.ndarray, hierarchy: Hierarchy) -> dict[str, Any]:
-    """Say what five answers a picture are worth."""
+    """Return how good five answers per image are."""
     classes = hierarchy.class_nodes[labels].tolist()
     right = [
         any(hierarchy.node_of[a.id] in hierarchy.ancestors[c] for a in row)
@@ -95,7 +102,7 @@ def five(answers: views.Answers, labels: np.ndarray, hierarchy: Hierarchy) -> di
 
 
 def main() -> None:
-    """Predict the split once, then read it in the views."""
+    """Predict the split once, then apply the views."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="working directory of a run")
     parser.add_argument("--data", type=Path, required=True, help="packed directory")
@@ -110,9 +117,9 @@ def main() -> None:
     )
     result = {
         "checkpoint": str(args.checkpoint),
-        "step": model.checkpoint.step,
+        "step": model.trained.origin.step,
         "split": args.split,
-        "pictures": len(labels),
+        "images": len(labels),
         "classes": len(model.classes),
         "top1": round(float((probabilities.argmax(axis=1) == labels).mean()), 4),
         "class_depth": round(float(depths(hierarchy)[hierarchy.class_nodes[labels]].mean()), 2),

@@ -7,6 +7,9 @@ prints:
 
     <!-- output of: i21k info data/quickstart -->
 
+A command that prints a Markdown table is marked with `table of:`, and the table ends with an empty
+line.
+
 The commands run in a scratch folder in which the quick start was trained. `--keep` names a folder
 for it, so that a second call need not train again. Without PAGE all pages are made.
 """
@@ -22,9 +25,13 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
+TABLE = re.compile(r"(<!-- table of: (?P<command>.+?) -->\n\n)(?:\|.*\n)*")
 BLOCK = re.compile(r"(<!-- output of: (?P<command>.+?) -->\n+)```text\n.*?```\n", re.DOTALL)
 PICTURES = {  # file in docs/pictures: command that writes it, with {} for its path
-    "contact_sheet.png": "i21k info data/quickstart --contact-sheet {}",
+    "contact_sheet.jpg": (
+        "i21k info data/quickstart --contact-sheet sheet.png && python -c 'from PIL import Image;"
+        ' Image.open("sheet.png").convert("RGB").save("{}", quality=85)\''
+    ),
     "learning_curve.png": "cp runs/quickstart/learning_curve.png {}",
     "reliability.png": (
         "i21k evaluate --checkpoint runs/quickstart --data data/quickstart --reliability {}"
@@ -68,8 +75,12 @@ def make_page(page: Path, folder: Path, env: dict[str, str]) -> None:
         print(f"  {match['command']}", flush=True)
         return f"{match[1]}```text\n{output_of(match['command'], folder, env)}```\n"
 
+    def table(match: re.Match[str]) -> str:
+        print(f"  {match['command']}", flush=True)
+        return match[1] + output_of(match["command"], folder, env)
+
     print(page.relative_to(ROOT))
-    page.write_text(BLOCK.sub(replaced, page.read_text()))
+    page.write_text(TABLE.sub(table, BLOCK.sub(replaced, page.read_text())))
 
 
 def make_pictures(folder: Path, env: dict[str, str]) -> None:

@@ -1,7 +1,4 @@
-"""The ordered list of classes that a dataset, a model and an export agree on.
-
-It is a foundation of its own because every room must compare class lists, and none may own them.
-"""
+"""The ordered list of classes that a dataset, a model and an export agree on."""
 
 import dataclasses
 import functools
@@ -12,12 +9,17 @@ from pathlib import Path
 
 from i21k.errors import UserError
 
-_SYNSET = re.compile(r"n\d{8}(?=\s|$)")
+_SYNSET = re.compile(r"n\d{8}(?=[\s,;:]|$)")
+_HEADER = re.compile(r"(wnid|synset|class|label|id)\w*[\s,;]", re.IGNORECASE)
+_NUMBERED = re.compile(r"\d+[\s,;:]+\S")
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassList:
-    """Class ids in label order: label `k` means `ids[k]`. For ImageNet the ids are synset ids (`n00004475`)."""
+    """Class ids in label order: label `k` means `ids[k]`.
+
+    For ImageNet the ids are synset ids (`n00004475`).
+    """
 
     ids: tuple[str, ...]
 
@@ -27,7 +29,8 @@ class ClassList:
         for k, class_id in enumerate(self.ids):
             if not class_id or class_id != class_id.strip() or "\n" in class_id:
                 raise UserError(
-                    f"class {k} of a class list is {class_id!r}; expected a non-empty id without spaces around it"
+                    f"class {k} of a class list is {class_id!r}; expected a non-empty id without "
+                    "spaces around it"
                 )
         if len(set(self.ids)) != len(self.ids):
             seen: set[str] = set()
@@ -54,26 +57,47 @@ class ClassList:
 
     @classmethod
     def read(cls, path: str | Path) -> "ClassList":
-        """Read one id a line. Of a line that begins with a synset id only that counts, so `synset.txt` with names is fine.
+        """Read one id a line. Empty lines are ignored, and so is a byte order mark.
+
+        Of a line that begins with a synset id only that counts, so `synset.txt` with names is fine.
+        Of other lines, what is before a tab counts.
 
         Raises:
-            ValueError: if the file is missing, not text, empty, or names a class twice.
+            UserError: if the file is missing, not text, empty, or a line is not a new class id.
         """
         path = Path(path)
         try:
-            lines = path.read_text("utf-8").splitlines()
+            lines = path.read_text("utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"class list {path} cannot be read ({error}); expected a text file with one class id a line"
+                f"class list {path} cannot be read ({error}); expected a text file with one class "
+                "id a line"
             ) from error
-        try:
-            return cls(
-                tuple(
-                    m.group() if (m := _SYNSET.match(line)) else line.strip()
-                    for line in lines
-                    if line.strip()
-                )
+        numbered = {n: line.strip() for n, line in enumerate(lines, 1) if line.strip()}
+        has_synsets = any(_SYNSET.match(line) for line in numbered.values())
+        if numbered and all(_NUMBERED.match(line) for line in numbered.values()):
+            number, line = next(iter(numbered.items()))
+            raise UserError(
+                f"line {number} of class list {path} is {line!r}; expected a class id. Remove the "
+                "numbers at the beginning of the lines."
             )
+        line_of: dict[str, int] = {}
+        for number, line in numbered.items():
+            match = _SYNSET.match(line)
+            class_id = match.group() if match else line.partition("\t")[0].strip()
+            if has_synsets and not match and _HEADER.match(line):
+                raise UserError(
+                    f"line {number} of class list {path} is {line!r}; expected a synset id, as in "
+                    "other lines. Correct or remove the line."
+                )
+            if class_id in line_of:
+                raise UserError(
+                    f"line {number} of class list {path} is class {class_id!r}, as is line "
+                    f"{line_of[class_id]}; expected distinct ids. Remove one."
+                )
+            line_of[class_id] = number
+        try:
+            return cls(tuple(line_of))
         except ValueError as error:
             raise UserError(f"class list {path}: {error}") from error
 
@@ -82,7 +106,7 @@ class ClassList:
         Path(path).write_text("".join(f"{c}\n" for c in self.ids), "utf-8")
 
     def difference(self, other: "ClassList") -> str:
-        """Say in one sentence how `other` differs, for error messages; empty if it does not."""
+        """Return in one sentence how `other` differs, for error messages; empty if it does not."""
         if self.ids == other.ids:
             return ""
         missing, extra = (
@@ -91,7 +115,10 @@ class ClassList:
         )
         if not missing and not extra:
             at = next(k for k, (a, b) in enumerate(zip(self.ids, other.ids, strict=True)) if a != b)
-            return f"same {len(self)} classes in another order, first at label {at}: {self.ids[at]} against {other.ids[at]}"
+            return (
+                f"same {len(self)} classes in another order, first at label {at}: "
+                f"{self.ids[at]} against {other.ids[at]}"
+            )
         parts = [f"{len(self)} against {len(other)} classes"]
         parts += [
             f"{len(ids)} only in the {which}, such as {ids[0]}"

@@ -1,4 +1,4 @@
-"""What all tests share: four CPU devices, one compilation cache, strict types, and a small packed dataset."""
+"""Settings and fixtures of all tests: four CPU devices, one compilation cache, checked types."""
 
 import atexit
 import os
@@ -8,9 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-if (
-    "PYTEST_XDIST_WORKER" not in os.environ
-):  # one cache for the session, its workers and what they start: compiling takes seconds
+# One cache for the session, its workers and the processes that they start: compiling takes seconds.
+if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="i21k-xla-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
@@ -18,11 +17,27 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 from jaxtyping import install_import_hook
 
+from tests.helpers import checker
 from tests.helpers.paths import ROOT
 
-# Check types and shapes in these modules. This must come before i21k is imported.
-LOAD = ("builder", "loader", "order", "slots", "windows")
-install_import_hook(["i21k.images", *(f"i21k.data.load.{m}" for m in LOAD)], "beartype.beartype")
+# Check types and shapes in these packages and modules. This must come before i21k is imported.
+CHECKED = (
+    "data.load",
+    "evaluation",
+    "images",
+    "interop",
+    "labels",
+    "models",
+    "prediction",
+    "train",
+    "trained",
+    "trained_onnx",
+    "trained_onnx_config",
+    "trained_onnx_file",
+    "trained_preprocessing",
+    "wordnet",
+)
+install_import_hook([f"i21k.{module}" for module in CHECKED], f"{checker.__name__}.check")
 
 from i21k import backend
 
@@ -40,9 +55,8 @@ sys.path.insert(0, str(ROOT))  # configs/ are files of the checkout, not of the 
 from configs import i21k_inception
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update(
-    "jax_disable_most_optimizations", True
-)  # halves the time to compile; tests of speed or parity switch it off
+# Halves the time to compile. Tests of speed or parity switch it off.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +68,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def few_blocks() -> Iterator[None]:
-    """Leave three of the ten blocks in the standard network: a third of the time to compile, for tests of what is around it."""
+    """Reduce the standard network to three of its ten blocks, to compile in a third of the time."""
     standard = WIDTHS["standard"]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setitem(
@@ -67,7 +81,7 @@ def few_blocks() -> Iterator[None]:
 
 @pytest.fixture
 def recipe(dataset: Path) -> ConfigDict:
-    """The recipe of 2015, made small: 8 pictures of 32 px on 4 devices, the narrowest network."""
+    """The recipe of 2015, made small: 8 images of 32 px on 4 devices, the narrowest network."""
     config = i21k_inception.get_config()
     config.epochs = 2
     config.batch_size = 8
@@ -75,9 +89,8 @@ def recipe(dataset: Path) -> ConfigDict:
     config.data.directory = str(dataset)
     config.data.threads = 2
     config.model.variant = "standard"
-    config.model.revision = (
-        "symbol2016"  # epsilon 1e-3: the last layers see 2 pictures of 1 x 1 px a device
-    )
+    # Epsilon 1e-3: the last layers get 2 images of 1 x 1 px per device.
+    config.model.revision = "symbol2016"
     config.model.width = 0.125
     config.model.remat = "none"
     config.model.init = "he_normal"

@@ -1,4 +1,4 @@
-"""The public names: they cost nothing until they are used, and their examples are true."""
+"""The public names: they cost no time until they are used, and their examples are correct."""
 
 import doctest
 import subprocess
@@ -11,7 +11,7 @@ from PIL import Image
 import i21k
 from i21k.data import dataset as dataset_module
 from i21k.prediction import predictor
-from tests.helpers.datasets import CLASSES, NUM_VAL, picture
+from tests.helpers.datasets import CLASSES, NUM_VAL, make_image
 from tests.prediction.test_predictor import save_model
 
 
@@ -23,7 +23,7 @@ def project(few_blocks, dataset, tmp_path_factory):
         (root / name).mkdir()
     (root / "data" / "quickstart").symlink_to(dataset)
     save_model(root / "runs" / "quickstart")
-    Image.fromarray(picture(1, 1, 48, 80)).save(root / "fruit.jpg")
+    Image.fromarray(make_image(1, 1, 48, 80)).save(root / "fruit.jpg")
     return root
 
 
@@ -76,7 +76,7 @@ def test_loading_a_model_prints_no_warning(project):
         check=True,
         cwd=project,
     )
-    lines = [line for line in done.stderr.splitlines() if "does not say how" not in line]
+    lines = [line for line in done.stderr.splitlines() if "has no record of how" not in line]
     assert lines == []
 
 
@@ -93,7 +93,7 @@ def test_a_dataset_is_a_sequence(dataset):
 
 def test_images_may_be_given_in_any_form(project):
     model = i21k.load_model(project / "runs" / "quickstart")
-    array = picture(1, 1, 48, 80)
+    array = make_image(1, 1, 48, 80)
     png = project / "x.png"
     Image.fromarray(array).save(png)
     forms = [png, str(png), png.read_bytes(), Image.open(png), array]

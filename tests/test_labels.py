@@ -64,3 +64,33 @@ def test_says_how_lists_differ():
         "3 against 2 classes; 2 only in the first, such as a; 1 only in the second, such as d"
         in a.difference(ClassList(("c", "d")))
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "ids"),
+    [
+        (b"\xef\xbb\xbfn01440764\r\nn01443537\r\n", ("n01440764", "n01443537")),
+        (b"n01440764,tench\n\n\nn01443537: goldfish\n", ("n01440764", "n01443537")),
+        (b"apple pie\tdessert\nbanana\n", ("apple pie", "banana")),
+        ("猫\nKäfer\n".encode(), ("猫", "Käfer")),
+        (b"n01440764\nbackground\n", ("n01440764", "background")),
+    ],
+)
+def test_reads_lists_of_the_field(tmp_path, content, ids):
+    (tmp_path / "classes.txt").write_bytes(content)
+    assert ClassList.read(tmp_path / "classes.txt").ids == ids
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\nb\n\na\n", r"line 4 of class list .* is class 'a', as is line 1"),
+        (b"0 cat\n1 dog\n", r"line 1 of class list .* is '0 cat'; expected a class id"),
+        (b"wnid name\nn01440764 tench\n", r"line 1 .* is 'wnid name'; expected a synset id"),
+        (b"\xff\xfea\0", "cannot be read"),
+    ],
+)
+def test_refuses_lists_by_line(tmp_path, content, message):
+    (tmp_path / "classes.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        ClassList.read(tmp_path / "classes.txt")

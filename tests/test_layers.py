@@ -18,7 +18,8 @@ LAYERS = (
     ("evaluation",),
     ("interop",),
     ("train",),
-    ("trained", "trained_onnx"),
+    ("trained", "trained_onnx", "trained_onnx_config", "trained_onnx_file"),
+    ("trained_preprocessing",),
     ("checkpoints",),
     ("data.synthetic", "data.verify", "data.overview", "data.dataset"),
     ("data.pack",),
@@ -39,6 +40,7 @@ ONLY_IN = {
     "tensorboardX": {"train/report.py", "train/tensorboard.py"},
     "apache_beam": {"data/pack/beam.py"},
     "tensorflow": set(),
+    "pyarrow": {"data/sources/parquet.py"},
     "torch": set(),
     "clu": set(),
 }
@@ -92,3 +94,22 @@ def test_heavy_libraries_are_imported_in_one_file(path: Path) -> None:
 def test_private_parts_of_jax_are_used_in_one_file(path: Path) -> None:
     name = str(path.relative_to(PACKAGE))
     assert ("jax._src" in path.read_text()) == (name == "jax_private.py")
+
+
+# What only the code of networks and of their formats may know.
+OF_NETWORKS = {"fc1", "117", "released", "symbol2016", "REVISIONS", "WIDTHS", "MEAN"}
+# A recipe names variants and revisions as data; a class list is named after the released model.
+MAY_KNOW = ("models", "interop", "train.recipe", "wordnet.make_tables")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_networks_are_known_in_their_package_only(path: Path) -> None:
+    if module_of(path).startswith(MAY_KNOW):
+        return
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Constant) and type(node.value) in (str, int, float):
+            found.add(str(node.value).removesuffix(".0"))
+    assert found & OF_NETWORKS == set()

@@ -11,8 +11,8 @@ from i21k.data.format.manifest import read_manifest
 from i21k.data.format.splits import open_split
 from i21k.errors import UserError
 from i21k.prediction.predictor import Predictor
-from i21k.trained import Preprocessing, load
-from tests.helpers.datasets import CLASSES, picture, write_dataset
+from i21k.trained import Preprocessing, load_checkpoint
+from tests.helpers.datasets import CLASSES, make_image, write_dataset
 from tests.prediction.test_predictor import save_model
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
@@ -41,23 +41,23 @@ def test_images_are_prepared_as_the_training_images_were(tmp_path):
     contrast = {}
     for short_side_px in (256, 512):
         contract = Preprocessing(448, 0.875, short_side_px, 95).to_json()
-        model = load(save_model(tmp_path / str(short_side_px), preprocessing=contract))
+        model = load_checkpoint(save_model(tmp_path / str(short_side_px), preprocessing=contract))
         contrast[short_side_px] = Predictor(model).trained.prepare(tmp_path / "stripes.png").std()
     assert contrast[512] > 100 > 10 > contrast[256]
 
 
 def test_an_old_checkpoint_gets_the_defaults_and_says_so(tmp_path, capsys):
-    model = load(save_model(tmp_path / "old"))
+    model = load_checkpoint(save_model(tmp_path / "old"))
     assert (model.preprocessing.short_side_px, model.preprocessing.quality) == (256, 90)
     assert capsys.readouterr().err.count("assuming --short-side 256 --quality 90") == 1
-    load(save_model(tmp_path / "new", preprocessing=Preprocessing(32, 0.875).to_json()))
+    load_checkpoint(save_model(tmp_path / "new", preprocessing=Preprocessing(32, 0.875).to_json()))
     assert capsys.readouterr().err == ""
 
 
 def test_sigmoid_probabilities_do_not_add_up(tmp_path):
-    images = np.stack([picture(0, k, 32, 32) for k in range(3)])
-    model = load(save_model(tmp_path / "w", probability="sigmoid"))
-    softmax = load(save_model(tmp_path / "x")).probabilities(images)
+    images = np.stack([make_image(0, k, 32, 32) for k in range(3)])
+    model = load_checkpoint(save_model(tmp_path / "w", probability="sigmoid"))
+    softmax = load_checkpoint(save_model(tmp_path / "x")).probabilities(images)
     sigmoid = model.probabilities(images)
     odds = sigmoid / (1 - sigmoid)
     np.testing.assert_allclose(odds / odds.sum(axis=1, keepdims=True), softmax, rtol=1e-4)
@@ -96,7 +96,7 @@ DAMAGE = {
 def test_a_damaged_description_is_a_user_error(meta, message, tmp_path):
     save_model(tmp_path, described=meta)
     with pytest.raises(UserError, match=message) as raised:
-        load(tmp_path)
+        load_checkpoint(tmp_path)
     assert str(tmp_path) in str(raised.value) and "Use another checkpoint" in str(raised.value)
 
 
@@ -110,7 +110,7 @@ def test_arrays_that_do_not_fit_are_named(tmp_path):
             whole.step, tree, {k: v for k, v in whole.meta.items() if "digest" not in k}
         )
         with pytest.raises(UserError, match=message):
-            load(tmp_path / "w")
+            load_checkpoint(tmp_path / "w")
 
     name = next(iter(whole.tree["batch_stats"]))
     statistics = whole.tree["batch_stats"][name]

@@ -20,10 +20,8 @@ def fail(item: int) -> int:
 
 
 def wait_for_the_last(last: Path) -> bytes:
-    """Item 0 waits until the others are done; their results are more than a pipe holds."""
-    deadline = (
-        time.monotonic() + 60
-    )  # for the other worker to start; not reached unless it stands still
+    """Item 0 waits until the others are done. Their results do not fit into a pipe."""
+    deadline = time.monotonic() + 60  # for the other worker to start; reached only if it hangs
     while last.name == "0" and not (last.parent / "5").exists():
         if time.monotonic() > deadline:
             raise TimeoutError(*(path.name for path in last.parent.iterdir()))
@@ -94,7 +92,7 @@ def test_signal_while_workers_start_counts_once_and_later() -> None:
             signal.raise_signal(signal.SIGTERM)
             assert came == []
         assert came == [signal.SIGTERM]
-        assert os.read(reader, 10) == bytes([signal.SIGTERM])  # as a loop of asyncio is told of it
+        assert os.read(reader, 10) == bytes([signal.SIGTERM])  # asyncio loops read signals this way
         assert signal.set_wakeup_fd(writer) == writer
     finally:
         signal.set_wakeup_fd(wakeup)

@@ -1,17 +1,20 @@
-"""Pictures a second of other systems' input pipelines, on the same JPEG files and the same job as `benchmarks/loader.py`, which calls this.
+"""Measure images per second of other systems' input pipelines. `benchmarks/loader.py` calls this.
 
     python benchmarks/peers/loader_peers.py tfdata --jpegs FOLDER --threads 2
 
-The job: read a JPEG, cut a random region (8-100 % of the area, aspect 3/4-4/3), resize it to 224 x 224, mirror it half of the time, and
-hand over batches of 128. `--crop plain` instead takes a random 224 x 224 window and mirrors, the 2015 note's augmentation. Nothing of this
-project is imported, since each peer lives in a virtual environment of its own:
+The work: read a JPEG, cut a random region (8-100 % of the area, aspect 3/4-4/3), resize it to 224 x
+224, mirror it half of the time, and return batches of 128. `--crop plain` instead cuts a random
+224 x 224 window and mirrors it, the augmentation of 2015. This file imports nothing of the project,
+because each peer has a virtual environment of its own:
 
-    mxnet   python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1    (decodes on one thread where there are two cores)
+    mxnet   python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1
     tfdata  python -m venv tf && tf/bin/pip install tensorflow-cpu
-    dali    python -m venv dali && dali/bin/pip install nvidia-dali-cuda120          (its CPU pipeline needs no GPU)
-    torch   python -m venv torch && torch/bin/pip install torch pillow numpy         (DataLoader with Pillow)
+    dali    python -m venv dali && dali/bin/pip install nvidia-dali-cuda120
+    torch   python -m venv torch && torch/bin/pip install torch pillow numpy
 
-Prints one JSON line. Compare peers only when they ran in turn on the same machine within minutes, by the median of several rounds.
+With two cores MXNet decodes on one thread. DALI's CPU pipeline needs no GPU. PyTorch's is its
+DataLoader with Pillow. Prints one JSON line. Compare peers only if they ran in turn on the same
+machine within minutes, by the median of several rounds.
 """
 
 import argparse
@@ -31,7 +34,7 @@ BATCH, SIZE_PX, NUM_IMAGES = 128, 224, 5000
 
 
 def rate(batches: Iterator[Any], seconds: float, warmup: int = 8) -> float:
-    """Return pictures a second of a stream that has run a little already."""
+    """Return images per second of a stream, after the first batches."""
     for _ in range(warmup):
         next(batches)
     start, count = time.perf_counter(), 0
@@ -42,7 +45,10 @@ def rate(batches: Iterator[Any], seconds: float, warmup: int = 8) -> float:
 
 
 def write_recordio(path: Path, files: list[Path]) -> None:
-    """Write MXNet's RecordIO: magic, length, IRHeader(flag, label, id, id2), the JPEG, padding to four bytes."""
+    """Write MXNet's RecordIO.
+
+    A record is magic, length, IRHeader(flag, label, id, id2), the JPEG, and padding to four bytes.
+    """
     with path.open("wb") as rec, path.with_suffix(".idx").open("w") as idx:
         for i, file in enumerate(files):
             payload = struct.pack("<IfQQ", 0, float(i % 1000), i, 0) + file.read_bytes()
@@ -180,7 +186,7 @@ def torch(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterator
     import torch.utils.data
     from PIL import Image
 
-    class Pictures(torch.utils.data.Dataset):
+    class Images(torch.utils.data.Dataset):
         jpegs = [file.read_bytes() for file in files]  # noqa: RUF012
 
         def __len__(self) -> int:
@@ -209,7 +215,7 @@ def torch(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterator
             return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), i % 1000
 
     loader = torch.utils.data.DataLoader(
-        Pictures(),
+        Images(),
         batch_size=BATCH,
         shuffle=True,
         num_workers=threads,
@@ -229,7 +235,7 @@ PEERS: dict[str, Callable[[list[Path], int, str, Path], Iterator[Any]]] = {
 
 
 def find_jpegs(folder: str) -> list[Path]:
-    """Return the files of a folder and what is below it, repeated up to `NUM_IMAGES`; an error if there are none."""
+    """Return all files below a folder, repeated up to `NUM_IMAGES`."""
     files = sorted(
         path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")
     )

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from i21k import log
+from i21k.errors import UserError
 
 if TYPE_CHECKING:
     from i21k.checkpoints import Which
     from i21k.data.pack.pack import Progress
     from i21k.labels import ClassList
+    from i21k.trained import TrainedModel
 
 
 def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
@@ -33,6 +35,10 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="working directory of a run or an imported model",
     )
+    _add_step(parser)
+
+
+def _add_step(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--step",
         metavar="N",
@@ -44,11 +50,77 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def _step(text: str) -> "Which":
-    if text == "best" or text == "last":
-        return text
+    if text == "best":
+        return "best"
+    if text == "last":
+        return "last"
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number, best or last, not {text!r}")
     return int(text)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name a trained model: a checkpoint of ours, or an ONNX file."""
+    add = parser.add_argument
+    add(
+        "--checkpoint",
+        metavar="MODEL",
+        type=Path,
+        required=True,
+        help="working directory of a run or an imported model, or an ONNX classifier",
+    )
+    _add_step(parser)
+    group = parser.add_argument_group("for an ONNX classifier of another program")
+    add = group.add_argument
+    add("--classes", metavar="LIST", help="classes of its outputs: a name (goog21k) or a file")
+    add("--preprocessing", metavar="FILE", type=Path, help="preprocessing.json of an export")
+    add("--size", type=int, metavar="PX", help="side of the square that it takes")
+    add("--crop", type=float, metavar="F", help="side of the central crop over the short side")
+    rgb = ("R", "G", "B")
+    add("--mean", type=float, nargs=3, metavar=rgb, help="mean of RGB values from 0 to 1")
+    add(
+        "--std",
+        type=float,
+        nargs=3,
+        metavar=rgb,
+        help="standard deviation of RGB values from 0 to 1",
+    )
+
+
+def open_model(args: argparse.Namespace) -> "TrainedModel":
+    """Return the model that the flags of `add_model` name."""
+    from i21k import trained
+
+    given = [args.classes, args.preprocessing, args.size, args.crop, args.mean, args.std]
+    path = args.checkpoint
+    if not trained.is_onnx(path):
+        if any(value is not None for value in given):
+            raise UserError(
+                f"{args.checkpoint} is not an ONNX file, so --classes, --preprocessing, --size,"
+                " --crop, --mean and --std do not apply. Omit them."
+            )
+        return trained.load(args.checkpoint, args.step)
+    from i21k.files import read_json
+    from i21k.trained_onnx import Normalisation, OnnxModel
+
+    contract = None
+    if args.preprocessing is not None:
+        saved = read_json(args.preprocessing)
+        saved.pop("probability", None)
+        contract = trained.Preprocessing.from_json(saved)
+    elif args.size is not None or args.crop is not None:
+        size, crop = args.size or 224, args.crop or 0.875
+        contract = trained.Preprocessing(size, crop, round(size / crop), 95)
+    normalisation = None
+    if args.mean is not None or args.std is not None:
+        default = Normalisation()
+        normalisation = Normalisation(
+            tuple(args.mean or default.mean), tuple(args.std or default.std)
+        )
+    classes = class_list(args.classes) if args.classes else None
+    return OnnxModel(
+        path / "model.onnx" if path.is_dir() else path, classes, contract, normalisation
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

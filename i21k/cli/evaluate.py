@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     defaults = arguments.defaults_of(evaluate_checkpoint)
     add = parser.add_argument
-    arguments.add_checkpoint(parser)
+    arguments.add_model(parser)
     add(
         "--data",
         metavar="DIR",
@@ -78,8 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
     with log.without_progress(args.json):
         result = evaluate.evaluate_checkpoint(
-            workdir=args.checkpoint,
-            step=args.step,
+            model=arguments.open_model(args),
             data=args.data,
             split=args.split,
             batch_size=args.batch_size,

@@ -46,13 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from i21k.data.format.splits import open_split
     from i21k.interop import export
-    from i21k.trained import load
+    from i21k.trained import load_checkpoint
 
     if args.out.exists() and any(args.out.iterdir()):
         raise UserError(f"{args.out} is not empty. Choose another --out.")
     with log.waiting("exporting"):
         report = export.export(
-            load(args.checkpoint, args.step),
+            load_checkpoint(args.checkpoint, args.step),
             directory=args.out,
             format=args.format,
             precision=args.precision,

@@ -3,18 +3,31 @@
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from i21k import log
 from i21k.cli import arguments
+from i21k.data.sources.layouts import LAYOUTS
 from i21k.errors import UserError
 
 if TYPE_CHECKING:
     from i21k.data.pack.pack import PackReport
 
-HELP = "Pack tars or folders of images into shuffled shards."
+HELP = "Pack images from a folder, archive or dataset into shuffled shards."
+_WARN_SKIPPED = 0.01  # share of the files; our choice
+
+
+def _share(text: str) -> float:
+    """Return `0.05` for `5%` and `0.05`."""
+    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))
+
+
 # By the fields of PackOptions, which has the defaults.
-_OPTIONS: dict[str, dict] = {
+_OPTIONS: dict[str, dict[str, Any]] = {
     "name": {"help": "name of the dataset"},
     "split": {"help": "split to make"},
     "num_shards": {
@@ -55,10 +68,38 @@ _OPTIONS: dict[str, dict] = {
         "action": "store_true",
         "help": "keep duplicates of validation images in the other split, as in 2015",
     },
+    "max_skipped": {
+        "type": _share,
+        "metavar": "SHARE",
+        "help": "fail if more of the files are skipped, such as 1%%; by default more than 1%% is a"
+        " warning",
+    },
     "seed": {"type": int, "help": "seed of the order of the records"},
     "labels": {
         "metavar": "FILE|ilsvrc2012-val",
-        "help": "labels of a SOURCE without classes: lines of FILE<TAB>CLASS",
+        "help": "labels of a SOURCE without classes: a TSV or CSV of file and class",
+    },
+    "layout": {
+        "flag": "--as",
+        "metavar": "LAYOUT",
+        "help": "layout of SOURCE, if it is not recognised: " + ", ".join(LAYOUTS),
+    },
+    "class_level": {
+        "type": int,
+        "metavar": "N",
+        "help": "the folders at this level are the classes; 1 is the top",
+    },
+    "source_splits": {
+        "flag": "--splits",
+        "type": _names,
+        "metavar": "A,B",
+        "help": "which splits of SOURCE to pack, if it has splits",
+    },
+    "val_fraction": {
+        "flag": "--val",
+        "type": _share,
+        "metavar": "SHARE",
+        "help": "put this share of the images, such as 5%%, into the split 'val', by their content",
     },
 }
 
@@ -67,8 +108,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from i21k.data.pack.pack import PackOptions
 
     add = parser.add_argument
-    source = "a tar of synset tars, a folder of synset tars, or a folder of class folders"
-    add("source", metavar="SOURCE", type=Path, help=source)
+    source = (
+        "a folder or archive of class folders, a tar of synset tars, WebDataset or Parquet shards,"
+        " a .rec, a table, or - for a list of files; docs/packing.md has all layouts"
+    )
+    add("source", metavar="SOURCE", nargs="+", help=source)
     add(
         "--out",
         metavar="DIR",
@@ -78,14 +122,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     defaults = arguments.defaults_of(PackOptions)
     for name, options in _OPTIONS.items():
-        shown = "" if defaults[name] in (None, False) else " (%(default)s)"
-        options = options | {"default": defaults[name], "help": options["help"] + shown}
-        add(f"--{name.replace('_', '-')}", **options)
+        hidden = (None, False) if name not in ("max_skipped", "val_fraction") else (0.0, 1.0)
+        shown = "" if defaults[name] in hidden else " (%(default)s)"
+        settings = options | {"default": defaults[name], "help": options["help"] + shown}
+        flag = settings.pop("flag", f"--{name.replace('_', '-')}")
+        add(flag, dest=name, **settings)
     add(
         "--classes",
         metavar="LIST",
         help="classes to keep: a name (fall11), a file or a dataset; by default those in DIR,"
         " or all of the source",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="remove the dataset that is in DIR, and pack again",
     )
     add("--workers", type=int, metavar="N", help="worker processes; by default one per CPU")
     add(
@@ -119,6 +170,7 @@ def run(args: argparse.Namespace) -> int:
                 on_progress=on_progress,
                 beam_options=args.beam_options if args.runner == "beam" else None,
                 on_recognised=log.note,
+                overwrite=args.overwrite,
             )
     except (KeyboardInterrupt, SystemExit):
         log.note("stopped. The same command resumes from here.")
@@ -127,6 +179,16 @@ def run(args: argparse.Namespace) -> int:
         arguments.print_json(dataclasses.asdict(report))
     else:
         log.info(describe(report))
+    if report.skipped_share > _WARN_SKIPPED:
+        tables = ", ".join(
+            f"{report.directory}/skipped-{s}.tsv"
+            for s in report.splits
+            if s != "val" or len(report.splits) == 1
+        )
+        log.warning(
+            f"{report.skipped_share:.1%} of the files were skipped. {tables} names each with the"
+            " reason."
+        )
     return 0
 
 

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("images", metavar="IMAGE", nargs="*", type=Path, help="files, and folders of files")
-    arguments.add_checkpoint(parser)
+    arguments.add_model(parser)
     add(
         "--view",
         default=view["name"],
@@ -109,12 +109,13 @@ def run(args: argparse.Namespace) -> int:
         )
     # A single image needs no padding.
     alone = len(files) == 1 and args.batch_size > 1 and not args.calibrate
-    batch_size = 1 if alone else args.batch_size
-    model = predictor.Predictor(args.checkpoint, batch_size, args.step)
+    model = predictor.Predictor(
+        arguments.open_model(args), batch_size=1 if alone else args.batch_size
+    )
     if args.calibrate:
         found = model.calibrate(data=args.calibrate, split=args.split, accuracy=args.accuracy)
         log.note(
-            f"hedge is right for {found.accuracy:.1%} of {found.num_pictures:,} images of split"
+            f"hedge is right for {found.accuracy:.1%} of {found.num_images:,} images of split"
             f" {args.split!r} of {args.calibrate}, with mean specificity {found.specificity:.2f}"
             " (0: entity, 1: a class without subclasses)"
         )

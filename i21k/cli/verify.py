@@ -73,6 +73,11 @@ def describe(report: "VerifyReport") -> str:
         lines.append(f"contents compared between splits {', '.join(report.compared)}")
     else:
         lines.append("one split: no contents compared")
+    if report.empty_classes:
+        lines.append(
+            f"{len(report.empty_classes):,} classes have no images, such as"
+            f" {report.empty_classes[0]}"
+        )
     by_kind = ", ".join(f"{kind} {count:,}" for kind, count in report.num_faults.items())
     lines.append(f"{report.seconds:,.1f} s; " + (f"faults: {by_kind}" if by_kind else "no faults"))
     return "\n".join(lines)

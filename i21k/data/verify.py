@@ -112,6 +112,7 @@ class VerifyReport:
     ]  # splits among which no content may stand twice; empty if fewer than two were looked at
     faults: tuple[Fault, ...]
     num_faults: dict[str, int]  # by kind
+    empty_classes: tuple[str, ...]  # without images in the splits that were looked at; no fault
     seconds: float
 
 
@@ -150,6 +151,7 @@ def verify(
     places: dict[str, list[_Part]] = collections.defaultdict(list)
     total_bytes = sum(total.num_bytes for total in totals.values())
     num_bytes = num_records = 0
+    labels: set[int] = set()
     check = functools.partial(
         _check, classes=classes, names_tell=names_tell, keep_digests=bool(digests)
     )
@@ -168,6 +170,7 @@ def verify(
             total.num_records += part.stop - part.start
             total.num_decoded += answer.num_decoded
             total.num_named += answer.num_named
+            labels |= answer.labels
             if answer.digests is not None and len(answer.digests):
                 digests[part.split].append(answer.digests)
                 places[part.split].append(dataclasses.replace(part, sample=()))
@@ -175,6 +178,7 @@ def verify(
             num_records += part.stop - part.start
             on_progress(Progress("reading", num_bytes, total_bytes, num_records))
     _compare_splits(directory, digests, places, found)
+    empty = [c for label, c in enumerate(classes.ids) if label not in labels] if classes else []
     return VerifyReport(
         directory=str(directory),
         name=manifest.name if manifest else listing.name,
@@ -188,6 +192,7 @@ def verify(
             )
         ),
         num_faults=found.totals(),
+        empty_classes=tuple(empty),
         seconds=time.monotonic() - started,
     )
 
@@ -443,6 +448,7 @@ class _Answer:
     sha256: str | None
     num_decoded: int
     num_named: int
+    labels: frozenset[int]
     digests: np.ndarray | None  # uint64 [records]; 0 where a record holds no picture
 
 
@@ -467,6 +473,7 @@ def _check(part: _Part, classes: ClassList | None, names_tell: bool, keep_digest
     digests = np.zeros(part.stop - part.start, np.uint64) if keep_digests else None
     to_decode = None if part.sample is None else set(part.sample)
     num_decoded = num_named = 0
+    labels = set[int]()
     for index, record in shards.read_records(part.path, range(part.start, part.stop)):
         if isinstance(record, ValueError):
             faults.append(
@@ -480,6 +487,7 @@ def _check(part: _Part, classes: ClassList | None, names_tell: bool, keep_digest
         except ValueError as error:
             faults.append(fault("unreadable", str(error), "a picture with a label"))
             continue
+        labels.add(label)
         if digests is not None:
             digests[index - part.start] = (
                 int.from_bytes(hashlib.sha256(image).digest()[:8], "big") or 1
@@ -500,7 +508,7 @@ def _check(part: _Part, classes: ClassList | None, names_tell: bool, keep_digest
             num_decoded += 1
             if reason := why_undecodable(image):
                 faults.append(fault("decode", reason, "a picture that decodes completely"))
-    return _Answer(part, faults, sha256, num_decoded, num_named, digests)
+    return _Answer(part, faults, sha256, num_decoded, num_named, frozenset(labels), digests)
 
 
 def class_of(file_name: str, classes: ClassList) -> str | None:

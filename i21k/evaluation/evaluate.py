@@ -1,5 +1,6 @@
 """Evaluate a trained model on a dataset split. Every image is counted exactly once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from i21k.train.devices import put_state
 from i21k.train.evaluators import answers, eval_options
 from i21k.train.recalibration import recalibrate
 from i21k.train.recipe import from_stored
-from i21k.trained import CheckpointModel, load
+from i21k.trained import CheckpointModel, TrainedModel, load
 from i21k.wordnet.class_lists import named
 
 BATCH_SIZE = 256  # of all devices, our choice
@@ -39,7 +40,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_checkpoint(
-    workdir: str | Path,
+    model: str | Path | TrainedModel,
     data: str | Path,
     split: str = "val",
     batch_size: int = BATCH_SIZE,
@@ -50,10 +51,10 @@ def evaluate_checkpoint(
     sizes_of: str | None = None,
     step: Which = "last",
 ) -> Evaluation:
-    """Evaluate a run's checkpoint on the local devices; classes are matched by their ids.
+    """Evaluate a model; classes are matched by their ids. A checkpoint uses all local devices.
 
     Args:
-        workdir: of the run.
+        model: the working directory of a run, an ONNX file, or what `i21k.trained.load` returned.
         data: a packed directory, or another TFDS dataset of labelled images.
         split: its name. The whole split is evaluated.
         batch_size: over all devices; changes only speed and memory.
@@ -78,7 +79,8 @@ def evaluate_checkpoint(
     ):
         if value < least:
             raise UserError(f"{name} is {value}; expected at least {least}")
-    opened, loaded = open_split(data, split), load(workdir, step)
+    opened = open_split(data, split)
+    loaded = load(model, step) if isinstance(model, (str, Path)) else model
     if over is None and set(loaded.classes.ids) != set(opened.classes.ids):
         over = opened.classes
     if not opened.num_records:
@@ -89,17 +91,55 @@ def evaluate_checkpoint(
     scores = Scores(loaded.classes, opened.classes, over)
     right_of = None if real is None else right_by_real(read_real(real), opened)
     sizes = _sizes(loaded.classes, open_split(data, sizes_of) if sizes_of else None)
+    if isinstance(loaded, CheckpointModel):
+        found, recalibrated_on = _on_devices(loaded, opened, batch_size, recalibrate_bn, flip)
+    elif recalibrate_bn:
+        raise UserError(
+            f"{loaded.origin.path} is not a checkpoint of i21k, so its BatchNorm cannot be"
+            " recalibrated. Omit --recalibrate-bn."
+        )
+    else:
+        found, recalibrated_on = _on_host(loaded, opened, batch_size, flip), 0
+    with log.progress("evaluate", opened.num_records) as bar:
+        for log_probabilities, labels in found:
+            first = scores.count
+            scores.add(
+                log_probabilities,
+                labels,
+                None if right_of is None else right_of[first : first + len(labels)],
+            )
+            bar.advance(len(labels))
+    about = {
+        "checkpoint": loaded.origin.path,
+        "step": loaded.origin.step,
+        "data": str(data),
+        "split": split,
+        "recalibrated_on": recalibrated_on,
+        "tta": "flip" if flip else "none",
+        "real": None if real is None else str(real),
+        "sizes_of": sizes_of or (None if sizes is None else "released2015"),
+    }
+    return Evaluation(about, scores, sizes)
+
+
+_Answers = Iterator[tuple[np.ndarray, np.ndarray]]  # log-probabilities [b, K] and labels [b]
+
+
+def _on_devices(
+    loaded: CheckpointModel, opened: Split, batch_size: int, recalibrate_bn: int, flip: bool
+) -> tuple[_Answers, int]:
+    """Return what a checkpoint answers on all local devices, and on how many images it was
+    recalibrated."""
     devices = jax.local_devices()
     network, variables = loaded.network, loaded.variables
     recalibrated_on = 0
     if recalibrate_bn:
         options = _recalibration_options(loaded, batch_size)
         recalibrated_on = whole_batches(recalibrate_bn, options.batch_size, len(devices))
-        statistics_step = steps.make_statistics_step(network, devices)
         variables = recalibrate(
-            statistics_step,
+            steps.make_statistics_step(network, devices),
             variables,
-            open_split(data, "train"),
+            open_split(opened.directory, "train"),
             options,
             devices,
             recalibrate_bn,
@@ -109,28 +149,23 @@ def evaluate_checkpoint(
     folded = convert(jax.device_get(variables))
     answer_step = steps.make_answer_step(faster, devices, flip, loaded.probability)
     options = eval_options(batch_size, loaded.image_size, loaded.crop_fraction, len(devices))
-    with log.progress("evaluate", opened.num_records) as bar:
-        for log_probabilities, labels in answers(
-            answer_step, put_state(folded, devices), opened, options, devices
-        ):
-            first = scores.count
-            scores.add(
-                log_probabilities,
-                labels,
-                None if right_of is None else right_of[first : first + len(labels)],
-            )
-            bar.advance(len(labels))
-    about = {
-        "checkpoint": str(workdir),
-        "step": loaded.checkpoint.step,
-        "data": str(data),
-        "split": split,
-        "recalibrated_on": recalibrated_on,
-        "tta": "flip" if flip else "none",
-        "real": None if real is None else str(real),
-        "sizes_of": sizes_of or (None if sizes is None else "released2015"),
-    }
-    return Evaluation(about, scores, sizes)
+    return answers(
+        answer_step, put_state(folded, devices), opened, options, devices
+    ), recalibrated_on
+
+
+def _on_host(model: TrainedModel, opened: Split, batch_size: int, flip: bool) -> _Answers:
+    """Yield what any other trained model answers."""
+    contract = model.preprocessing
+    options = eval_options(batch_size, contract.image_size, contract.crop_fraction, 1)
+    with loader.batches(opened, options) as batches, np.errstate(divide="ignore"):
+        for batch in batches:
+            real = batch.weights > 0
+            images = batch.images[real]
+            found = model.probabilities(images)
+            if flip:
+                found = (found + model.probabilities(np.ascontiguousarray(images[:, :, ::-1]))) / 2
+            yield np.log(found), batch.labels[real]
 
 
 def _recalibration_options(loaded: CheckpointModel, batch_size: int) -> loader.LoaderOptions:

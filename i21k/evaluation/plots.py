@@ -23,7 +23,7 @@ def draw_reliability(scores: Scores, path: Path) -> None:
         marker="o",
         label=f"expected calibration error {ece:.1%}",
     )
-    share.bar(confidence, [b["pictures"] / scores.count for b in bins], width=0.04)
+    share.bar(confidence, [b["images"] / scores.count for b in bins], width=0.04)
     curve.set_ylabel("accuracy")
     share.set_ylabel("images")
     share.set_xlabel(f"confidence over {len(scores.model):,} classes")

@@ -5,7 +5,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from i21k.evaluation.scores import RANKS, Scores
+from i21k.evaluation.ranks import RANKS
+from i21k.evaluation.scores import Scores
 from i21k.wordnet.taxonomy import wordnet
 
 _WHERE = {
@@ -38,12 +39,14 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
         summary["classes"],
         f"{summary['count']:,} images" + " and their mirror images" * (summary["tta"] == "flip"),
     )
-    yield f"{summary['checkpoint']}, step {summary['step']:,}, on {images} of split {summary['split']!r} of {summary['data']}"
+    origin = f"{summary['checkpoint']}, step {summary['step']:,}"
+    yield f"{origin}, on {images} of split {summary['split']!r} of {summary['data']}"
     titles = {"all": f"over {classes['model']:,}", "tolerant": "tolerant"}
     if "over" in classes:
         titles |= {"over": f"over {classes['ranked']:,}", "folded": f"folded {classes['over']:,}"}
     yield from _table(summary["table"], titles, "")
-    yield f"accuracies and ECE are over all {summary['count']:,} images; the loss is over those whose"
+    count = f"{summary['count']:,}"
+    yield f"accuracies and ECE are over all {count} images; the loss is over those whose"
     answerable = (
         f"{column['answerable']:,} ({titles[name]})"
         for name, column in summary["table"].items()
@@ -58,13 +61,14 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     if lacking := summary["lacking"]["classes"]:
         yield (
             f"the model lacks {wordnet().enumerate(lacking)}; their "
-            f"{summary['lacking']['pictures']:,} images count as wrong over {classes['model']:,}"
-            + (f" and over {classes['ranked']:,}" if "over" in classes else "")
+            f"{summary['lacking']['images']:,} images count as wrong over {classes['model']:,}"
+            + (f" and over {classes['ranked']:,}" if "over" in summary["table"] else "")
         )
     yield from (f"no {what}: {why}" for what, why in summary["omitted"].items())
     if h := summary["hierarchy"]:
         yield "best answers: " + ", ".join(f"{where} {h[key]:.2%}" for key, where in _WHERE.items())
-        yield f"wrong answers: {h['mistake_distance']:.2f} edges from the truth, common ancestor at height {h['mistake_lca_height']:.2f}"
+        edges, height = f"{h['mistake_distance']:.2f}", f"{h['mistake_lca_height']:.2f}"
+        yield f"wrong answers: {edges} edges from the truth, common ancestor at height {height}"
         heights = " / ".join(f"{height:.2f}" for height in h["lca_height"].values())
         yield f"height of the common ancestor of truth and best 1 / 5 / 20 answers: {heights}"
     yield f"mean of {classes['seen']:,} classes: " + _accuracies(summary["mean_of_classes"])
@@ -73,7 +77,7 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"{where}: {_accuracies(part)}" if part["count"] else where
     if worst := summary["confusions"][:5]:
         yield "most mistaken: " + "; ".join(
-            f"{c['name']} taken for {c['answer_name']} {c['pictures']:,}" for c in worst
+            f"{c['name']} taken for {c['answer_name']} {c['images']:,}" for c in worst
         )
 
 

@@ -1,10 +1,13 @@
-"""Where to cut: random regions, random windows and centred windows as `(top, left, height, width)` in pixels."""
+"""Random regions, random windows and centred windows of images.
+
+A box is `(top, left, height, width)` in pixels.
+"""
 
 import numpy as np
 from jaxtyping import Float, Int
 
-NUM_TRIES = 10  # of drawing a region that lies inside the picture, as torchvision and MXNet do
-NUM_DRAWS = 4 * NUM_TRIES  # uniform numbers a picture: area, aspect, top, left for each try
+NUM_TRIES = 10  # to draw a region inside the image, as torchvision and MXNet do
+NUM_DRAWS = 4 * NUM_TRIES  # uniform numbers per image: area, aspect, top, left for each try
 
 
 def region_boxes(
@@ -13,20 +16,20 @@ def region_boxes(
     min_area: float = 0.08,
     max_aspect: float = 4 / 3,
 ) -> Int[np.ndarray, "n 4"]:
-    """Cut random regions of `min_area` to all of the area and an aspect within 1/`max_aspect` .. `max_aspect`.
+    """Return random regions with a random part of the area and a random aspect.
 
-    Szegedy et al. 2014, section 6. Where no try fits, the largest centred region of allowed aspect.
+    After Szegedy et al. 2014, section 6. Where no try fits, the region is the largest centred one
+    of an allowed aspect.
 
     Args:
-        sizes: height and width of each picture in pixels.
-        uniforms: `NUM_DRAWS` numbers in [0, 1) for each picture.
-        min_area: as a fraction of the picture.
-        max_aspect: width over height, and its inverse the least.
+        sizes: height and width of each image in pixels.
+        uniforms: `NUM_DRAWS` numbers in [0, 1) for each image.
+        min_area: the smallest region, as a fraction of the image.
+        max_aspect: the largest width over height, and the inverse of the smallest.
     """
     height, width = sizes[:, :1].astype(np.float64), sizes[:, 1:].astype(np.float64)
-    area, aspect, top, left = uniforms.reshape(len(sizes), 4, NUM_TRIES).transpose(
-        1, 0, 2
-    )  # [n, tries] each
+    # Each is [n, tries].
+    area, aspect, top, left = uniforms.reshape(len(sizes), 4, NUM_TRIES).transpose(1, 0, 2)
     area = height * width * (min_area + (1 - min_area) * area)
     aspect = max_aspect ** (2 * aspect - 1)
     h, w = np.rint(np.sqrt(area / aspect)), np.rint(np.sqrt(area * aspect))
@@ -55,14 +58,16 @@ def region_boxes(
 def window_boxes(
     sizes: Int[np.ndarray, "n 2"], fraction: float, where: Float[np.ndarray, "n 2"] | float
 ) -> Int[np.ndarray, "n 4"]:
-    """Cut square windows whose side is `fraction` of the short side: 0.875 is 224 of 256 px.
+    """Return square windows whose side is `fraction` of the short side: 0.875 is 224 of 256 px.
 
     Args:
-        sizes: height and width of each picture in pixels.
+        sizes: height and width of each image in pixels.
         fraction: in (0, 1].
-        where: for each picture, numbers in [0, 1) that choose top and left among all places; 0.5 is the centre.
+        where: for each image, numbers in [0, 1) that choose top and left among all places; 0.5 is
+            the centre.
     """
     side = np.maximum(1, np.rint(sizes.min(axis=1, keepdims=True) * fraction))
-    room = sizes - side  # [n, 2]; a centred window of odd room lies half a pixel up and left
-    corner = np.floor(room * 0.5) if np.isscalar(where) else np.floor((room + 1) * where)
+    margin = sizes - side  # [n, 2]
+    # Where a margin is odd, the centred window is half a pixel above and left of the centre.
+    corner = np.floor(margin * 0.5) if np.isscalar(where) else np.floor((margin + 1) * where)
     return np.concatenate([corner, side, side], axis=1).astype(np.int64)

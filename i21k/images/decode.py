@@ -1,7 +1,7 @@
 """JPEG bytes to uint8 crops: pure functions of bytes, boxes and numbers drawn elsewhere.
 
-A room of its own so that what a picture becomes can be read, and tested, without shards, threads or random state.
-A box is `(top, left, height, width)` in pixels of the stored picture; EXIF rotation is ignored, since packing has applied it.
+A box is `(top, left, height, width)` in pixels of the stored image. EXIF rotation is ignored, since
+packing has applied it.
 """
 
 import io
@@ -13,42 +13,41 @@ import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from i21k.errors import UserError
+from i21k.images.formats import Unreadable
 from i21k.images.jpeg_bands import band
 
-MAX_PIXELS = (
-    64 * 2**20
-)  # chosen here: a picture that promises more is refused before any decoder runs
+MAX_PIXELS = 64 * 2**20  # our choice: a larger image is refused before any decoder runs
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 
-cv2.setNumThreads(1)  # parallelism is over pictures; OpenCV's own threads only get in the way
-_scratch = (
-    threading.local()
-)  # one decode buffer a thread: fresh memory costs more in page faults than decoding does
+cv2.setNumThreads(1)  # several images are decoded in parallel; OpenCV's threads slow that down
+# One decode buffer per thread: fresh memory costs more in page faults than decoding does.
+_scratch = threading.local()
 
 
 def read_size(encoded: bytes) -> tuple[int, int]:
     """Read height and width in pixels from the header.
 
     Raises:
-        ValueError: if it is no picture, or one of more than `MAX_PIXELS`.
+        Unreadable: if it is no image, or one of more than `MAX_PIXELS`.
     """
     try:
         if encoded[:2] == b"\xff\xd8":
             height, width = simplejpeg.decode_jpeg_header(encoded)[:2]
         else:
-            with Image.open(io.BytesIO(encoded), formats=_FORMATS) as picture:
-                width, height = picture.size
+            with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+                width, height = image.size
     except UnidentifiedImageError as error:  # whose text is an address in memory
-        raise UserError(
-            f"{len(encoded)} bytes that are no picture; expected one of {', '.join(_FORMATS)}"
+        raise Unreadable(
+            f"{len(encoded)} bytes that are not an image; expected one of {', '.join(_FORMATS)}"
         ) from error
-    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{len(encoded)} bytes that are no picture ({error}); expected one of {', '.join(_FORMATS)}"
+    # Broad: decoders raise whatever they meet in hostile bytes, such as KeyError.
+    except Exception as error:
+        raise Unreadable(
+            f"{len(encoded)} bytes that are not an image ({error!r}); expected one of "
+            f"{', '.join(_FORMATS)}"
         ) from error
     if height * width > MAX_PIXELS:
-        raise UserError(f"a picture of {width} x {height} px; expected at most {MAX_PIXELS} pixels")
+        raise Unreadable(f"an image of {width} x {height} px; expected at most {MAX_PIXELS} pixels")
     return height, width
 
 
@@ -56,23 +55,28 @@ def decode(encoded: bytes, height: int, width: int) -> UInt8[np.ndarray, "h w 3"
     """Decode to RGB, into memory that the next call in the same thread reuses.
 
     Args:
-        encoded: a picture.
+        encoded: an image.
         height: in pixels, as `size` gives it.
         width: in pixels.
 
     Raises:
-        ValueError: if it does not decode completely.
+        Unreadable: if it does not decode completely.
     """
-    if encoded[:2] == b"\xff\xd8":
-        if getattr(_scratch, "buffer", None) is None or _scratch.buffer.size < height * width * 3:
-            _scratch.buffer = np.empty(height * width * 3, np.uint8)
-        return simplejpeg.decode_jpeg(encoded, "RGB", buffer=_scratch.buffer)
-    picture = cv2.imdecode(
-        np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    )
-    if picture is None:
-        raise UserError(f"{len(encoded)} bytes that do not decode; expected a whole picture")
-    return picture
+    try:
+        if encoded[:2] == b"\xff\xd8":
+            buffer = getattr(_scratch, "buffer", None)
+            if buffer is None or buffer.size < height * width * 3:
+                buffer = _scratch.buffer = np.empty(height * width * 3, np.uint8)
+            return simplejpeg.decode_jpeg(encoded, "RGB", buffer=buffer)
+        image = cv2.imdecode(
+            np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+    # Broad: decoders raise whatever they meet in hostile bytes, such as cv2.error.
+    except Exception as error:
+        raise Unreadable(f"{len(encoded)} bytes that do not decode: {error}") from error
+    if image is None:
+        raise Unreadable(f"{len(encoded)} bytes that do not decode; expected a whole image")
+    return image
 
 
 def cut_into(
@@ -83,10 +87,12 @@ def cut_into(
     *,
     mirror: bool = False,
 ) -> None:
-    """Decode what the box needs of a picture of `size` (height and width), and write it, resized, into `out`, as `crop_into` does.
+    """Decode what the box needs of an image of `size` (height and width), and write the crop.
+
+    It is resized and written into `out` as `crop_into` does.
 
     Raises:
-        ValueError: if that does not decode completely.
+        Unreadable: if that does not decode completely.
     """
     top, left, height, width = box
     rows, first, num_rows = band(encoded, size[0], top, top + height)
@@ -97,15 +103,16 @@ def cut_into(
 
 def crop_into(
     out: UInt8[np.ndarray, "s s 3"],
-    picture: UInt8[np.ndarray, "h w 3"],
+    image: UInt8[np.ndarray, "h w 3"],
     box: tuple[int, int, int, int],
 ) -> None:
-    """Write the box of the picture, resized to the size of `out`, into `out`.
+    """Write the box of the image, resized to the size of `out`, into `out`.
 
-    Bilinear with half-pixel centres (as tf.data's) while both sides shrink by less than 2, area average from there.
+    Bilinear with half-pixel centres (as tf.data's) while both sides shrink by less than 2, area
+    average from there.
     """
     top, left, height, width = box
-    region = picture[top : top + height, left : left + width]
+    region = image[top : top + height, left : left + width]
     if region.shape == out.shape:
         out[:] = region
         return

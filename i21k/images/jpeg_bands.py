@@ -7,38 +7,36 @@ from typing import NamedTuple
 import numpy as np
 
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-_RESTARTS = [
-    bytes((0xFF, 0xD0 + k)) for k in range(8)
-]  # in the order in which they follow each other in a JPEG
+# In the order in which they follow each other in a JPEG.
+_RESTARTS = [bytes((0xFF, 0xD0 + k)) for k in range(8)]
 _END_OF_IMAGE = b"\xff\xd9"
-_INDEX, _INDEX_AT = (
-    b"i21k rows ",
-    20,
-)  # what begins the comment with the index, which follows the JFIF header
+_INDEX = b"i21k rows "  # how the comment with the index begins
+_INDEX_AT = 20  # after the JFIF header
 
 
 def band(encoded: bytes, height: int, top: int, bottom: int) -> tuple[bytes, int, int]:
-    """Cut rows of pixels out of a JPEG without decoding it, as far as restart markers allow; the packer writes one for every row of blocks.
+    """Cut rows of pixels out of a JPEG without decoding it, as far as restart markers allow.
 
-    Four fifths of the time to decode a photograph are Huffman codes, to be read from the first to the last; after a marker they start
-    afresh. What the band decodes to is bit for bit those rows of the whole picture: smoothed colour needs a row more on each side.
+    Four fifths of the time to decode a photograph are spent on Huffman codes. They can only be read
+    from the first to the last, but start again after a restart marker. The packer writes a marker
+    after every row of blocks. The decoded band is bit for bit equal to those rows of the decoded
+    image. For this it includes one more row of blocks on each side, which smoothed colour needs.
 
     Args:
-        encoded: a picture of any kind.
+        encoded: an image of any kind.
         height: in pixels.
         top: first row that is needed.
         bottom: row after the last that is needed.
 
     Returns:
-        A JPEG, the place of its first row in the picture and its number of rows; the picture itself if it cannot be cut.
+        A JPEG, the place of its first row in the image and its number of rows. The image itself if
+        it cannot be cut.
     """
     rows = _rows(encoded) if top > 1 or bottom < height - 1 else None
     if rows is None or len(rows.starts) - 1 != -(-height // rows.height_px):
         return encoded, 0, height
-    first, last = (
-        max(top - 1, 0) // rows.height_px,
-        min(bottom // rows.height_px + 1, len(rows.starts) - 1),
-    )
+    first = max(top - 1, 0) // rows.height_px
+    last = min(bottom // rows.height_px + 1, len(rows.starts) - 1)
     num_rows = min(last * rows.height_px, height) - first * rows.height_px
     header = (
         encoded[: rows.frame + 5]
@@ -48,16 +46,16 @@ def band(encoded: bytes, height: int, top: int, bottom: int) -> tuple[bytes, int
     parts = [
         encoded[start : end - 2] for start, end in itertools.pairwise(rows.starts[first : last + 1])
     ]
-    body = itertools.chain.from_iterable(
-        zip(parts, itertools.cycle(_RESTARTS))
-    )  # their numbers begin with 0
+    # The numbers of restart markers begin with 0.
+    body = itertools.chain.from_iterable(zip(parts, itertools.cycle(_RESTARTS)))
     return b"".join([header, *body][:-1]) + _END_OF_IMAGE, first * rows.height_px, num_rows
 
 
 def with_index(jpeg: bytes) -> bytes:
-    """Note in a comment of a JPEG where its rows of blocks begin, so that `band` need not search: 1 us instead of 18, for 60 bytes.
+    """Return a JPEG with a comment that contains where its rows of blocks begin.
 
-    A JPEG without restart markers after whole rows, or with none of Pillow's headers, stays as it is.
+    With it `band` need not search: it takes 1 us instead of 18, for 60 bytes. A JPEG without
+    restart markers after whole rows, or without a header as Pillow writes it, is not changed.
     """
     rows = _searched_rows(jpeg)
     if rows is None or jpeg[2:6] != b"\xff\xe0\x00\x10":
@@ -79,7 +77,7 @@ class _Rows(NamedTuple):
 
     frame: int  # where its frame header begins
     height_px: int
-    starts: list[int]  # of each row's codes, after its marker; and of one more behind the last
+    starts: list[int]  # of each row's codes, after its marker; then of the row after the last
 
 
 def _rows(encoded: bytes) -> _Rows | None:
@@ -91,14 +89,13 @@ def _rows(encoded: bytes) -> _Rows | None:
     ).tolist()
     starts = [*itertools.accumulate(lengths, initial=scan)]
     if starts[-1] != len(encoded) + 2 or any(encoded[start - 2] != 0xFF for start in starts[1:-1]):
-        return _searched_rows(
-            encoded
-        )  # another program has written the picture anew, and kept the comment
+        # Another program has written the image again, and kept the comment.
+        return _searched_rows(encoded)
     return _Rows(frame, height_px, starts)
 
 
 def _searched_rows(encoded: bytes) -> _Rows | None:
-    """Find the rows of a baseline JPEG by their markers; None if it has none, or not after whole rows."""
+    """Return the rows of a baseline JPEG, None without restart markers after whole rows."""
     frame = interval = 0
     at = 2
     while encoded[at : at + 1] == b"\xff" and encoded[:2] == b"\xff\xd8":

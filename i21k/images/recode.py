@@ -1,7 +1,7 @@
 """Recode an image file to the JPEG that is stored: bytes in, bytes out.
 
-The content decides what a file is, not its name. JPEG, PNG, GIF, BMP and WebP are read (the first
-frame of several).
+The content decides what a file is, not its name. JPEG, PNG, GIF, BMP, WebP, TIFF and AVIF are read
+(the first frame of several), HEIC with the extra `heif`.
 
 Quality comes before speed. Resampling is bicubic, with a support that grows with the reduction
 (antialiased). The decoder reduces in the DCT domain only where a factor of 2 or more remains to be
@@ -13,6 +13,7 @@ the loader decodes only the rows of a crop (`notebooks/LOG.md` has the measureme
 import functools
 import io
 import math
+import re
 import warnings
 from typing import Any
 
@@ -21,11 +22,14 @@ import simplejpeg
 from PIL import Image, ImageCms, ImageFile
 
 from i21k.images.decode import MAX_PIXELS
+from i21k.images.formats import FORMATS, Unreadable, formats_for, jpeg_frame
 from i21k.images.jpeg_bands import with_index
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+__all__ = ["FORMATS", "MAX_SIDE_PX", "Unreadable", "recode"]
 MAX_SIDE_PX = 65_500  # of libjpeg
+_MAX_COMMENT = 60_000  # characters; a segment of a JPEG has up to 65,533 bytes
 _CHROMA = "4:2:0"
+_STRAY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {  # what turns an image of each EXIF orientation upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,17 +42,14 @@ _UPRIGHT = {  # what turns an image of each EXIF orientation upright
 }
 
 
-class Unreadable(Exception):
-    """A file that is not a whole image. Its text is the kind of fault and, after a colon, a detail."""
-
-
 def recode(data: bytes, short_side_px: int, quality: int, min_side_px: int = 0) -> bytes:
     """Return an image as an upright sRGB JPEG without metadata, its short side at most this long.
 
     Images are never enlarged. The bytes stay as they are where nothing has to change: an upright
     baseline JPEG, grey or sRGB, that is small enough. With a `short_side_px` of 0 they also stay in
     a progressive JPEG and in one with another colour profile; a file that is not a JPEG, is CMYK or
-    is rotated by its EXIF tag is encoded again at full size. Every image is decoded completely anyway.
+    is rotated by its EXIF tag is encoded again at full size. So is a legal JPEG that some readers
+    refuse, such as one with 4:1:1 chroma. Every image is decoded completely anyway.
 
     Args:
         data: the content of any file.
@@ -69,6 +70,8 @@ def recode(data: bytes, short_side_px: int, quality: int, min_side_px: int = 0) 
             raise Unreadable(f"too small: {header.width} x {header.height}")
         try:
             return _recode(data, header, short_side_px, quality)
+        except Unreadable:
+            raise
         # Broad: whatever a decoder raises on hostile bytes is the fault of this one image.
         except Exception as error:
             raise Unreadable(f"damaged image: {error or type(error).__name__}") from error
@@ -77,7 +80,9 @@ def recode(data: bytes, short_side_px: int, quality: int, min_side_px: int = 0) 
 def _read_header(data: bytes) -> ImageFile.ImageFile:
     """Open without decoding, and refuse too many pixels before any decoder runs."""
     try:
-        header: Any = Image.open(io.BytesIO(data), formats=FORMATS)
+        header: Any = Image.open(io.BytesIO(data), formats=formats_for(data))
+    except Unreadable:
+        raise
     except Image.DecompressionBombError as error:
         raise Unreadable("too many pixels") from error
     except Exception as error:
@@ -92,27 +97,47 @@ def _read_header(data: bytes) -> ImageFile.ImageFile:
 
 def _recode(data: bytes, header: ImageFile.ImageFile, short_side_px: int, quality: int) -> bytes:
     size = _target_size(*header.size, short_side_px)
-    to_srgb = _to_srgb("RGB", header.info.get("icc_profile"))
-    to_upright = _UPRIGHT.get(header.getexif().get(_ORIENTATION, 1))
-    if data[:2] == b"\xff\xd8" and header.mode in ("RGB", "L"):
-        image = _decode_jpeg(data, min(header.size), min(size))
+    profile = header.info.get("icc_profile")
+    grey_to_srgb = _to_srgb("L", profile) if header.mode == "L" else None
+    to_srgb = grey_to_srgb or _to_srgb("RGB", profile)
+    to_upright = _UPRIGHT.get(_orientation(header))
+    frame = jpeg_frame(data) if data[:2] == b"\xff\xd8" else None
+    if frame is not None and frame.is_plain and header.mode in ("RGB", "L"):
+        mode = "L" if grey_to_srgb else "RGB"
+        data, image = _decode_jpeg(data, mode, min(header.size), min(size))
         if (
             size == header.size
             and to_upright is None
             and (short_side_px == 0 or not (to_srgb or header.info.get("progressive")))
         ):
             return data
+    elif grey_to_srgb:
+        header.load()
+        image = header
     else:
         image = _flatten(header)
     if image.size != size:
         image = image.resize(size, Image.Resampling.BICUBIC)
     if to_srgb is not None:
-        ImageCms.applyTransform(image, to_srgb, inPlace=True)
+        image = ImageCms.applyTransform(image, to_srgb)
     if to_upright is not None:
         image = image.transpose(to_upright)
+    if len(image.info.get("comment", "")) > _MAX_COMMENT:  # Pillow would write it, and cannot
+        del image.info["comment"]
     stored = io.BytesIO()
     image.save(stored, "JPEG", quality=quality, subsampling=_CHROMA, restart_marker_rows=1)
     return with_index(stored.getvalue())
+
+
+def _orientation(header: ImageFile.ImageFile) -> int:
+    """Return the EXIF orientation; 1 if there is none that can be read."""
+    if header.format == "TIFF":  # Pillow applies it
+        return 1
+    # Broad: odd metadata are no fault of the image, and Pillow's parser raises what it meets.
+    try:
+        return int(header.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        return 1
 
 
 def _target_size(width: int, height: int, short_side_px: int) -> tuple[int, int]:
@@ -122,17 +147,54 @@ def _target_size(width: int, height: int, short_side_px: int) -> tuple[int, int]
     return round(width * short_side_px / short), round(height * short_side_px / short)
 
 
-def _decode_jpeg(data: bytes, short_px: int, target_px: int) -> Image.Image:
-    """Decode to RGB, at 1/2, 1/4 or 1/8 of the size where twice the target remains.
+def _decode_jpeg(
+    data: bytes, mode: str, short_px: int, target_px: int
+) -> tuple[bytes, Image.Image]:
+    """Decode to RGB or grey, at 1/2, 1/4 or 1/8 of the size where twice the target remains.
 
-    Strict: warnings of libjpeg are errors.
+    Strict: warnings of libjpeg are errors, except for two faults that lose nothing. Then the
+    returned bytes are without the fault.
     """
     reduction = next(r for r in (8, 4, 2, 1) if r == 1 or short_px >= 2 * r * target_px)
     least = math.ceil(short_px / reduction)
-    pixels = simplejpeg.decode_jpeg(
-        data, "RGB", min_height=least, min_width=least, min_factor=reduction
-    )
-    return Image.fromarray(pixels)
+
+    def decode(content: bytes) -> Image.Image:
+        pixels = simplejpeg.decode_jpeg(
+            content,
+            "GRAY" if mode == "L" else "RGB",
+            min_height=least,
+            min_width=least,
+            min_factor=reduction,
+        )
+        return Image.fromarray(pixels[..., 0] if mode == "L" else pixels)
+
+    try:
+        return data, decode(data)
+    except ValueError as error:
+        repaired = _repaired(data, str(error))
+        if repaired is None:
+            raise
+        return repaired, decode(repaired)
+
+
+def _repaired(data: bytes, error: str) -> bytes | None:
+    """Return a JPEG without stray bytes before its end or without a damaged colour profile."""
+    if match := _STRAY.search(error):
+        end = data.rfind(b"\xff\xd9")
+        return data[: end - int(match.group(1))] + data[end:]
+    if "ICC" in error:
+        return _without_profile(data)
+    return None
+
+
+def _without_profile(data: bytes) -> bytes:
+    kept, at = data[:2], 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] != 0xE2 or not data[at + 4 :].startswith(b"ICC_PROFILE\0"):
+            kept += data[at:end]
+        at = end
+    return kept + data[at:]
 
 
 def _flatten(image: Image.Image) -> Image.Image:
@@ -147,6 +209,8 @@ def _flatten(image: Image.Image) -> Image.Image:
         return Image.fromarray(
             (np.asarray(image).clip(0, 65_535) / 257 + 0.5).astype(np.uint8)
         ).convert("RGB")
+    if image.format == "BMP" and image.mode == "RGBA" and not np.asarray(image)[..., 3].any():
+        return image.convert("RGB")  # its writer meant opaque
     if image.has_transparency_data:
         on_white = Image.new("RGBA", image.size, "white")
         on_white.alpha_composite(image.convert("RGBA"))

@@ -1,7 +1,7 @@
-"""Export a trained model into a folder that other programs can use: behind `i21k export`.
+"""Export a trained model into a folder that other programs can use: the work of `i21k export`.
 
-The folder has the model, its classes with names, the preprocessing contract, a model card, WordNet's
-licence and SHA-256 sums. It is written whole or not at all.
+The folder has the model, its classes with names, the preprocessing contract, a model card,
+WordNet's licence and SHA-256 sums. It is complete or absent.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ NUM_CHECKED, NUM_CALIBRATION = 8, 128  # images, our choice
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """What was exported, and how near it is to the checkpoint."""
+    """What was exported, and how much it differs from the checkpoint."""
 
     directory: str
     format: str
@@ -61,7 +61,8 @@ def export(
 ) -> ExportReport:
     """Write a folder with a trained model.
 
-    An ONNX model is run with onnxruntime and compared with the checkpoint before the folder appears.
+    An ONNX model is run with onnxruntime and compared with the checkpoint before the folder
+    appears.
 
     Args:
         model: to export.
@@ -122,6 +123,7 @@ def _write_onnx(
     names = [wordnet().name(class_id) for class_id in model.classes.ids]
     contract = model.preprocessing.to_json() | {"probability": model.probability}
     metadata = onnx.metadata_of(model.classes, names, contract)
+    metadata["normalisation"] = json.dumps(_normalisation(model))
 
     def as_input(images: np.ndarray) -> np.ndarray:
         if input_type == "uint8":
@@ -150,14 +152,23 @@ def _write_onnx(
     agreement = onnx.compare(folder / MODEL, as_input(images), model.logits(images))
     if precision == "float32" and not agreement.relative < 1e-4:
         raise UserError(
-            f"The exported model differs from the checkpoint by {agreement.relative:.1e} (relative);"
-            " expected below 1e-4. Report this with the versions of onnx and onnxruntime."
+            f"The exported model differs from the checkpoint by {agreement.relative:.1e}"
+            " (relative); expected below 1e-4. Report this with the versions of onnx and"
+            " onnxruntime."
         )
     return agreement
 
 
+def _normalisation(model: CheckpointModel) -> dict[str, list[float]]:
+    """Return mean and std with which (x / 255 - mean) / std is what the network prepares."""
+    colours = jnp.array([0, 255], jnp.uint8).reshape(2, 1, 1, 1) * jnp.ones((1, 1, 1, 3), jnp.uint8)
+    low, high = np.asarray(model.network.prepare(colours), np.float64)[:, 0, 0]
+    std = 1 / (high - low)
+    return {"mean": (-low * std).tolist(), "std": std.tolist()}
+
+
 def _real_images(model: CheckpointModel, split: Split, num: int) -> Iterator[np.ndarray]:
-    """Yield batches of the first images of a split as an evaluation sees them."""
+    """Yield batches of the first images of a split, cropped as in an evaluation."""
     options = loader.LoaderOptions(
         batch_size=16,
         image_size=model.preprocessing.image_size,
@@ -177,7 +188,7 @@ def _real_images(model: CheckpointModel, split: Split, num: int) -> Iterator[np.
 
 
 def _config(model: CheckpointModel) -> dict[str, Any]:
-    """Return what safetensors cannot hold: the network, its classes and its preprocessing."""
+    """Return what safetensors cannot store: the network, its classes and its preprocessing."""
     return {
         "network": model.network.describe(),
         "num_classes": len(model.classes),
@@ -220,11 +231,11 @@ _HOW: dict[str, Callable[[CheckpointModel], str]] = {
     ),
     "stablehlo": lambda model: stablehlo.HOW_TO_RUN.format(size=model.preprocessing.image_size),
     "safetensors": lambda model: (
-        "import json, struct\nimport numpy as np\n\n"
-        'data = open("model.safetensors", "rb").read()\n'
+        "import json, pathlib, struct\nimport numpy as np\n\n"
+        'data = pathlib.Path("model.safetensors").read_bytes()\n'
         'size = struct.unpack("<Q", data[:8])[0]\n'
         "header = json.loads(data[8 : 8 + size])\n"
-        'begin, end = header["params/fc1/kernel"]["data_offsets"]\n'
+        f'begin, end = header["params/{"/".join(model.network.head)}/kernel"]["data_offsets"]\n'
         "kernel = np.frombuffer(data[8 + size + begin : 8 + size + end], np.float32)\n"
     ),
     "mxnet": lambda model: (
@@ -259,7 +270,8 @@ def _card(
         f" The image is reduced to a short side of {contract.short_side_px or 'its own size'} px"
         f" ({contract.resampling}), then the central {contract.crop_fraction:.4g} of the short"
         " side is cut out and resized.",
-        f"- Output: logits; probabilities are their {model.probability}. Features beside them.",
+        f"- Output: logits; probabilities are their {model.probability}. Features are the second"
+        " output.",
     ]
     lines += [f"- Data: {line}" for line in _data_lines(model.checkpoint)]
     if agreement is not None:

@@ -34,7 +34,7 @@ def write_onnx(
 ) -> None:
     """Write the folded network with dynamic batch size, height and width.
 
-    Inputs and outputs:
+    Inputs and outputs of the graph:
         images: with `uint8`, RGB [batch, height, width, 3] as decoded; the graph subtracts the
             mean. With `float32`, [batch, 3, height, width] from which the mean was subtracted.
         logits: float32 [batch, K].
@@ -103,7 +103,7 @@ def write_onnx(
 
 
 class _Graph:
-    """Nodes and weights of a graph that is being built; layer names become node names."""
+    """Nodes and weights of an unfinished graph. Layer names become node names."""
 
     def __init__(
         self, onnx: Any, params: Mapping[str, Mapping[str, np.ndarray]], precision: Precision
@@ -235,7 +235,7 @@ def quantize(source: Path, target: Path, batches: Iterable[np.ndarray]) -> None:
 def metadata_of(
     classes: ClassList, names: list[str], contract: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Return what is stored in the file: class ids, their names, and the preprocessing contract."""
+    """Return the metadata of the file: class ids, their names, and the preprocessing contract."""
     return {
         "class_ids": json.dumps(list(classes.ids)),
         "class_names": json.dumps(names, ensure_ascii=False),
@@ -262,7 +262,7 @@ def import_onnx() -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """How near an exported model is to the network that it was made from."""
+    """The differences between an exported model and the network that it was made from."""
 
     max_difference: float  # of logits
     relative: float  # L2 of the difference over L2 of the logits

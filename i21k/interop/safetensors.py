@@ -59,7 +59,7 @@ def read_safetensors(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         arrays = package.numpy.load_file(folder / WEIGHTS)
     except (OSError, package.SafetensorError) as error:
         raise UserError(
-            f"{folder / WEIGHTS} cannot be read ({error}). Copy it again, or export it again."
+            f"{folder / WEIGHTS} cannot be read ({error}). Fetch it or export it again."
         ) from error
     return traverse_util.unflatten_dict(arrays, sep="/"), config
 

@@ -19,6 +19,8 @@ class HedgeCalibration:
         self._origin = origin
         self._workdir = Path(origin.path)
         self.path = self._workdir / CALIBRATION
+        if self._workdir.is_file():  # a model in one file
+            self.path = self._workdir.with_suffix(f".{CALIBRATION}")
 
     @property
     def _identity(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from i21k.errors import UserError
 from i21k.images.recode import FORMATS
 from i21k.labels import ClassList
 from i21k.prediction.calibration import HedgeCalibration
-from i21k.trained import AnyImage, CheckpointModel, load
+from i21k.trained import AnyImage, TrainedModel, load
 from i21k.wordnet import class_lists, subsets, views
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.taxonomy import wordnet
@@ -70,14 +70,15 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | Path | CheckpointModel,
+        model: str | Path | TrainedModel,
         batch_size: int = BATCH_SIZE,
         step: Which = "last",
     ) -> None:
         """Load a model.
 
         Args:
-            model: the working directory of a run, or what `i21k.trained.load` returned.
+            model: the working directory of a run, an ONNX file, or what `i21k.trained.load`
+                returned.
             batch_size: how many images the network takes at a time; changes speed and memory only.
             step: which checkpoint of the run, as for `i21k.trained.load`.
 
@@ -86,10 +87,10 @@ class Predictor:
         """
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; expected at least 1")
-        self.trained = model if isinstance(model, CheckpointModel) else load(model, step)
+        self.trained = load(model, step) if isinstance(model, (str, Path)) else model
         self.trained.batch_size = self.batch_size = batch_size
         self.workdir, self.classes = Path(self.trained.origin.path), self.trained.classes
-        self.checkpoint, self.image_size = self.trained.checkpoint, self.trained.image_size
+        self.image_size = self.trained.preprocessing.image_size
         self.calibration = HedgeCalibration(self.trained.origin)
 
     def __repr__(self) -> str:
@@ -215,7 +216,7 @@ class Predictor:
             batch_size=self.batch_size,
             image_size=self.image_size,
             crop="centre",
-            crop_fraction=self.trained.crop_fraction,
+            crop_fraction=self.trained.preprocessing.crop_fraction,
             mirror=False,
             order="stored",
         )

@@ -23,9 +23,9 @@ def step_key(
     device_index: int | Int[Array, ""],
     micro_index: int | Int[Array, ""],
 ) -> Key[Array, ""]:
-    """Return the random key of a micro-batch. It does not depend on what was drawn before.
+    """Return the random key of a micro-batch. It does not depend on earlier draws.
 
-    So a resumed run draws the same numbers as one that was never stopped.
+    A resumed run therefore draws the same numbers as one that was never stopped.
 
     Args:
         seed: of the run; up to 2**63, of which both halves count.

@@ -32,7 +32,7 @@ class Result(NamedTuple):
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Something that is evaluated after each epoch, under a name."""
+    """A named evaluation after each epoch."""
 
     name: str
     columns: tuple[str, ...]  # of the metrics; each begins with the name
@@ -40,7 +40,7 @@ class Evaluator(Protocol):
     def run(self, variables: Any, should_stop: ShouldStop) -> Result | None:
         """Evaluate parameters and statistics that are on the devices.
 
-        Return None if `should_stop` said so between two batches.
+        Return None if `should_stop` returned true after a batch.
         """
         ...
 
@@ -150,7 +150,7 @@ def check_classes(name: str, split: Split, classes: ClassList) -> None:
     if not set(split.classes.ids) & set(classes.ids):
         raise UserError(
             f"evaluation {name!r} has none of the model's {_some(classes)}; its own are"
-            f" {_some(split.classes)}. Choose a dataset with classes that the model knows."
+            f" {_some(split.classes)}. Choose a dataset with classes of the model."
         )
 
 
@@ -201,7 +201,7 @@ def evaluate(
 ) -> Totals | None:
     """Return the sums over a split, of all processes.
 
-    Return None if `should_stop` said so between two batches.
+    Return None if `should_stop` returned true after a batch.
 
     Args:
         eval_step: of `steps.make_eval_step`.
@@ -229,8 +229,10 @@ def evaluate_subset(
     should_stop: ShouldStop = lambda: False,
     columns: Int32[np.ndarray, " L"] | None = None,
 ) -> list[Totals] | None:
-    """Do what `evaluate` does with a step that returns several sums, such as
-    `steps.make_subset_eval_step`; return the totals of each."""
+    """Evaluate with a step that returns several sums, and return the totals of each.
+
+    Arguments are as in `evaluate`. `steps.make_subset_eval_step` makes such a step.
+    """
     totals: list[Totals] = []
 
     def fetch(sums: Any) -> None:
@@ -264,7 +266,7 @@ def answers(
 ) -> Iterator[tuple[Float32[np.ndarray, "n K"], Int32[np.ndarray, " n"]]]:
     """Yield log-probabilities and labels of the images of a split, in the order of its records.
 
-    Of several processes each gets the images of its part of every batch.
+    Each process gets the images of its own part of every batch.
 
     Args:
         answer_step: of `steps.make_answer_step`.
@@ -281,7 +283,10 @@ def answers(
         log_probabilities = np.asarray(jax.device_get(answered))
         return log_probabilities.reshape(len(real), -1)[real], batch.labels[real]
 
-    count, pending = 0, None  # one step in flight, so that the host works on the batch before
+    count, pending = (
+        0,
+        None,
+    )  # one step in flight, so that the host handles the previous batch meanwhile
     with loader.batches(split, options) as batches:
         for batch in batches:
             answered = answer_step(variables, put_batch(batch, devices))

@@ -1,4 +1,4 @@
-"""The loss functions of training. A new one implements `Loss` and gets a name in `LOSSES`."""
+"""The loss functions of training. A new one implements `Loss` and has a name in `LOSSES`."""
 
 import dataclasses
 from collections.abc import Callable

@@ -83,7 +83,7 @@ class Totals:
 
     @classmethod
     def fetch(cls, sums: Sums) -> "Totals":
-        """Wait for the device and copy its sums."""
+        """Wait for the device and fetch its sums."""
         sums = jax.device_get(sums)
         return cls(
             float(sums.loss) - float(sums.loss_carry),

@@ -33,10 +33,10 @@ def recalibrate(
 ) -> Any:
     """Return `variables`, on the devices, with new statistics of the first images of the stream.
 
-    Return None if `should_stop` said so between two batches.
+    Return None if `should_stop` returned true after a batch.
 
     The result is the same for any number of loader threads, workers and processes. On more devices
-    each sees smaller batches, which normalise a little differently.
+    each batch per device is smaller and is normalised a little differently.
 
     Args:
         statistics_step: of `steps.make_statistics_step`.
@@ -86,7 +86,7 @@ class Population:
         """Add the statistics of several parts: a tree of arrays with an axis of parts in front."""
         flat = {path: x.astype(np.float64) for path, x in flatten_dict(parts).items()}
         for mean, variance in self._moments:
-            # Squares of values near zero lose no digits.
+            # Only squares of values near zero keep all digits.
             shift = self._shifts.setdefault(mean, flat[mean][0])
             means = flat[mean] - shift
             self._sums[mean] = self._sums.get(mean, 0) + means.sum(axis=0)

@@ -1,4 +1,4 @@
-"""What a training step takes and changes: the network, the state and the batch."""
+"""The inputs and outputs of a training step: the network, the state and the batch."""
 
 import dataclasses
 from typing import Any
@@ -12,13 +12,13 @@ from i21k.models.network import Init, Network, build
 from i21k.train.metrics import Sums
 from i21k.train.recipe import ModelRecipe
 
-AXIS = "batch"  # what collectives call the axis of devices
+AXIS = "batch"  # name of the axis of devices in collectives
 
 _OF_TRAINING = ("remat", "init", "sync_bn")  # keys of a recipe that do not describe the function
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that a step changes. Every device holds the same values."""
+    """Everything that a step changes. Every device has the same values."""
 
     step: Any  # int32, number of steps done
     params: Any
@@ -28,12 +28,12 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What the network takes."""
+        """Parameters and statistics, as the network takes them."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 class DeviceBatch(struct.PyTreeNode):
-    """A batch on the devices: axis D counts them. A step sees one device's part, without D.
+    """A batch on the devices: axis D counts them. A step takes one device's part, without D.
 
     JAX rebuilds the tree with NumPy arrays, shapes and placeholders: fields have no types.
     """

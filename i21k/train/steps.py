@@ -44,7 +44,7 @@ def make_train_step(
         optimizer: turns gradients into updates.
         devices: to run on.
         accumulate_steps: number of micro-batches in each device's part of a batch.
-        reduce_dtype: of gradients while they travel between the devices.
+        reduce_dtype: of gradients while they are sent between the devices.
         loss: of a micro-batch.
         augment: changes images and targets on the device, after mirroring.
         seed: of random numbers on the devices; used by `augment` and by a loss that needs a key.
@@ -80,8 +80,8 @@ def make_subset_eval_step(
 ) -> Callable[[Any, DeviceBatch], tuple[Sums, Sums]]:
     """Return a function of (variables, batch) that returns two sums over all devices.
 
-    The first ranks the true class among all classes, the second among some. The label -1 is a class
-    that the model lacks: see `Sums.of`.
+    The first sum ranks the true class among all classes, the second among some. The label -1 is a
+    class that the model lacks, see `Sums.of`.
 
     Args:
         network: to evaluate.
@@ -167,10 +167,10 @@ def train_step(
 ) -> TrainState:
     """Do one update with one device's part of the batch. See `make_train_step`.
 
-    Gradients and normalisation statistics are averaged over devices and micro-batches, so that
-    micro-batches on one device do the update of as many devices. Statistics are linear in those of
-    a batch: averaging them at every step gives what MXNet got by averaging once an epoch.
-    BatchNorm normalises each micro-batch by itself, unless the network names the axis.
+    Gradients and normalisation statistics are averaged over devices and micro-batches. Several
+    micro-batches on one device therefore do the same update as several devices. Statistics are
+    linear in those of a batch: averaging them at every step gives what MXNet got by averaging once
+    an epoch. BatchNorm normalises each micro-batch by itself, unless the network names the axis.
     """
     # Without pcast, autodiff would sum the gradients by itself under `shard_map`.
     params, batch_stats = lax.pcast((state.params, state.batch_stats), AXIS, to="varying")
@@ -231,11 +231,11 @@ def _add_up(
     num_parts: int,
     like: tuple[Any, Any],
 ) -> tuple[Any, Any, Sums]:
-    """Add up the results of micro-batches, done one after the other in the memory of one.
+    """Add up the results of micro-batches, which are computed one after the other.
 
     Args:
         micro_step: a function of (index, micro-batch).
-        batch: one device's part. A micro-batch is a row of neighbours in it.
+        batch: one device's part. Consecutive images in it form a micro-batch.
         num_parts: the number of micro-batches.
         like: trees of the shapes of the first two results.
     """
@@ -253,18 +253,18 @@ def _add_up(
 def _reduce(
     gradients: Any, batch_stats: Any, sums: Sums, dtype: str, head: Path
 ) -> tuple[Any, Any, Sums]:
-    """Sum over the devices. Gradients travel as `dtype` and come back as float32.
+    """Sum over the devices. Gradients are sent as `dtype` and returned as float32.
 
-    The gradients of the classifier head go first: the backward pass knows them first, and with many
-    classes they are most of all bytes. XLA runs one all-reduce at a time. Without this order it sent
-    16 bytes of sums after the whole backward pass, and the gradients after those
+    The gradients of the classifier head are sent first: the backward pass computes them first, and
+    with many classes they are most of all bytes. XLA runs one all-reduce at a time. Without this
+    order it sent 16 bytes of sums after the whole backward pass, and the gradients after those
     (`benchmarks/results/2026-11-22-memory.md`).
 
     Args:
         gradients: a tree of any depth.
         batch_stats: a tree of any depth.
         sums: of the device's part.
-        dtype: of gradients on their way.
+        dtype: of gradients while they are sent.
         head: the path of the head in `gradients`.
     """
     flat = {path: g.astype(dtype) for path, g in flatten_dict(gradients).items()}

@@ -1,4 +1,4 @@
-"""Class lists that have a name of their own, and logits taken from one list to another. Sources: `tables/README.md`."""
+"""The named class lists, and logits converted between lists. Sources: `tables/README.md`."""
 
 import functools
 import lzma
@@ -12,13 +12,16 @@ from i21k.wordnet.taxonomy import TABLES, wordnet
 
 NAMES = {
     "fall11": "the full ImageNet of fall 2011: 21,841 classes, sorted",
-    "ilsvrc2012": "the ILSVRC challenge since 2012: 1,000 classes, sorted; all but teddy (n04399382) are in fall11",
-    "goog21k": "Google's models: 21,843 classes, sorted: fall11 with picture (n03931044) and bleacher (n09859684)",
-    "ms22k": "Microsoft's FocalNet: 21,842 classes: ilsvrc2012, then what else fall11 has",
-    "miil11k": "MIIL's ImageNet-21K-P of fall 2011: 11,221 classes with more than 500 pictures, sorted",
+    "ilsvrc2012": "the ILSVRC challenge since 2012: 1,000 classes, sorted; fall11 has all of them"
+    " but teddy (n04399382)",
+    "goog21k": "Google's models: 21,843 classes, sorted: fall11, picture (n03931044) and bleacher"
+    " (n09859684)",
+    "ms22k": "Microsoft's FocalNet: 21,842 classes: ilsvrc2012, then the other classes of fall11",
+    "miil11k": "MIIL's ImageNet-21K-P of fall 2011: 11,221 classes with more than 500 images,"
+    " sorted",
     "miil10k": "MIIL's ImageNet-21K-P of winter 2021: 10,450 classes, sorted",
     "in12k": "timm's ImageNet-12k: 11,821 classes, sorted",
-    "released2015": "the model MXNet released in 2015: fall11 by falling number of pictures",
+    "released2015": "the model that MXNet released in 2015: fall11, by falling number of images",
 }
 _LETTERS = {
     "fall11": "f",
@@ -44,11 +47,12 @@ def named(name: str) -> ClassList:
     """Return the vendored class list `name`, one of `NAMES`.
 
     Raises:
-        ValueError: if there is none of that name.
+        UserError: if there is no list with this name.
     """
     if name not in NAMES:
         raise UserError(
-            f"no class list is named {name!r}; expected one of {', '.join(NAMES)}, or the path of a file with one id a line"
+            f"no class list is named {name!r}. Use one of {', '.join(NAMES)}, or the path of a file"
+            " with one id on each line."
         )
     if name == "released2015":
         return ClassList(
@@ -71,28 +75,30 @@ def named(name: str) -> ClassList:
 
 
 def columns(source: ClassList, target: ClassList) -> Int[np.ndarray, " T"]:
-    """Return the label in `source` of each class of `target`, -1 for those it lacks."""
+    """Return the label in `source` of each class of `target`, -1 if `source` lacks the class."""
     return np.array([source.label_of.get(class_id, -1) for class_id in target.ids])
 
 
 def convert(
     logits: Float[np.ndarray, "*B S"], source: ClassList, target: ClassList, lossy: bool = False
 ) -> Float[np.ndarray, "*B T"]:
-    """Return logits over `source` as logits over `target`, class by class.
+    """Return logits over `source` as logits over `target`.
 
     Args:
         logits: over the classes of `source`.
         source: the S classes they are for.
         target: the T classes wanted.
-        lossy: whether classes may be lost: those `target` lacks are dropped (a softmax renormalises over what is left), those `source`
-            lacks get minus infinity, a probability of zero. Between lists of the same classes nothing is ever lost.
+        lossy: allow the loss of classes. The logits of classes that `target` lacks are dropped.
+            Classes that `source` lacks get minus infinity, a probability of zero.
 
     Raises:
-        ValueError: if the logits are not floats over `source`, or classes would be lost and `lossy` does not say so.
+        UserError: if the logits are not floats over `source`, or if classes would be lost without
+            `lossy`.
     """
     if logits.shape[-1:] != (len(source),) or not np.issubdtype(logits.dtype, np.floating):
         raise UserError(
-            f"logits are {logits.dtype}{list(logits.shape)}; expected floats whose last axis has the {len(source):,} classes"
+            f"logits are {logits.dtype}{list(logits.shape)}, expected floats with the"
+            f" {len(source):,} classes on the last axis. Use the class list of the model."
         )
     of = columns(source, target)
     dropped = [class_id for class_id in source.ids if class_id not in target.label_of]
@@ -101,6 +107,7 @@ def convert(
         losses = [f"drops {wordnet().enumerate(dropped)}"] if dropped else []
         losses += [f"has no logit for {wordnet().enumerate(lacking)}"] if lacking else []
         raise UserError(
-            f"converting logits of {len(source):,} to {len(target):,} classes {' and '.join(losses)}; allow it with lossy=True"
+            f"converting logits of {len(source):,} to {len(target):,} classes"
+            f" {' and '.join(losses)}. Use lossy=True to allow it."
         )
     return np.where(of >= 0, logits[..., of], np.array(-np.inf, logits.dtype))

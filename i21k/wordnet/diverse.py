@@ -27,7 +27,8 @@ def diverse(
 
         M(v)       probability of the classes at or below v
         n(v)       number of those classes
-        E(v)       M(v) - n(v) / K, what v has more than it would have by chance
+        b          background: mean probability of all classes but the k most probable
+        E(v)       M(v) - n(v) * b, what v has more than its background
         s(v)       specificity, from 0 at the root to 1 where there is one class
         s(u, v)    the largest specificity of a common ancestor of u and v
 
@@ -40,7 +41,8 @@ def diverse(
     - E(v) * s(v) is the information that one answer is expected to give. The specificity is what
       the answer says, and the probability is how often it is right.
     - A wide synset always collects some probability, because every class has a little. E(v)
-      subtracts that share, so a synset with only background is worth nothing.
+      subtracts that share, so a synset with only background is worth nothing. The k most probable
+      classes are not background, so that a confident model has little of it.
     - A second answer says again what it has in common with a more probable answer. Only the rest
       counts. Five kinds of fir mostly repeat each other, so one answer `conifer` is better.
       A valley and an alp have less in common, so both are worth an answer.
@@ -61,17 +63,26 @@ def diverse(
             f"k and floor are {k} and {floor}. Use at least 1 for k, and above 0 up to 1 for floor."
         )
     nodes = np.flatnonzero(hierarchy.specificity >= floor - 1e-12)[::-1]  # most specific first
-    mass = hierarchy.fold(checked(probabilities, hierarchy.classes))[:, nodes]
-    chance = hierarchy.sizes[nodes] / len(hierarchy.classes)
+    probabilities = checked(probabilities, hierarchy.classes)
+    mass = hierarchy.fold(probabilities)[:, nodes]
+    sizes = hierarchy.sizes[nodes]
     answers = []
-    for row in mass:
-        excess = row - chance
+    for row, background in zip(mass, _background(probabilities, k), strict=True):
+        excess = row - background * sizes
         places = np.flatnonzero((row >= least) & (excess > 1e-12))
         places = places[np.argsort(-excess[places].round(12), kind="stable")]
         best = places[_best_set(nodes[places], excess[places], hierarchy, k)]
         chosen = sorted(best.tolist(), key=lambda m: (-row[m], m))
         answers.append([Answer(hierarchy.ids[nodes[m]], float(row[m])) for m in chosen])
     return answers
+
+
+def _background(probabilities: Probabilities, k: int) -> Float[np.ndarray, " B"]:
+    """Return the mean probability of all classes but the `k` most probable, for each image."""
+    num_rest = probabilities.shape[1] - k
+    if num_rest < 1:
+        return np.zeros(len(probabilities))
+    return np.partition(probabilities, num_rest - 1, axis=1)[:, :num_rest].mean(axis=1)
 
 
 def shared_specificity(

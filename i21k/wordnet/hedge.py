@@ -19,11 +19,6 @@ class Calibration(NamedTuple):
     specificity: float  # mean over the answers, 0 (entity) to 1 (a class with none below)
     num_images: int  # held out
 
-    @property
-    def num_pictures(self) -> int:
-        """The old name of `num_images`."""
-        return self.num_images
-
 
 def hedge(probabilities: Probabilities, hierarchy: Hierarchy, generality: float) -> list[Answer]:
     """Answer each image with one synset (Deng et al. 2012, "Hedging Your Bets").
@@ -49,7 +44,7 @@ def hedge(probabilities: Probabilities, hierarchy: Hierarchy, generality: float)
 
 
 def calibrate(
-    held_out: Iterable[tuple[Probabilities, Int[np.ndarray, " B"]]],
+    held_out: Iterable[tuple[Float[np.ndarray, "_ K"], Int[np.ndarray, " _"]]],
     hierarchy: Hierarchy,
     accuracy: float,
 ) -> Calibration:

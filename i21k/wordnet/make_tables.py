@@ -177,7 +177,8 @@ def make_wordnet(dictionary: Path, class_ids: list[str]) -> None:
         familiarity[f"n{offset}"] = round(100 * (math.log10(max(frequency, 1e-9) * share) + 9))
         names = ", ".join(lemma.replace("_", " ") for lemma in lemmas)
         rows[f"n{offset}"] = (
-            f"n{offset}\t{int(file)}\t{count}\t{' '.join(parents[f'n{offset}'])}\t{names}\t{gloss.strip()}"
+            f"n{offset}\t{int(file)}\t{count}\t{' '.join(parents[f'n{offset}'])}\t{names}"
+            f"\t{gloss.strip()}"
         )
 
     depth: dict[str, int] = {}

@@ -42,7 +42,7 @@ def outline(answers: Iterable[Answer], taxonomy: Taxonomy | None = None) -> str:
             )
 
     def skip(node: str) -> str:
-        """Return the first synset, from `node` down, that is an answer or where the tree branches."""
+        """Return the first synset from `node` down that is an answer or has several branches."""
         while node not in probability and len(children[node]) == 1:
             (node,) = children[node]
         return node

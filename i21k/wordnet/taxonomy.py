@@ -38,7 +38,7 @@ class Synset:
     gloss: str = ""
     count: int = 0  # uses in SemCor, a corpus of 700,000 words
     file: str = ""  # lexicographer file: animal, artifact, ...; the most general are in Tops
-    familiarity: float = 0.0  # log10 of the uses of its first lemma with this meaning, in 1e9 words
+    familiarity: float = 0.0  # log10 of the uses of its first lemma in this meaning, in 1e9 words
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,8 +61,8 @@ class Taxonomy:
             seen.add(synset.id)
         if len(seen) != len(self.synsets) or not seen:
             raise UserError(
-                f"a taxonomy has {len(self.synsets)} synsets with {len(seen)} ids. Give at least one"
-                " synset, each with an id of its own."
+                f"a taxonomy has {len(self.synsets)} synsets with {len(seen)} ids. Give at least"
+                " one synset, each with an id of its own."
             )
 
     def __len__(self) -> int:
@@ -154,7 +154,7 @@ class Taxonomy:
         return self.names[self.number_of[synset_id]] if synset_id in self.number_of else synset_id
 
     def enumerate(self, synset_ids: Iterable[str], most: int = 3) -> str:
-        """Count synsets and name at most `most` of them, for a message: `1 class: n04399382 (teddy)`."""
+        """Count synsets and name at most `most`, for a message: `1 class: n04399382 (teddy)`."""
         ids = list(synset_ids)
         named = [f"{i} ({self.name(i)})" if i in self else i for i in ids[:most]] + ["..."] * (
             len(ids) > most

@@ -112,7 +112,7 @@ def test_command_explains_errors(
         cli.main(["pack", str(whole_tar), "--out", str(tmp_path / "out"), "--classes", "fall12"])
         == 2
     )
-    assert "no class list is named 'fall12'; expected one of fall11" in capsys.readouterr().err
+    assert "no class list is named 'fall12'. Use one of fall11" in capsys.readouterr().err
 
 
 def test_split_is_added_and_reads_by_tfds_without_tensorflow(

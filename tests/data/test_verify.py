@@ -304,7 +304,7 @@ Where = Sequence[tuple[str, int | None, str]]
         (remove_class, [("label.labels.txt", None, "class list")], "has 3 classes; expected 4"),
         (cut_picture, [(shard("val", 2), 1, "decode")], "(n01443537/val_5.JPEG): decode"),
         (cut_png, [(shard("val", 2), 1, "decode")], "expected a picture that decodes completely"),
-        (no_picture, [(shard("val", 2), 1, "decode")], "6 bytes that are no picture"),
+        (no_picture, [(shard("val", 2), 1, "decode")], "6 bytes that are not an image"),
         (
             not_an_example,
             [(shard("val", 2), r, "unreadable") for r in (0, 1)],

@@ -1,16 +1,16 @@
-"""Makes the golden values of the parity tests with MXNet 1.9.1 on the CPU, and the inputs that both sides rebuild from names.
+"""Make the golden values of the parity tests with MXNet 1.9.1 on the CPU.
 
-MXNet needs an environment of its own (NumPy below 1.24), so the network is written down here once more, in MXNet's own operators and
-without anything of ours: two programs that agree.
+The tests make the same inputs again from names. MXNet needs an environment of its own (NumPy below
+1.24). The network is therefore written here a second time, in MXNet's own operators and without our
+code: the test compares two programs.
 
     python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1
-    mx/bin/python tests/golden/make_golden.py --variant full --revision released --out tests/golden/full_released.npz
-    mx/bin/python tests/golden/make_golden.py --variant full --revision symbol2016 --out tests/golden/full_symbol2016.npz
-    mx/bin/python tests/golden/make_golden.py --variant standard --revision released --out tests/golden/standard_released.npz
-    mx/bin/python tests/golden/make_golden.py --variant standard --revision symbol2016 --out tests/golden/standard_symbol2016.npz
+    mx/bin/python tests/golden/make_golden.py --variant full --revision released \\
+        --out tests/golden/full_released.npz
 
-The stored files are of seed 0; `--seed` makes others, which `I21K_GOLDEN=DIRECTORY pytest -k golden` then compares. With
-`--symbol full_released-symbol.json.gz` instead of `--out` the graph is stored as MXNet writes it.
+The other files have `--variant standard`, `--revision symbol2016`, or both. They are of seed 0. With
+`--seed` it makes others, which `I21K_GOLDEN=DIRECTORY pytest -k golden` then compares. With
+`--symbol full_released-symbol.json.gz` instead of `--out` it stores the graph as MXNet writes it.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def parameter(name, shape, seed):
 
 
 def images(count, seed):
-    """Make uint8 RGB pictures [count, 224, 224, 3]: coarse squares and noise, so that pooling and padding show."""
+    """Make uint8 RGB images [count, 224, 224, 3]: coarse squares and noise."""
     rng = np.random.default_rng([7, seed])
     coarse = rng.integers(0, 256, (count, 29, 29, 3)).astype(np.float64)
     squares = np.kron(coarse, np.ones((1, 8, 8, 1)))[:, :224, :224]
@@ -73,7 +73,7 @@ def labels(num_classes):
 
 
 def network(variant, revision, num_classes):
-    """Write the network down in MXNet's operators."""
+    """Return the network in MXNet's operators."""
     import mxnet as mx
 
     if revision == "released":
@@ -126,7 +126,7 @@ def network(variant, revision, num_classes):
 
 
 def golden(variant, revision, seed):
-    """Compute what is stored: blocks, features and logits with moving statistics, loss and gradients with those of the batch."""
+    """Compute the values: with moving statistics, and loss and gradients with the batch's."""
     import mxnet as mx
 
     net = network(variant, revision, CLASSES[variant])

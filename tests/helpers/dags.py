@@ -1,4 +1,4 @@
-"""Small random taxonomies with class lists, for brute-force tests; ancestors found by walking."""
+"""Random small taxonomies with class lists, for tests by brute force."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -14,7 +14,8 @@ settings.load_profile("brute force")
 
 @st.composite
 def hierarchies(draw, max_synsets: int = 9) -> Hierarchy:
-    """Draw up to `max_synsets` synsets with up to three parents each, and classes among them in any order."""
+    """Draw up to `max_synsets` synsets with up to three parents each, and classes among them in any
+    order."""
     size = draw(st.integers(1, max_synsets))
     familiarity = st.sampled_from([0.0, 1.0, 2.0, 3.0, 5.0])
     synsets = [Synset("s0", familiarity=draw(familiarity))]

@@ -1,4 +1,4 @@
-"""Small packed datasets that tests draw themselves."""
+"""Small packed datasets."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ CLASSES = ClassList(("n01440764", "n01443537", "n01484850", "n01491361"))
 NUM_TRAIN, NUM_VAL = 44, 21
 
 
-def picture(label: int, seed: int, height: int = 40, width: int = 48) -> np.ndarray:
-    """RGB noise whose colour tells the class: something that a few steps can learn."""
+def make_image(label: int, seed: int, height: int = 40, width: int = 48) -> np.ndarray:
+    """Return RGB noise in a colour of its class: a few steps can learn it."""
     rng = np.random.default_rng([label, seed])
     colour = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40]])[label]
     coarse = rng.integers(-60, 60, (height // 8, width // 8, 3))
@@ -26,14 +26,14 @@ def picture(label: int, seed: int, height: int = 40, width: int = 48) -> np.ndar
 def write_dataset(
     directory: Path, sizes: dict[str, int], num_shards: int = 3, classes: ClassList = CLASSES
 ) -> Path:
-    """Write a dataset as the packer would, of `sizes[split]` pictures."""
+    """Write a dataset as the packer would, of `sizes[split]` images."""
     directory.mkdir(parents=True, exist_ok=True)
     written, manifest = {}, {}
     for number, (split, size) in enumerate(sizes.items()):
         records = [
             encode_example(
                 simplejpeg.encode_jpeg(
-                    picture(i % 4, i + 1000 * number), quality=90, colorsubsampling="420"
+                    make_image(i % 4, i + 1000 * number), quality=90, colorsubsampling="420"
                 ),
                 i % 4,
                 f"{split}/{i}.JPEG",

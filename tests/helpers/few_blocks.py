@@ -1,4 +1,4 @@
-"""`launch.py` with the network of the fixture `few_blocks`: what tests start as processes of its own."""
+"""Run `launch.py` with the network of the fixture `few_blocks`, for tests that start processes."""
 
 import os
 import runpy
@@ -8,7 +8,8 @@ from pathlib import Path
 from i21k import backend
 
 if __name__ == "__main__":
-    # Gloo says on descriptor 1 that it is connected, from several threads at once: no line need be whole. Python prints to a copy.
+    # Gloo's threads write to descriptor 1 and mix their lines with ours. Python prints to a
+    # duplicate of the descriptor.
     sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     backend.prepare()
@@ -16,7 +17,7 @@ if __name__ == "__main__":
 
     if port := os.environ.get(
         "ALONE_ON_PORT"
-    ):  # one process that adds as several do: through gloo, in the order of its ring
+    ):  # one process that adds like several: through Gloo, in the order of its ring
         import jax
 
         jax.distributed.initialize(f"127.0.0.1:{port}", 1, 0)

@@ -1,4 +1,4 @@
-"""Small images, tars and folders to pack, and what was packed of them."""
+"""Small images, tars and folders to pack, and the records of a packed dataset."""
 
 import io
 import tarfile
@@ -90,7 +90,7 @@ PICTURE = {"a.JPEG": encoded(photo())}
 def header(
     name: str, size: int, kind: bytes = tarfile.REGTYPE, pax: dict[str, str] | None = None
 ) -> bytes:
-    """A header that promises what is not there."""
+    """A header of a member that is missing."""
     info = tarfile.TarInfo(name)
     info.size, info.type, info.pax_headers = size, kind, pax or {}
     return info.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT)

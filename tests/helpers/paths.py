@@ -1,4 +1,4 @@
-"""Where the checkout and the golden values are."""
+"""Paths of the checkout and the golden values."""
 
 from pathlib import Path
 

@@ -15,7 +15,7 @@ from i21k.models.network import Network, Output
 from i21k.train import steps
 from i21k.train.devices import put_batch, put_state
 from i21k.train.state import TrainState, init_state
-from tests.helpers.datasets import picture
+from tests.helpers.datasets import make_image
 
 # Plain descent that keeps the gradient: it is the `opt_state` after a step.
 KEEP_GRADIENT = optax.GradientTransformation(
@@ -34,7 +34,7 @@ class Frozen(InceptionNetwork):
 def make_batch(size: int, seed: int = 0) -> Batch:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, size).astype(np.int32)
-    images = np.stack([picture(y, i, 32, 32) for i, y in enumerate(labels.tolist())])
+    images = np.stack([make_image(y, i, 32, 32) for i, y in enumerate(labels.tolist())])
     return Batch(images, labels, rng.random(size) < 0.5, np.ones(size, np.float32))
 
 

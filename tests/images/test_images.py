@@ -17,39 +17,39 @@ def smooth(height: int, width: int) -> np.ndarray:
     ).astype(np.uint8)
 
 
-def encoded(picture: np.ndarray, kind: str) -> bytes:
+def encoded(image: np.ndarray, kind: str) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    Image.fromarray(image).save(file, kind, **({"quality": 95} if kind == "JPEG" else {}))
     return file.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
 def test_size_and_decode(kind):
-    picture = smooth(30, 50)
-    data = encoded(picture, kind)
+    image = smooth(30, 50)
+    data = encoded(image, kind)
     assert read_size(data) == (30, 50)
     decoded = decode(data, 30, 50)
     assert decoded.shape == (30, 50, 3)
-    assert np.abs(decoded.astype(int) - picture).max() <= (8 if kind == "JPEG" else 0)
+    assert np.abs(decoded.astype(int) - image).max() <= (8 if kind == "JPEG" else 0)
 
 
-def test_decoding_a_small_picture_after_a_large_one():
+def test_decoding_a_small_image_after_a_large_one():
     large, small = smooth(60, 80), smooth(20, 30)
     decode(encoded(large, "JPEG"), 60, 80)
     assert np.abs(decode(encoded(small, "JPEG"), 20, 30).astype(int) - small).max() <= 8
 
 
 def test_exif_rotation_is_ignored():
-    picture = smooth(30, 50)
+    image = smooth(30, 50)
     exif = Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG", exif=exif)
+    Image.fromarray(image).save(file, "PNG", exif=exif)
     assert decode(file.getvalue(), *read_size(file.getvalue())).shape == (30, 50, 3)
 
 
-def test_bad_pictures_are_refused(monkeypatch):
-    with pytest.raises(ValueError, match="no picture"):
+def test_bad_images_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="not an image"):
         read_size(b"<html>not found</html>")
     data = encoded(smooth(30, 50), "JPEG")
     with pytest.raises(ValueError, match=r"(?i)truncated|premature|end of"):
@@ -60,24 +60,24 @@ def test_bad_pictures_are_refused(monkeypatch):
 
 
 def test_crop_equals_plain_arithmetic():
-    picture = smooth(64, 64)
+    image = smooth(64, 64)
     out = np.empty((16, 16, 3), np.uint8)
-    crop_into(out, picture, (3, 5, 16, 16))
-    assert (out == picture[3:19, 5:21]).all()
-    crop_into(out, picture, (0, 0, 64, 64))  # shrinks by 4: the mean of every 4 x 4
-    assert np.abs(out - picture.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))).max() <= 0.51
+    crop_into(out, image, (3, 5, 16, 16))
+    assert (out == image[3:19, 5:21]).all()
+    crop_into(out, image, (0, 0, 64, 64))  # shrinks by 4: the mean of every 4 x 4
+    assert np.abs(out - image.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))).max() <= 0.51
 
 
 def test_small_shrinking_is_bilinear_as_pillow_without_antialias():
     rng = np.random.default_rng(0)
-    picture = cv2.GaussianBlur(rng.integers(0, 256, (40, 30, 3)).astype(np.uint8), (0, 0), 2)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (40, 30, 3)).astype(np.uint8), (0, 0), 2)
     out = np.empty((24, 24, 3), np.uint8)
-    crop_into(out, picture, (0, 0, 40, 30))
+    crop_into(out, image, (0, 0, 40, 30))
     y = np.clip((np.arange(24) + 0.5) * 40 / 24 - 0.5, 0, 39)
     x = np.clip((np.arange(24) + 0.5) * 30 / 24 - 0.5, 0, 29)
     y0, x0 = np.minimum(y.astype(int), 38), np.minimum(x.astype(int), 28)
     fy, fx = (y - y0)[:, None, None], (x - x0)[None, :, None]
-    p = picture.astype(float)
+    p = image.astype(float)
     top = p[y0][:, x0] * (1 - fx) + p[y0][:, x0 + 1] * fx
     bottom = p[y0 + 1][:, x0] * (1 - fx) + p[y0 + 1][:, x0 + 1] * fx
     assert np.abs(out - (top * (1 - fy) + bottom * fy)).max() <= 1
@@ -96,7 +96,7 @@ def test_regions_lie_inside_and_cover_what_they_should():
     assert abs((top / np.maximum(1, 256 - height)).mean() - 0.5) < 0.02
 
 
-def test_a_region_of_an_extreme_picture_is_its_middle():
+def test_a_region_of_an_extreme_image_is_its_middle():
     boxes = region_boxes(np.array([[10, 1000]]), np.full((1, NUM_DRAWS), 0.9))
     assert boxes.tolist() == [[0, 493, 10, 13]]
 
@@ -119,13 +119,13 @@ JPEGS = {
 
 @pytest.mark.parametrize("indexed", [False, True])
 @pytest.mark.parametrize("kind", JPEGS)
-def test_a_band_decodes_to_the_rows_of_the_whole_picture(kind, indexed):
+def test_a_band_decodes_to_the_rows_of_the_whole_image(kind, indexed):
     rng = np.random.default_rng(0)
-    picture = Image.fromarray(
+    image = Image.fromarray(
         rng.integers(0, 256, (203, 90, 3)).astype(np.uint8)
     )  # noise, so that a row off is seen
     file = io.BytesIO()
-    picture.convert("L" if kind == "grey" else "RGB").save(file, "JPEG", **JPEGS[kind])
+    image.convert("L" if kind == "grey" else "RGB").save(file, "JPEG", **JPEGS[kind])
     data = with_index(file.getvalue()) if indexed else file.getvalue()
     whole = decode(data, 203, 90).copy()
     num_decoded = 0
@@ -143,7 +143,7 @@ def test_a_band_decodes_to_the_rows_of_the_whole_picture(kind, indexed):
     assert num_decoded < 0.75 * 46 * 203
 
 
-def test_a_picture_without_markers_after_whole_rows_is_decoded_whole():
+def test_a_image_without_markers_after_whole_rows_is_decoded_whole():
     for options in (
         {},
         {"restart_marker_blocks": 4},
@@ -179,7 +179,7 @@ def test_damage_inside_a_band_is_refused():
         decode(rows, num_rows, 90)
 
 
-def test_a_picture_is_cut_as_by_hand_and_mirrored_on_demand():
+def test_a_image_is_cut_as_by_hand_and_mirrored_on_demand():
     data = encoded(smooth(64, 90), "JPEG")
     out, mirrored, expected = (np.empty((24, 24, 3), np.uint8) for _ in range(3))
     box = (20, 30, 36, 40)
@@ -190,27 +190,27 @@ def test_a_picture_is_cut_as_by_hand_and_mirrored_on_demand():
 
 
 def test_resizing_agrees_with_pillow():
-    picture = cv2.GaussianBlur(
+    image = cv2.GaussianBlur(
         np.random.default_rng(0).integers(0, 256, (96, 80, 3)).astype(np.uint8), (0, 0), 2
     )
     out = np.empty((40, 40, 3), np.uint8)
     crop_into(
-        out, picture, (0, 0, 30, 36)
+        out, image, (0, 0, 30, 36)
     )  # enlarged: Pillow's filter is bilinear without more support
     assert (
         np.abs(
             out.astype(int)
             - np.asarray(
-                Image.fromarray(picture[:30, :36]).resize((40, 40), Image.Resampling.BILINEAR)
+                Image.fromarray(image[:30, :36]).resize((40, 40), Image.Resampling.BILINEAR)
             )
         ).max()
         <= 1
     )
-    crop_into(out, picture, (10, 0, 80, 80))  # reduced by 2: the area average
+    crop_into(out, image, (10, 0, 80, 80))  # reduced by 2: the area average
     assert (
         np.abs(
             out.astype(int)
-            - np.asarray(Image.fromarray(picture[10:90]).resize((40, 40), Image.Resampling.BOX))
+            - np.asarray(Image.fromarray(image[10:90]).resize((40, 40), Image.Resampling.BOX))
         ).max()
         <= 1
     )

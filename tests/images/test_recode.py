@@ -40,7 +40,7 @@ def test_cmyk_sixteen_bits_and_transparency_become_rgb() -> None:
 
 
 def test_ycck_becomes_rgb() -> None:
-    """CMYK stored as YCCK, as Photoshop does: Adobe's marker says so with a 2 where Pillow writes a 0."""
+    """CMYK stored as YCCK, as by Photoshop: Adobe's marker has a 2 where Pillow writes a 0."""
     inverted = np.asarray(Image.fromarray(255 - np.asarray(photo())).convert("YCbCr"))
     channels = np.concatenate([inverted, np.full((32, 48, 1), 255, np.uint8)], axis=2)
     data = bytearray(encoded(Image.fromarray(255 - channels, "CMYK"), quality=95, subsampling=0))
@@ -73,7 +73,7 @@ def test_large_image_is_reduced_to_the_short_side() -> None:
 
 
 def test_reduction_is_antialiased() -> None:
-    """Stripes finer than the result can show become grey, not other stripes."""
+    """Stripes that are too fine for the result become grey, not other stripes."""
     stripes = np.zeros((200, 300, 3), np.uint8)
     stripes[:, ::2] = 255
     assert recoded(encoded(Image.fromarray(stripes), "PNG")).std() < 5

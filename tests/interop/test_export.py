@@ -1,4 +1,4 @@
-"""Exports: the same numbers in every format, whole folders, and clear refusals."""
+"""Exports: the same numbers in every format, complete folders, and clear errors."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ SIZES = {"released": 63, "symbol2016": 32}
 @pytest.fixture(scope="module", params=SIZES)
 def model(request, few_blocks, tmp_path_factory):
     workdir = tmp_path_factory.mktemp(request.param)
-    return trained.load(save_random_model(workdir, request.param, SIZES[request.param]))
+    return trained.load_checkpoint(save_random_model(workdir, request.param, SIZES[request.param]))
 
 
 def images_for(model: trained.CheckpointModel, num: int = 5) -> np.ndarray:
@@ -70,7 +70,7 @@ def test_onnx_gives_the_logits_and_features_of_the_checkpoint(model, tmp_path, i
 
 
 @pytest.mark.parametrize(
-    ("precision", "least"), [("float16", 1e-3), ("int8", 0.1), ("int8-head", 0.1)]
+    ("precision", "least"), [("float16", 3e-3), ("int8", 0.1), ("int8-head", 0.1)]
 )
 def test_stored_precisions_are_smaller_and_near(model, tmp_path, precision, least):
     full = export.export(model, tmp_path / "full")
@@ -143,7 +143,8 @@ def test_the_command_refuses_what_is_there(model, tmp_path, capsys):
 def classifier(
     path: Path, channels_first: bool = True, last: str = "", classes: int = 4, **props: str
 ) -> Path:
-    """A foreign classifier: mean of the colours times a matrix, as another program would write it."""
+    """A foreign classifier: mean of the colours times a matrix, as another program would write
+    it."""
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     shape = ("b", 3, 32, 32) if channels_first else ("b", 32, 32, 3)
     matrix = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)
@@ -218,7 +219,7 @@ def test_descriptions_beside_a_model_are_read(tmp_path):
 
 def test_a_wrong_class_list_names_the_ones_that_fit(tmp_path):
     path = classifier(tmp_path / "m.onnx", classes=1000)
-    with pytest.raises(UserError, match=r"does not say what its outputs mean.*ilsvrc2012"):
+    with pytest.raises(UserError, match=r"has no class list.*ilsvrc2012"):
         OnnxModel(path)
     with pytest.raises(UserError, match=r"outputs of \[1000, 3\] numbers.*4 classes.*ilsvrc2012"):
         OnnxModel(path, CLASSES)
@@ -275,3 +276,29 @@ def test_a_graph_that_expands_one_number_to_billions_is_refused(tmp_path):
     path = corrupted(classifier(tmp_path / "m.onnx"), bomb)
     with pytest.raises(UserError, match=r"m\.onnx"):
         OnnxModel(path, CLASSES)
+
+
+def test_evaluate_and_predict_take_an_export(model, dataset, tmp_path, capsys):
+    export.export(model, tmp_path / "o")
+    tables = []
+    for checkpoint in (model.origin.path, tmp_path / "o", tmp_path / "o" / "model.onnx"):
+        arguments = ["evaluate", "--checkpoint", str(checkpoint), "--data", str(dataset), "--json"]
+        assert cli.main(arguments) == 0
+        tables.append(json.loads(capsys.readouterr().out)["table"]["all"])
+    for table in tables[1:]:
+        assert {k: round(v, 4) for k, v in table.items()} == {
+            k: round(v, 4) for k, v in tables[0].items()
+        }
+    path = str(tmp_path / "o" / "model.onnx")
+    split = ["--data", str(dataset), "--num", "2", "--json", "--view", "diverse"]
+    assert cli.main(["predict", "--checkpoint", path, *split]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert (
+        cli.main(
+            ["evaluate", "--checkpoint", path, "--data", str(dataset), "--recalibrate-bn", "8"]
+        )
+        == 2
+    )
+    assert "Omit --recalibrate-bn" in capsys.readouterr().err
+    assert cli.main(["predict", "--checkpoint", model.origin.path, "--size", "64", *split]) == 2
+    assert "is not an ONNX file" in capsys.readouterr().err

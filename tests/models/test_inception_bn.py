@@ -150,9 +150,9 @@ def test_parameter_table(variant, num_classes, total):
 )
 def test_batch_norm_moves_its_averages_by_the_revision(revision, old, new):
     settings = REVISIONS[revision]
-    x = np.random.default_rng(0).normal(3, 2, (4, 5, 5, 2)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(3, 2, (4, 5, 5, 2)), jnp.float32)
     layer = BatchNorm(settings.epsilon, settings.momentum, settings.fixed_gamma)
-    bias = np.array([5, -7], np.float32)
+    bias = jnp.array([5, -7], jnp.float32)
     variables = layer.init(jax.random.key(0), x, bias, True)
     variables["params"]["gamma"] = jnp.array([2.0, 3.0])
     y, updated = layer.apply(variables, x, bias, True, mutable=["batch_stats"])
@@ -173,10 +173,8 @@ def test_batch_norm_moves_its_averages_by_the_revision(revision, old, new):
 def test_the_gradient_of_batch_norm_is_the_derived_one(revision):
     settings = REVISIONS[revision]
     rng = np.random.default_rng(0)
-    x, weights = (
-        rng.normal(3, 2, (4, 5, 5, 2)).astype(np.float32),
-        rng.normal(0, 1, (4, 5, 5, 2)).astype(np.float32),
-    )
+    x = jnp.asarray(rng.normal(3, 2, (4, 5, 5, 2)), jnp.float32)
+    weights = rng.normal(0, 1, (4, 5, 5, 2)).astype(np.float32)
     layer = BatchNorm(settings.epsilon, settings.momentum, settings.fixed_gamma)
     params = {"gamma": jnp.array([2.0, 3.0]), "beta": jnp.array([0.5, -1.0])}
     stats = layer.init(jax.random.key(0), x, jnp.zeros(2), True)["batch_stats"]
@@ -221,7 +219,8 @@ def test_pools_follow_the_definition(revision, kind, stride, padding, size):
                 if kind == "max"
                 else window.sum() / (9 if settings.count_padding else window.size)
             )
-    got = InceptionBN(revision=revision).apply({}, x, kind, "pool", stride, padding, method="pool")
+    network = InceptionBN(revision=revision)
+    got = network.apply({}, jnp.asarray(x), kind, "pool", stride, padding, method="pool")
     np.testing.assert_allclose(got[0, :, :, 0], want, rtol=1e-6)
 
 

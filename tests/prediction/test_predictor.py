@@ -1,4 +1,4 @@
-"""Images in, names out: as an evaluation sees them, in every view, and the error messages."""
+"""Predictions: as in an evaluation, in every view, and the error messages."""
 
 import io
 import json
@@ -25,7 +25,7 @@ from i21k.prediction import calibration, plots, predictor
 from i21k.prediction.predictor import Predictor
 from i21k.train.state import init_state
 from i21k.wordnet import views
-from tests.helpers.datasets import CLASSES, NUM_VAL, picture, write_dataset
+from tests.helpers.datasets import CLASSES, NUM_VAL, make_image, write_dataset
 
 
 def save_model(workdir, seed=0, step=0, classes=CLASSES, described=None, **meta):
@@ -64,11 +64,11 @@ def model(workdir):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three pictures, one of them in a folder below."""
+    """Three images, one of them in a folder below."""
     for label, name in enumerate(("a.png", "b.jpg", "below/c.webp")):
-        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(label, label, 48, 80)).save(tmp_path / "pictures" / name)
-    return tmp_path / "pictures"
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(make_image(label, label, 48, 80)).save(tmp_path / "images" / name)
+    return tmp_path / "images"
 
 
 def run(*arguments) -> int:
@@ -90,7 +90,7 @@ def test_files_are_seen_as_an_evaluation_sees_them(model, workdir, dataset, tmp_
     np.testing.assert_array_equal(labels, held_out[1])
     assert (
         np.ptp(probabilities, axis=0).max() > 0.05
-    )  # the pictures differ, so that a mistaken order would show
+    )  # the images differ, so that a mistaken order would show
     right = np.mean(probabilities.argmax(axis=1) == labels)
     result = evaluate_checkpoint(workdir, dataset, batch_size=8)
     summary = result.summary()
@@ -99,8 +99,8 @@ def test_files_are_seen_as_an_evaluation_sees_them(model, workdir, dataset, tmp_
     ] == pytest.approx(right)
 
 
-def test_large_and_rotated_pictures_are_prepared_as_the_packer_does(model, tmp_path):
-    upright = Image.fromarray(picture(1, 1, 520, 640))
+def test_large_and_rotated_images_are_prepared_as_the_packer_does(model, tmp_path):
+    upright = Image.fromarray(make_image(1, 1, 520, 640))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn right to see it upright
     upright.save(tmp_path / "upright.png")
@@ -172,18 +172,18 @@ def test_every_view_through_the_command(workdir, model, dataset, folder, tmp_pat
         assert run("--checkpoint", mine, folder, "--json", *options) == 0
         printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [entry["file"] for entry in printed] == [str(file) for file in files]
-        for entry, of_picture in zip(printed, answers, strict=True):
-            assert [a["id"] for a in entry["answers"]] == [a.id for a in of_picture]
+        for entry, of_image in zip(printed, answers, strict=True):
+            assert [a["id"] for a in entry["answers"]] == [a.id for a in of_image]
             np.testing.assert_allclose(
                 [a["probability"] for a in entry["answers"]],
-                [a.probability for a in of_picture],
+                [a.probability for a in of_image],
                 rtol=1e-5,
             )
-    assert printed[0]["answers"][0]["name"] == "fish"
+    assert printed[0]["answers"][0]["name"] == "shark"
 
 
-def test_text_and_picture(workdir, folder, tmp_path, capsys):
-    (folder / "notes.png").write_text("no picture")
+def test_text_and_image(workdir, folder, tmp_path, capsys):
+    (folder / "notes.png").write_text("no image")
     (folder / ".hidden").write_text("not looked at")
     png = tmp_path / "seen.png"
     assert (
@@ -231,7 +231,8 @@ def test_classes_that_are_no_synsets(few_blocks, folder, tmp_path, capsys):
     for view in set(predictor.VIEWS) - {"top"}:
         with pytest.raises(
             ValueError,
-            match=rf"view '{view}' needs WordNet, but 3 of 3 classes are not .*'apples'.*; the view top takes any",
+            match=rf"view '{view}' needs WordNet, but 3 of 3 classes are not .*'apples'.*; the "
+            rf"view top takes any",
         ):
             Predictor(mine).view(view)
 
@@ -245,11 +246,12 @@ def test_calibration_belongs_to_one_checkpoint(workdir, dataset, folder, tmp_pat
         Predictor(mine).view("hedge")
     with pytest.raises(
         ValueError,
-        match=r"split 'train' .* is what the checkpoint in .* was trained on; calibrate on another split",
+        match=r"split 'train' .* is what the checkpoint in .* was trained on; calibrate on "
+        r"another split",
     ):
         Predictor(mine).calibrate(dataset, "train")
     found = Predictor(mine).calibrate(dataset)
-    assert found.accuracy >= 0.9 and found.num_pictures == NUM_VAL
+    assert found.accuracy >= 0.9 and found.num_images == NUM_VAL
     Predictor(mine).calibrate(dataset, accuracy=0.5)
     for accuracy in (0.9, 0.5):
         Predictor(mine).view("hedge", accuracy=accuracy)
@@ -263,7 +265,8 @@ def test_calibration_belongs_to_one_checkpoint(workdir, dataset, folder, tmp_pat
     shutil.copy(tmp_path / "kept.json", other / calibration.CALIBRATION)
     with pytest.raises(
         ValueError,
-        match=r"hedge.json belongs to another checkpoint \(step 0; the newest is step 0\); calibrate with",
+        match=r"hedge.json belongs to another checkpoint \(step 0; the newest is step 0\); "
+        r"calibrate with",
     ):
         Predictor(other).view("hedge")
     save_model(mine, seed=2, step=7)
@@ -294,7 +297,8 @@ def test_held_out_data_may_have_fewer_classes_in_another_order(
     )
     with pytest.raises(
         ValueError,
-        match=r"lacks 2 classes: n02084071 \(dog\), own, which .*foreign has; use data of its classes",
+        match=r"lacks 2 classes: n02084071 \(dog\), own, which .*foreign has; use data of its "
+        r"classes",
     ):
         next(model.held_out(foreign))
 
@@ -341,7 +345,7 @@ def test_images_of_a_split_with_the_truth(workdir, dataset, tmp_path, capsys):
             ("a.png", "--view", "subset"),
             "view 'subset' needs an expression; give one such as",
         ),
-        (("a.png", "--view", "subset", "--among", "leaf & under(sharkk)"), "did you mean 'shark'"),
+        (("a.png", "--view", "subset", "--among", "leaf & under(sharkk)"), "Did you mean 'shark'"),
         (
             ("a.png", "--view", "subset", "--among", "leaf & under(sharkk)"),
             "\n  leaf & under(sharkk)\n               ^",
@@ -359,7 +363,7 @@ def test_images_of_a_split_with_the_truth(workdir, dataset, tmp_path, capsys):
 def test_what_users_get_wrong(arguments, message, workdir, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    Image.fromarray(picture(0, 0)).save("a.png")
+    Image.fromarray(make_image(0, 0)).save("a.png")
     assert run("--checkpoint", workdir, *arguments) == 2
     out, err = capsys.readouterr()
     assert message in err and out == ""
@@ -387,7 +391,8 @@ def test_a_checkpoint_without_class_list_is_refused(few_blocks, tmp_path):
     )
     with pytest.raises(
         ValueError,
-        match=r"Checkpoint 3 of .* has no class list, so the meaning .* Import the model again with its --synset",
+        match=r"Checkpoint 3 of .* has no class list, so the meaning .* Import the model again "
+        r"with its --synset",
     ):
         Predictor(tmp_path)
 

@@ -29,7 +29,7 @@ from i21k.train.interruption import Interruption
 from i21k.train.place import Place, find_place
 from i21k.train.processes import Agreement
 from i21k.train.recipe import parse
-from i21k.trained import load
+from i21k.trained import load_checkpoint
 from tests.helpers.paths import ROOT
 from tests.test_launch import flags
 from tests.train.test_loop import assert_same_checkpoint, metrics
@@ -38,7 +38,7 @@ STEPS = 17  # three epochs of 44 images by 8
 
 
 class Process:
-    """One process of a run, its output read all the time so that it never waits for a reader."""
+    """One process of a run. A thread reads its output, so that it never waits for a reader."""
 
     def __init__(self, arguments: list[str], env: dict[str, str]) -> None:
         command = [sys.executable, str(ROOT / "tests" / "helpers" / "few_blocks.py"), *arguments]
@@ -74,7 +74,7 @@ class Process:
 
 @pytest.fixture
 def start():
-    """A function that starts processes; those that are left are killed."""
+    """Return a function that starts processes, and kill those that still run."""
     started: list[Process] = []
 
     def start(arguments: list[str], env: dict[str, str] | None = None) -> Process:
@@ -259,7 +259,7 @@ def test_a_loss_that_is_not_finite_stops_all_and_is_said_once(of_three_epochs, t
     )
     assert both[1].out == ""
     for step in Checkpoints(tmp_path / "w" / "checkpoints").steps():
-        tree = load(tmp_path / "w").checkpoint.tree
+        tree = load_checkpoint(tmp_path / "w").checkpoint.tree
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(tree["batch_stats"])), step
 
 
@@ -338,7 +338,7 @@ MPI = {
 )
 def test_the_only_task_of_a_launcher_waits_for_nobody(environ):
     assert find_place(environ, None, None, None) is None
-    assert find_place(SLURM, None, 1, None) is None  # and --num_processes=1 overrules everything
+    assert find_place(SLURM, None, 1, None) is None  # and --num_processes=1 overrides everything
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ def test_the_gpus_of_a_slurm_task(environ, devices):
 def test_flags_open_mpi_and_kubernetes(monkeypatch):
     assert find_place(SLURM, "a:1", 2, 1) == Place(
         "a:1", 2, 1, "all"
-    )  # flags overrule the environment
+    )  # flags override the environment
     assert find_place(SLURM | {"SLURM_TASKS_PER_NODE": "1(x8)"}, "a:1", None, None) == Place(
         "a:1", 8, 5, "all"
     )
@@ -495,7 +495,7 @@ def test_a_process_that_is_silent_or_has_failed_is_found():
 
 @pytest.fixture
 def among_two(monkeypatch):
-    """Let this process be the second of two; what the first one says is set by the test."""
+    """Let this process be the second of two. The test sets the values of the first."""
     first = SimpleNamespace(says=None, calls=0)
 
     def exchange(name, value):
@@ -526,7 +526,7 @@ def test_differences_are_named(among_two):
 
 
 def test_all_ask_when_process_0_says_and_get_one_answer(among_two):
-    told = {"signum": None, "calls": 5}  # by process 0, which says how often to ask
+    told = {"signum": None, "calls": 5}  # by process 0, with the interval of questions
     among_two.says = lambda name, value: told
     asked = Agreement(Interruption())
     assert [asked() for _ in range(11)] == [False] * 11

@@ -11,6 +11,7 @@ from i21k.labels import ClassList
 from i21k.models.inception_bn import InceptionBN
 from i21k.models.inception_network import InceptionNetwork
 from i21k.train import evaluators, steps
+from i21k.train.losses import SoftmaxLoss
 from i21k.train.devices import put_state
 from i21k.train.metrics import Sums, Totals
 from i21k.wordnet.class_lists import named
@@ -46,7 +47,7 @@ def other(tmp_path_factory):
 def make(network, sets):
     devices = jax.local_devices()
     options = evaluators.eval_options(16, 32, 0.875, len(devices))
-    return evaluators.make_evaluators(sets, network[0], MODEL, options, devices)
+    return evaluators.make_evaluators(sets, network[0], MODEL, options, devices, SoftmaxLoss())
 
 
 def test_a_set_of_other_classes_has_the_numbers_of_evaluate(network, other):

@@ -1,4 +1,4 @@
-"""What goes to the devices, and when: timing is of sleeps, which a busy machine can only make longer."""
+"""Batches and timing of the feed. Times are of sleeps, which a busy machine can only make longer."""
 
 import dataclasses
 import threading
@@ -27,7 +27,7 @@ def batches(dataset, options):
 
 
 class Produced:
-    """An iterator that says how many batches it has given."""
+    """An iterator that counts its batches."""
 
     def __init__(self, batches, seconds=0.0):
         self._batches, self._seconds = iter(batches), seconds

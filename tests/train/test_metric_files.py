@@ -116,7 +116,9 @@ def test_a_row_whose_record_is_whole_is_kept(workdir, monkeypatch):
 
 def test_rows_are_on_the_disk_before_a_run_continues(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+    )
     with Report(tmp_path, 0, 30) as report:
         synced.clear()
         report.epoch(row(1, 10))

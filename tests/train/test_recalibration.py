@@ -49,7 +49,7 @@ def trained(recipe):
 
 
 def test_the_first_layer_gets_the_statistics_of_the_population(split, trained):
-    """Conv1 does not depend on other layers' normalisation, so its statistics can be computed plainly over all pictures at once."""
+    """Statistics of conv1 do not depend on other layers, so all images can be used at once."""
     network, variables = trained
     options = LoaderOptions(8, 32, crop="plain", mirror=False, threads=1)
     devices = jax.local_devices()
@@ -94,7 +94,7 @@ def test_the_first_layer_gets_the_statistics_of_the_population(split, trained):
 
 
 def test_it_repairs_what_momentum_a_tenth_breaks(split, trained):
-    """Planted: moving averages that are those of one batch of 2 pictures, as momentum 0.1 leaves them, against the population's."""
+    """Planted: moving averages of one batch of 2 images, against those of the population."""
     network, variables = trained
     devices = jax.local_devices()
     options = LoaderOptions(8, 32, crop="plain", threads=1)
@@ -108,7 +108,7 @@ def test_it_repairs_what_momentum_a_tenth_breaks(split, trained):
         ]
     everything = jax.tree.map(
         lambda *leaves: np.concatenate(leaves), *parts
-    )  # [32, channels]: of each device's 2 pictures
+    )  # [32, channels]: of each device's 2 images
     last = jax.tree.map(
         lambda *leaves: 0.1 * leaves[-2].mean(axis=0) + 0.9 * leaves[-1].mean(axis=0), *parts
     )

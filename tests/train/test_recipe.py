@@ -101,7 +101,11 @@ def test_the_recipe_of_2015(recipe):
         ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate is nan"),
         ("optimizer.schedule", "linear", "config.optimizer.schedule is 'linear'"),
         ("log.every_steps", 0, "config.log.every_steps is 0"),
-        ("log.profile_steps", "9:9", "config.log.profile_steps is '9:9'. Use FIRST:LAST with FIRST"),
+        (
+            "log.profile_steps",
+            "9:9",
+            "config.log.profile_steps is '9:9'. Use FIRST:LAST with FIRST",
+        ),
         ("seed", 2**63, "config.seed is 9223372036854775808. Use a value from 0 to below 2"),
         ("optimizer.warmup_epochs", float("inf"), "config.optimizer.warmup_epochs is inf"),
         (

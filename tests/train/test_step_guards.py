@@ -1,4 +1,4 @@
-"""Nothing implicit around the step: what travels, what is compiled, what is donated, and what may be saved or written."""
+"""Guards around the step: transfers, compilation, donation, and values that are not finite."""
 
 import functools
 import json
@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from i21k.checkpoints import Checkpoints
-from i21k.train import feed, interruption, loop, steps
+from i21k.train import evaluators, feed, interruption, loop, steps
 from i21k.train.devices import put_batch, put_state, transfers
 from i21k.train.report import read_metrics
 from i21k.train.state import DeviceBatch
-from i21k.trained import load
+from i21k.trained import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 
@@ -36,7 +36,7 @@ def after_step(monkeypatch, number: int, act) -> None:
     monkeypatch.setattr(loop, "_one_step", one_step)
 
 
-# --------------------------------------------------------------------------------------------------------------- transfers
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_batch_that_nobody_sent_does_not_reach_the_step(recipe, tmp_path, monkeypatch):
@@ -70,9 +70,9 @@ def test_what_travels_between_steps_in_passing_is_refused(recipe, tmp_path, monk
 
 
 def test_an_evaluation_sends_what_it_sends_by_name(recipe, tmp_path, monkeypatch):
-    evaluate = loop.evaluate
+    evaluate = evaluators.evaluate
     monkeypatch.setattr(
-        loop,
+        evaluators,
         "evaluate",
         lambda eval_step, variables, *rest: evaluate(eval_step, jax.device_get(variables), *rest),
     )
@@ -80,7 +80,7 @@ def test_an_evaluation_sends_what_it_sends_by_name(recipe, tmp_path, monkeypatch
         loop.run(recipe, tmp_path / "w")
 
 
-# --------------------------------------------------------------------------------------------------- compilation, donation
+# --------------------------------------------------------------------------------------------------
 
 
 def test_each_step_is_compiled_once_in_a_run_and_once_when_it_goes_on(
@@ -146,7 +146,7 @@ def test_a_buffer_donated_in_vain_is_an_error(recipe, tmp_path, monkeypatch, num
         loop.run(recipe, tmp_path / "w")
 
 
-# ------------------------------------------------------------------------------------------- numbers that are not finite
+# ------------------------------------------------------------------------------------------- number
 
 
 def spoil(part: str, layer: str, name: str, value: float):
@@ -175,7 +175,10 @@ def test_statistics_that_the_loss_does_not_show_stop_the_run_at_the_next_line(
     recipe, tmp_path, monkeypatch
 ):
     after_step(monkeypatch, 8, spoil("batch_stats", "bn_conv2", "moving_var", np.inf))
-    message = r"batch_stats/bn_conv2/moving_var is not finite at step 9, learning rate 0.01; the last good checkpoint is step 6. Try a lower"
+    message = (
+        r"batch_stats/bn_conv2/moving_var is not finite at step 9, learning rate 0.01; the "
+        r"last good checkpoint is step 6. Try a lower"
+    )
     with pytest.raises(ValueError, match=message):
         loop.run(recipe, tmp_path / "w")
     assert Checkpoints(tmp_path / "w" / "checkpoints").steps() == [6]
@@ -187,7 +190,10 @@ def test_parameters_that_the_last_step_of_an_epoch_spoils_are_not_saved(
     recipe, tmp_path, monkeypatch, step, checkpoints, last
 ):
     after_step(monkeypatch, step, spoil("params", "fc1", "kernel", np.nan))
-    message = rf"params/fc1/kernel is not finite at step {step}, learning rate 0.01; the last good checkpoint is {last}. Try a lower"
+    message = (
+        rf"params/fc1/kernel is not finite at step {step}, learning rate 0.01; the last "
+        rf"good checkpoint is {last}. Try a lower"
+    )
     with pytest.raises(ValueError, match=message):
         loop.run(recipe, tmp_path / "w")
     assert Checkpoints(tmp_path / "w" / "checkpoints").steps() == checkpoints
@@ -206,13 +212,14 @@ def test_a_state_that_is_spoilt_when_a_signal_comes_is_not_saved_either(
     after_step(monkeypatch, 8, act)
     with pytest.raises(
         ValueError,
-        match=r"params/conv_conv1/bias is not finite at step 8, .* the last good checkpoint is step 6",
+        match=r"params/conv_conv1/bias is not finite at step 8, .* the last good checkpoint is "
+        r"step 6",
     ):
         loop.run(recipe, tmp_path / "w")
     assert Checkpoints(tmp_path / "w" / "checkpoints").steps() == [6]
 
 
-# ------------------------------------------------------------------------------------------- micro-batches in a whole run
+# ------------------------------------------------------------------------------------------- micro-
 
 
 def test_a_run_in_micro_batches_goes_on_bit_exact_and_counts_updates(
@@ -225,24 +232,27 @@ def test_a_run_in_micro_batches_goes_on_bit_exact_and_counts_updates(
     row = read_metrics(tmp_path / "whole")[0]
     assert (
         row["step"] == "6" and round(float(row["train_top5"]) * 48) == 48
-    )  # all pictures counted: of four classes, five are always right
+    )  # all images counted: of four classes, five are always right
     with monkeypatch.context() as stopping, pytest.raises(interruption.Interrupted):
         after_step(stopping, 8, lambda run: os.kill(os.getpid(), signal.SIGTERM))
         loop.run(recipe, tmp_path / "w")
     shutil.copytree(tmp_path / "w", tmp_path / "other")
     loop.run(recipe, tmp_path / "w")
-    one, other = (load(tmp_path / name).checkpoint for name in ("whole", "w"))
+    one, other = (load_checkpoint(tmp_path / name).checkpoint for name in ("whole", "w"))
     assert one.step == other.step == 11 and one.meta["digests"] == other.meta["digests"]
     recipe.accumulate_steps, recipe.reduce_dtype = 1, "float32"
     capsys.readouterr()
     loop.run(recipe, tmp_path / "other")
     out = capsys.readouterr().out
-    assert "config.accumulate_steps was 2 before, is 1 now: not bit for bit the same run" in out
-    assert "config.reduce_dtype was 'bfloat16' before, is 'float32' now" in out
+    assert "config.accumulate_steps was 2 and is 1: not bit for bit the same run" in out
+    assert "config.reduce_dtype was 'bfloat16' and is 'float32'" in out
 
 
 def test_a_batch_that_does_not_divide_into_micro_batches_of_a_step(recipe, tmp_path):
     recipe.accumulate_steps = 3
-    message = r"batch_size 8 is not divisible by 4 devices x 3 accumulate_steps. Use a multiple, for example --config.batch_size=12"
+    message = (
+        r"batch_size 8 is not divisible by 4 devices x 3 accumulate_steps. Use a multiple, "
+        r"for example --config.batch_size=12"
+    )
     with pytest.raises(ValueError, match=message):
         loop.run(recipe, tmp_path / "w")

@@ -1,4 +1,4 @@
-"""The one update that devices and micro-batches add up to, and that nothing is left out of the sum."""
+"""One update from devices and micro-batches: every part counts in the sum."""
 
 import functools
 import re
@@ -37,7 +37,7 @@ ROUNDING = 1e-5  # of float32, added up in another order; seen: 1e-7 to 2e-6
 
 @pytest.fixture(scope="module", autouse=True)
 def one_block() -> Iterator[None]:
-    """Leave the stem and one block of the standard network: what is added up does not depend on how many there are."""
+    """Reduce the standard network to the stem and one block: the sums do not depend on them."""
     standard = WIDTHS["standard"]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setitem(
@@ -53,29 +53,30 @@ def batch() -> Batch:
 
 @pytest.fixture(scope="module")
 def trained(one_block, batch) -> TrainState:
-    """A state whose moving statistics fit the pictures."""
+    """Return a state with moving statistics of the images."""
     network = make_small_network()
     return initial(network).replace(batch_stats=do_step(network, batch, 1).batch_stats)
 
 
 @pytest.fixture(scope="module")
 def whole(trained, batch) -> tuple[Any, Totals]:
-    """Gradient and sums of a batch with BatchNorm frozen, by no step at all."""
+    """Return gradient and sums of a batch with BatchNorm frozen, without a step."""
 
     def loss_of(params):
         variables = {"params": params, "batch_stats": trained.batch_stats}
         network = make_small_network()
-        images = network.prepare(mirror(batch.images, batch.mirror))
+        images = network.prepare(mirror(jnp.asarray(batch.images), jnp.asarray(batch.mirror)))
         logits = network.apply(variables, images).logits
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-        return jnp.mean(losses), Sums.of(losses, logits, batch.labels, batch.weights)
+        labels, weights = jnp.asarray(batch.labels), jnp.asarray(batch.weights)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses), Sums.of(losses, logits, labels, weights)
 
     gradient, sums = jax.jit(jax.grad(loss_of, has_aux=True))(trained.params)
     return gradient, Totals.fetch(sums)
 
 
-def part(batch: Batch, pictures: slice | list[int]) -> Batch:
-    return Batch(*(x[pictures] for x in batch))
+def part(batch: Batch, some: slice | list[int]) -> Batch:
+    return Batch(*(x[some] for x in batch))
 
 
 def assert_same_sums(got: Sums, wanted: Totals) -> None:
@@ -140,7 +141,8 @@ def test_accumulating_takes_the_memory_of_a_micro_batch():
 
 
 def test_statistics_are_what_mxnet_averages_at_the_end_of_an_epoch():
-    """There every device kept moving averages of its own, beside parameters that were the same on all."""
+    """There every device kept moving averages of its own, beside parameters that were the same on
+    all."""
     network, batches = make_small_network(), [make_batch(8, seed) for seed in range(3)]
     together, alone = initial(network), [initial(network) for _ in range(4)]
     for batch in batches:
@@ -164,7 +166,8 @@ def test_synchronised_batchnorm_is_that_of_the_large_batch(batch, accumulate_ste
     synchronised = do_step(
         make_small_network(bn_axis_name=AXIS), batch, 2, accumulate_steps=accumulate_steps
     )
-    # A micro-batch is normalised over the devices: pictures 0 and 1 together with 4 and 5, the first two of the other device.
+    # A micro-batch is normalised over the devices: images 0 and 1 together with 4 and 5, the
+    # first two of the other device.
     order = [0, 1, 4, 5, 2, 3, 6, 7] if accumulate_steps == 2 else list(range(8))
     one = do_step(make_small_network(), part(batch, order), 1, accumulate_steps=accumulate_steps)
     assert_same_update(synchronised, one)
@@ -174,13 +177,13 @@ def test_synchronised_batchnorm_is_that_of_the_large_batch(batch, accumulate_ste
     assert distance(apart.opt_state, one.opt_state) > 0.01
 
 
-# -------------------------------------------------------------------- a twin under shard_map, which checks what devices share
+# -------------------------------------------------------------------- a twin under shard_map, which
 
 
 def checked(
     function: Callable[[Any, DeviceBatch], Any],
 ) -> Callable[[Any, DeviceBatch], Any]:
-    """What `pmap` does, under `shard_map`: it refuses to call replicated what may differ from device to device."""
+    """The step under `shard_map`, which refuses outputs that may differ between devices."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     specs = (PartitionSpec(), PartitionSpec(AXIS))
 
@@ -271,7 +274,7 @@ def test_a_forgotten_reduction_of_an_evaluation_is_refused(batch, monkeypatch):
         jax.eval_shape(checked(functools.partial(steps.eval_step, network=network)), *arguments)
 
 
-# ------------------------------------------------------------------------------------------------- what travels, and in what
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("accumulate_steps", [1, 2])
@@ -279,7 +282,7 @@ def test_a_forgotten_reduction_of_an_evaluation_is_refused(batch, monkeypatch):
 def test_gradients_travel_once_an_update_and_in_the_type_asked_for(
     batch, reduce_dtype, accumulate_steps
 ):
-    """Read off what XLA is asked for; on a CPU it then reduces in float32 what has come as bfloat16."""
+    """Look at the program for XLA. On a CPU XLA reduces bfloat16 in float32."""
     devices, network = jax.local_devices(), make_small_network()
     state = initial(network)
     num_gradients, num_statistics = (

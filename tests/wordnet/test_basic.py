@@ -1,4 +1,4 @@
-"""Everyday names: agreement with a list written by hand, vague words, and the formula in full."""
+"""Everyday names: agreement with a handwritten list, vague words, and the formula in full."""
 
 import collections
 from dataclasses import replace
@@ -13,7 +13,7 @@ from i21k.wordnet.taxonomy import Synset, Taxonomy, wordnet
 from tests.helpers import dags
 from tests.helpers.paths import ROOT
 
-# Words that say hardly anything as the name of what an image shows.
+# Words that are too vague as the name of an image.
 VAGUE = {
     "animal",
     "apparatus",

@@ -137,9 +137,9 @@ def test_refuses_classes_outside_wordnet_and_other_shapes(fall11):
         Hierarchy(ClassList(("n02084071", "cat", "mine")))
     with pytest.raises(
         ValueError,
-        match=r"probabilities have shape \[21841\], expected \[images, 21841 classes\]",
+        match=r"probabilities have shape \[1, 3\], expected \[images, 21841 classes\]",
     ):
-        fall11.fold(np.zeros(21841))
+        fall11.fold(np.zeros((1, 3)))
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_superclasses_of_a_model_with_only_leaves():
         ("dog & leef", r"no synset is called 'leef'\. Did you mean .* Or the keyword leaf", 6),
         (
             "crane",
-            r"'crane' is the name of 2 synsets\. Write one of n03126707 \(crane \(lifting device\)\),",
+            r"'crane' is the name of 2 synsets\. Write one of n03126707 \(crane \(lift",
             0,
         ),
         ('dog | "crain"', "no synset is called 'crain'", 6),

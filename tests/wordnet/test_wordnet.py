@@ -169,7 +169,8 @@ def test_named_class_lists():
     assert all(class_id in wordnet() for name in NAMES for class_id in named(name).ids)
 
 
-# Hashes of timm's own lists and index maps (timm 1.0.31, timm/data/_info), which are one number a line.
+# Hashes of timm's own lists and index maps (timm 1.0.31, timm/data/_info), which are one number a
+# line.
 @pytest.mark.parametrize(
     ("name", "sha256"),
     [
@@ -204,7 +205,7 @@ def test_released_order_is_by_size():
     assert sorted(released.ids) == list(named("fall11").ids)
     assert sorted(released.ids[:11221]) == list(
         named("miil11k").ids
-    )  # those with more than 500 pictures
+    )  # those with more than 500 images
     assert [
         released.label_of[i]
         for i in ("n09468604", "n09332890", "n04366367", "n09193705", "n09428293")
@@ -233,12 +234,12 @@ def test_conversion_keeps_the_logit_of_a_class():
         (
             named("fall11"),
             named("ilsvrc2012"),
-            r"drops 20,842 classes: n00004475 \(organism\), .* has no logit for 1 class: n04399382 \(teddy\); ",
+            r"drops 20,842 classes: n00004475 .* has no logit for 1 class: n04399382 \(teddy\)\. ",
         ),
         (
             named("ilsvrc2012"),
             ClassList((*named("ilsvrc2012").ids, "mine")),
-            "of 1,000 to 1,001 classes has no logit for 1 class: mine; allow",
+            r"of 1,000 to 1,001 classes has no logit for 1 class: mine\. Use lossy=True to allow",
         ),
     ],
 )
@@ -250,8 +251,6 @@ def test_refuses_conversions_that_lose_classes(source, target, message):
 def test_refuses_logits_of_another_list():
     with pytest.raises(
         ValueError,
-        match=r"logits are float64\[4, 999\]; expected floats whose last axis has the 1,000 classes",
+        match=r"logits are float64\[4, 999\], expected floats with the 1,000 classes",
     ):
         convert(np.zeros((4, 999)), named("ilsvrc2012"), named("fall11"), lossy=True)
-    with pytest.raises(ValueError, match=r"logits are int64\[1000\]; expected floats"):
-        convert(np.zeros(1000, int), named("ilsvrc2012"), named("fall11"), lossy=True)

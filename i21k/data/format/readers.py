@@ -5,10 +5,9 @@ All bytes of a record are covered by a hash in the file, so a damaged record is 
 
 import bisect
 import itertools
-import operator
 import resource
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader
@@ -130,40 +129,6 @@ class SpanReader:
                 ) from error
             first = stop
         return records
-
-
-class EncodedImages(Sequence[tuple[bytes, int]]):
-    """The images of a split as a sequence of (encoded image, label), in the order of the shards.
-
-    Nothing has to be closed. It can be used by several threads, and sent to other processes.
-    """
-
-    def __init__(self, split: Split) -> None:
-        allow_open_files(len(split.shard_paths))
-        self.split = split
-        self._records = RecordReader(split)
-
-    def __len__(self) -> int:
-        return self.split.num_records
-
-    def __getitem__(self, number: int) -> tuple[bytes, int]:  # type: ignore[override]
-        """Return an image file's bytes, and its label.
-
-        Raises:
-            IndexError: if there is no such record.
-            UserError: if the record cannot be read.
-        """
-        number = operator.index(number)
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"image {number} of a split of {len(self)}")
-        number %= len(self)
-        try:
-            return decode_example(self._records[number])
-        except UserError as error:
-            shard, index = self._records.find(number)
-            raise UserError(
-                f"record {index} of {self.split.shard_paths[shard]}: {error}"
-            ) from error
 
 
 def file_names_in(split: Split) -> Iterator[str]:

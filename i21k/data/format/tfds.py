@@ -106,6 +106,8 @@ def read_info(directory: Path) -> _Info:
         hint = (
             f"Did you mean {below[-1]}?"
             if below
+            else f"Make one with: i21k pack {directory} --out NEW_DIRECTORY"
+            if any(directory.iterdir())
             else f"Make one with: i21k pack SOURCE --out {directory}"
         )
         raise UserError(

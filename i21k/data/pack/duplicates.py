@@ -2,6 +2,7 @@
 
 import bisect
 import collections
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -125,3 +126,30 @@ def choose_val(files: Iterable[SpillFile], verdicts: list[Verdicts], options: Pl
         first[class_id] for class_id, size in sizes.items() if size >= options.min_class_size
     ):
         verdicts[found.file][found.record] = TO_VAL
+
+
+def choose_val_by_content(
+    files: Iterable[SpillFile], verdicts: list[Verdicts], options: PlanOptions
+) -> None:
+    """Give a share of the images of every class to the validation split, by their content.
+
+    An image goes there if a hash of its SHA-256 is below the share, so images that are added later
+    move no other, and byte-identical images stay together. The share of each class is as expected
+    by chance.
+
+    Raises:
+        UserError: if no image is chosen.
+    """
+    bound = min(round(options.val_fraction * 2**64), 2**64 - 1)
+    num_chosen = 0
+    for file, verdict in zip(files, verdicts, strict=True):
+        for record, digest in enumerate(file.digests()):
+            hashed = hashlib.blake2b(digest.tobytes(), digest_size=8, person=b"i21k val").digest()
+            if verdict[record] == TO_SPLIT and int.from_bytes(hashed, "little") < bound:
+                verdict[record] = TO_VAL
+                num_chosen += 1
+    if not num_chosen:
+        raise UserError(
+            f"--val {options.val_fraction:.3%} chooses none of the images. Give a larger share, or "
+            "--val-per-class."
+        )

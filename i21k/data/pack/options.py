@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from i21k.data.pack import spill
 from i21k.data.sources.base import ImageSource
-from i21k.data.sources.tables import Labels
+from i21k.data.sources.layouts import LAYOUTS
 from i21k.errors import UserError
 from i21k.images.recode import MAX_SIDE_PX
 from i21k.labels import ClassList
@@ -41,6 +41,12 @@ class PackOptions:
             2015.
         seed: of the order of the records.
         labels: a table of labels, as `tables.read_labels` takes it, for a source without classes.
+        layout: one of `recognise.LAYOUTS`; None recognises it.
+        class_level: the folders at this level are the classes; 1 is the top.
+        source_splits: which splits of a source that has splits are packed; None means all that
+            have labels.
+        val_fraction: share of the images that goes to the split `val`, chosen by their content.
+        max_skipped: share of the files that may be skipped; more is an error.
     """
 
     name: str = "imagenet21k"
@@ -55,6 +61,11 @@ class PackOptions:
     keep_val_duplicates: bool = False
     seed: int = 0
     labels: str | None = None
+    layout: str | None = None
+    class_level: int | None = None
+    source_splits: tuple[str, ...] | None = None
+    val_fraction: float = 0.0
+    max_skipped: float = 1.0
 
     def __post_init__(self) -> None:
         for what, text in (("name", self.name), ("split", self.split)):
@@ -76,16 +87,35 @@ class PackOptions:
                 f"duplicates is {self.duplicates!r}; expected one of {', '.join(DUPLICATES)}. "
                 "Change --duplicates."
             )
-        if self.val_per_class and self.split == VAL_SPLIT:
+        if self.class_level is not None:
+            check_number("class_level", self.class_level, 1, None)
+        for what, share in (("val", self.val_fraction), ("max_skipped", self.max_skipped)):
+            if not 0 <= share <= 1 or (what == "val" and share == 1):
+                raise UserError(
+                    f"{what} is {share:g}; expected a share such as 0.05 or 5%. Change "
+                    f"--{what.replace('_', '-')}."
+                )
+        if self.val_per_class and self.val_fraction:
+            raise UserError("--val and --val-per-class are both given. Give one of them.")
+        if self.layout is not None and self.layout not in LAYOUTS:
+            raise UserError(
+                f"layout is {self.layout!r}; expected one of {', '.join(LAYOUTS)}. Change --as."
+            )
+        if self.has_val and self.split == VAL_SPLIT:
             raise UserError(
                 f"val_per_class fills the split {VAL_SPLIT!r}, and split is {self.split!r} too. "
                 "Choose another --split."
             )
 
     @property
+    def has_val(self) -> bool:
+        """Whether some images go to the split `val`."""
+        return self.val_per_class > 0 or self.val_fraction > 0
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """The splits that are written together."""
-        return (self.split, VAL_SPLIT) if self.val_per_class else (self.split,)
+        return (self.split, VAL_SPLIT) if self.has_val else (self.split,)
 
 
 def check_number(what: str, value: int, least: int, most: int | None) -> None:
@@ -97,19 +127,28 @@ def check_number(what: str, value: int, least: int, most: int | None) -> None:
         )
 
 
-def describe(options: PackOptions, source: ImageSource, labels: Labels | None) -> dict[str, Any]:
+# These are in the manifest where they are not the default, so that older manifests still fit;
+# the others of the layout are in what the source describes.
+_NEW_OPTIONS = ("val_fraction",)
+_NOT_DESCRIBED = ("name", "layout", "class_level", "source_splits", "max_skipped")
+
+
+def describe(options: PackOptions, source: ImageSource) -> dict[str, Any]:
     """Return what the manifest says about how a split was made; equal ones make equal splits."""
     described = dataclasses.asdict(options)
-    del described["name"]
+    for key in _NOT_DESCRIBED:
+        del described[key]
+    for key in _NEW_OPTIONS:
+        if described[key] == getattr(PackOptions, key):
+            del described[key]
+    described["labels"] = None
     described |= {"source": source.path.name, "source_bytes": source.num_bytes}
     if options.num_shards is None:
         num_shards = math.ceil(source.num_bytes / SHARD_SOURCE_BYTES)
         described["num_shards"] = min(max(1, num_shards), MAX_SHARDS)
     if options.min_class_size is None:
         described["min_class_size"] = options.val_per_class + 1
-    if labels is not None:
-        described["labels"] = labels.hash
-    return described
+    return described | dict(source.described)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,11 +164,18 @@ class PlanOptions:
     val_per_class: int
     min_class_size: int
     keep_val_duplicates: bool
+    val_fraction: float = 0.0
+
+    @property
+    def has_val(self) -> bool:
+        """Whether some images go to the split `val`."""
+        return self.val_per_class > 0 or self.val_fraction > 0
 
     @classmethod
     def of(cls, described: dict[str, Any]) -> "PlanOptions":
         """Take them from what `describe` returns."""
-        return cls(**{field.name: described[field.name] for field in dataclasses.fields(cls)})
+        of_plan = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in described.items() if key in of_plan})
 
 
 def describe_spill(

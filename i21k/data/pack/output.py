@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from i21k.data.format.manifest import Manifest, SplitManifest, read_manifest
+from i21k.data.format.manifest import MANIFEST, Manifest, SplitManifest, read_manifest
 from i21k.data.format.splits import open_split
 from i21k.data.format.tfds import METADATA
 from i21k.data.pack import plan
@@ -140,6 +140,12 @@ def find_complete(
     for split, entry in there.items():
         for key, value in described.items():
             found = entry.options.get(key, entry.options.get(_KEYS_OF_VERSION_1.get(key, key)))
+            if found != value and key == "source_bytes":
+                raise UserError(
+                    f"{directory} has a split {split!r} of this source as it was: "
+                    f"{_change(found, value)}. Pack it into a new directory with another --out, or "
+                    "give --overwrite to replace what is there."
+                )
             if found != value:
                 raise UserError(
                     f"{directory} has a split {split!r} already, packed with {key} {found!r}; got "
@@ -152,6 +158,38 @@ def find_complete(
             "expected both. Change --out."
         )
     return there
+
+
+def _change(before: int, now: int) -> str:
+    """Return how a source has changed, in bytes."""
+    more_or_less = "more" if now > before else "less"
+    return f"it has {abs(now - before):,} bytes {more_or_less} now, {now:,} in all"
+
+
+def overwrite(directory: Path, name: str) -> None:
+    """Remove a dataset that `i21k pack` made, so that it is packed anew.
+
+    Raises:
+        UserError: if the directory holds another dataset or other files.
+    """
+    if not directory.exists():
+        return
+    read_output(directory, name)
+    ours = re.compile(rf"{re.escape(name)}-\w+\.array_record-\d+-of-\d+|{_TABLES}")
+    names = {*METADATA, MANIFEST, WORK, REMOVED}
+    entries = sorted(directory.iterdir(), key=lambda path: path.name != MANIFEST)  # it goes first
+    if foreign := next(
+        (e for e in entries if e.name not in names and not ours.fullmatch(e.name)), None
+    ):
+        raise UserError(
+            f"{directory} holds {foreign.name}, which `i21k pack` did not write. Remove it, or "
+            "change --out."
+        )
+    for entry in entries:
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def check_free_space(directory: Path, num_bytes: int) -> None:

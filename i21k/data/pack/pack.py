@@ -4,10 +4,13 @@ The bytes depend on source, options and class list only, not on the number of wo
 or how often packing was interrupted and resumed.
 """
 
+import dataclasses
+import errno
 import functools
+import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,17 @@ from i21k.data.pack.options import (
     describe,
     describe_spill,
 )
-from i21k.data.pack.report import PackReport, Progress, SplitReport, make_report
+from i21k.data.pack.report import (
+    PackReport,
+    Progress,
+    SplitReport,
+    make_report,
+    merge_reports,
+    skipped_share,
+)
 from i21k.data.pack.work_directory import WorkDirectory
 from i21k.data.sources.base import EXPECTED, ImageSource
-from i21k.data.sources.recognise import open_source
+from i21k.data.sources.recognise import Wanted, recognise
 from i21k.data.sources.tables import read_labels
 from i21k.errors import UserError
 from i21k.labels import ClassList
@@ -34,7 +44,7 @@ __all__ = ["PackOptions", "PackReport", "Progress", "SplitReport", "pack"]
 
 
 def pack(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     out: str | Path,
     options: PackOptions,
     classes: ClassList | None = None,
@@ -42,20 +52,21 @@ def pack(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     beam_options: Sequence[str] | None = None,
     on_recognised: Callable[[str], None] = lambda line: None,
+    overwrite: bool = False,
 ) -> PackReport:
-    """Pack a source into a split of the dataset in `out`, which may have other splits already.
+    """Pack a source into splits of the dataset in `out`, which may have other splits already.
 
     The same call resumes a packing that was interrupted in any way; what was read is not read
     again.
 
     Args:
-        source: a tar of synset tars, a folder of synset tars, or a folder of class folders; with
-            `options.labels` a tar or folder of images.
+        source: what `recognise` takes: a file, a folder, or several shards. A source that has
+            splits is packed into splits with these names.
         out: a directory that is missing, empty, or was made by this function.
         options: what to make of the images.
         classes: the class list; images of other classes are skipped, and counted. By default the
             list of the dataset in `out`, then another class is an error; or else the sorted
-            classes of the source.
+            classes of the source. Integer labels of a source count in this list.
         num_workers: processes that recode; 1 means this one, None one per CPU.
         on_progress: called about once per MiB of source, then several times per spill file, and
             once per shard.
@@ -63,41 +74,88 @@ def pack(
             processes. All its machines have to see source and `out` under the same paths.
         on_recognised: called with one line that says what the source was recognised as, before it
             is read.
+        overwrite: whether the dataset in `out` is removed first.
 
     Raises:
         UserError: if source, output directory, options or class list do not fit, or the disk is
             full. What is complete of the split stays in `.packing` inside `out` then.
     """
-    started = time.monotonic()
     if num_workers is None:
         num_workers = os.cpu_count() or 1
     check_number("workers", num_workers, 1, None)
-    labels = read_labels(options.labels) if options.labels is not None else None
-    opened = open_source(source, labels)
-    on_recognised(f"recognised {source} as {opened.layout}")
+    labels = read_labels(options.labels, classes) if options.labels is not None else None
+    paths = [source] if isinstance(source, str | Path) else list(source)
+    recognised = recognise(
+        paths,
+        labels,
+        Wanted(options.layout, options.class_level, options.source_splits, classes),
+    )
+    notes = "".join(f"; {note}" for note in recognised.notes)
+    on_recognised(f"recognised {paths[0]} as {recognised.layout}{notes}")
+    sources = {split or options.split: of_split for split, of_split in recognised.sources.items()}
+    if options.has_val and len(sources) > 1:
+        raise UserError(
+            f"Source {paths[0]} has the splits {', '.join(sources)} itself. Drop --val and "
+            "--val-per-class, or give --splits train."
+        )
     directory = Path(out)
-    _check_source(opened, directory, options)
+    for of_split in sources.values():
+        _check_source(of_split, directory, options)
+    if overwrite:
+        with output.claimed(directory):
+            output.overwrite(directory, options.name)
     engine = LocalEngine(num_workers) if beam_options is None else BeamEngine(beam_options)
-    report = functools.partial(make_report, str(directory), options.name, opened.layout)
+    is_given = classes is not None
+    classes = classes or _common_classes(sources)
+    reports = []
+    for split, of_split in sources.items():
+        of_one = dataclasses.replace(options, split=split)
+        reports.append(
+            _pack_split(of_split, directory, of_one, classes, is_given, engine, on_progress)
+        )
+    return merge_reports(reports, recognised.layout)
+
+
+def _common_classes(sources: Mapping[str, ImageSource]) -> ClassList | None:
+    """Return the classes of all splits, if there are several and their classes are known."""
+    if len(sources) == 1:
+        return None
+    found = [of_split.list_class_ids() for of_split in sources.values()]
+    if any(class_ids is None for class_ids in found):
+        return None
+    return ClassList.sorted(itertools.chain.from_iterable(ids or () for ids in found))
+
+
+def _pack_split(
+    source: ImageSource,
+    directory: Path,
+    options: PackOptions,
+    classes: ClassList | None,
+    is_given: bool,
+    engine: Engine,
+    on_progress: Callable[[Progress], None],
+) -> PackReport:
+    """Pack one split; `classes` are the user's (`is_given`) or those of all splits together."""
+    started = time.monotonic()
+    report = functools.partial(make_report, str(directory), options.name, source.layout)
     try:
         with output.claimed(directory):
             manifest = output.read_output(directory, options.name)
-            is_given = classes is not None
             classes = output.agree_on_classes(directory, manifest, classes)
-            read.check_classes(opened.list_class_ids() or (), classes, is_given, opened)
-            described = describe(options, opened, labels)
+            read.check_classes(source.list_class_ids() or (), classes, is_given, source)
+            described = describe(options, source)
             if classes and manifest:
                 done = output.find_complete(directory, manifest, options.splits, described)
                 if done:
                     seconds = time.monotonic() - started
                     return report(done, classes, seconds, already_complete=True)
             work = WorkDirectory(directory)
-            made_from = describe_spill(described, opened, classes, is_given, engine.name)
+            made_from = describe_spill(described, source, classes, is_given, engine.name)
             with work.opened(made_from), engine:
                 num_before = sum(file.about.num_read for file in work.spill_files())
                 reading = read.Reading(
                     work=work,
-                    source=opened,
+                    source=source,
                     recode_batch=functools.partial(
                         recoding.recode_batch,
                         short_side_px=options.short_side,
@@ -109,7 +167,8 @@ def pack(
                     is_given=is_given,
                 )
                 made = _read_and_plan(engine, reading, PlanOptions.of(described), on_progress)
-                classes = classes or ClassList.sorted(opened.list_class_ids() or made.class_ids)
+                _check_skipped(made, options, work)
+                classes = classes or ClassList.sorted(source.list_class_ids() or made.class_ids)
                 written = write.write(engine, work, options.name, made, classes, on_progress)
                 counts = _counts(made)
                 new = {
@@ -120,12 +179,27 @@ def pack(
                 commit.commit(work, classes, manifest, new)
             work.remove()
     except OSError as error:
-        raise UserError(
-            f"Packing into {directory} failed: {error}. Free some space there and give the same "
-            "command again to resume, or change --out."
-        ) from error
+        raise UserError(f"Packing into {directory} failed: {error}. {_advice(error)}") from error
     seconds = time.monotonic() - started
     return report(new, classes, seconds, num_before, already_complete=False)
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "It is read-only for this user: change --out, or its permissions."
+    return "Free some space there and give the same command again to resume, or change --out."
+
+
+def _check_skipped(made: plan.Plan, options: PackOptions, work: WorkDirectory) -> None:
+    """Refuse to write a split of which more files were skipped than allowed."""
+    share = skipped_share(made.skipped, made.num_read)
+    if share > options.max_skipped:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in made.skipped.items())
+        raise UserError(
+            f"{share:.2%} of the files were skipped ({kinds}); at most {options.max_skipped:.2%} "
+            f"may be. Read {work.tables(options.split)[0]}, then repair the source and remove "
+            f"{work.path}, or change --max-skipped."
+        )
 
 
 def _check_source(source: ImageSource, directory: Path, options: PackOptions) -> None:
@@ -136,7 +210,7 @@ def _check_source(source: ImageSource, directory: Path, options: PackOptions) ->
             else f"file that {options.labels} names"
         )
         raise UserError(f"Source {source.path} holds no {what}. {EXPECTED}")
-    if directory.resolve().is_relative_to(source.path.resolve()):
+    if source.path.is_dir() and directory.resolve().is_relative_to(source.path.resolve()):
         raise UserError(
             f"Output directory {directory} is inside the source {source.path}. Change --out."
         )

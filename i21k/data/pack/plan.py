@@ -24,6 +24,7 @@ from i21k.data.pack.duplicates import (
     TO_SPLIT,
     TO_VAL,
     choose_val,
+    choose_val_by_content,
     fates,
     find_duplicates,
     judge_duplicates,
@@ -71,12 +72,13 @@ def make(
             remains for the other.
     """
     files = work.spill_files()
-    looked_at = _Looks(files, 4 if options.val_per_class else 3, on_progress)
+    looked_at = _Looks(files, 4 if options.has_val else 3, on_progress)
     verdicts = [np.full(file.num_records, TO_SPLIT, np.uint8) for file in files]
     duplicates = find_duplicates(files, looked_at)
     judge_duplicates(duplicates, verdicts, options.duplicates)
-    if options.val_per_class:
-        choose_val(looked_at(files), verdicts, options)
+    if options.has_val:
+        choose = choose_val if options.val_per_class else choose_val_by_content
+        choose(looked_at(files), verdicts, options)
         if not options.keep_val_duplicates:
             judge_val_duplicates(duplicates, verdicts)
     joined = np.concatenate(verdicts)
@@ -86,7 +88,7 @@ def make(
         raise UserError(
             f"No image remains for split {options.split!r}: of {len(joined)}, {counts[TO_VAL]} go "
             f"to {VAL_SPLIT!r}, and {num_dropped} are dropped as duplicates. "
-            "Change --duplicates or --val-per-class."
+            "Change --duplicates, --val or --val-per-class."
         )
     skipped_table, duplicates_table = work.tables(options.split)
     skipped_rows = (row for file in files for row in file.skipped())
@@ -185,7 +187,7 @@ def _sizes(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return the number of shards and of records of each split."""
     num_shards, num_records = {options.split: options.num_shards}, {options.split: num_split}
-    if options.val_per_class:
+    if options.has_val:
         num_records[VAL_SPLIT] = num_val
         num_shards[VAL_SPLIT] = math.ceil(options.num_shards * num_val / (num_split + num_val))
     return num_shards, num_records

@@ -1,9 +1,12 @@
 """What the packer reports: progress while it works, and counts at the end."""
 
+import collections
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from i21k.data.format.manifest import SplitManifest
+from i21k.data.sources.base import IGNORED
 from i21k.labels import ClassList
 
 
@@ -52,6 +55,54 @@ class PackReport:
     seconds: float
     resumed_after: int  # files that an earlier, interrupted packing had read
     already_complete: bool  # then nothing was done; the counts are those of the earlier packing
+
+    @property
+    def skipped_share(self) -> float:
+        """Share of the files that were skipped and that the user may have wanted."""
+        return skipped_share(self.skipped, self.num_read)
+
+
+# Skipped because the user said so, or because no user wants them.
+_NOT_MISSED = frozenset({IGNORED, "class not in the list", "too small", "no image beside it"})
+
+
+def skipped_share(skipped: Mapping[str, int], num_read: int) -> float:
+    """Return the share of files that were skipped, without those that nobody misses."""
+    ignored = skipped.get(IGNORED, 0)
+    num_missed = sum(count for reason, count in skipped.items() if reason not in _NOT_MISSED)
+    return num_missed / max(num_read - ignored, 1)
+
+
+def merge_reports(reports: Sequence[PackReport], layout: str) -> PackReport:
+    """Return one report about the splits of a source."""
+    last = reports[-1]
+    if len(reports) == 1:
+        return dataclasses.replace(last, layout=layout)
+    skipped, dropped = collections.Counter[str](), collections.Counter[str]()
+    for report in reports:
+        skipped.update(report.skipped)
+        dropped.update(report.dropped)
+    totals = {
+        name: sum(getattr(report, name) for report in reports)
+        for name in (
+            "num_read",
+            "num_written",
+            "num_skipped",
+            "num_dropped",
+            "source_bytes",
+            "seconds",
+            "resumed_after",
+        )
+    }
+    return dataclasses.replace(
+        last,
+        layout=layout,
+        splits={split: made for report in reports for split, made in report.splits.items()},
+        skipped=dict(sorted(skipped.items())),
+        dropped=dict(sorted(dropped.items())),
+        already_complete=all(report.already_complete for report in reports),
+        **totals,
+    )
 
 
 def make_report(

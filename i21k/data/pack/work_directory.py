@@ -129,6 +129,12 @@ class WorkDirectory:
         found = self._read_made_from()
         for key in (*made_from, *found) if found is not None else ():
             if found is not None and found.get(key) != made_from.get(key):
+                if key in ("source_bytes", "source_files"):
+                    raise UserError(
+                        f"{self.output} holds an unfinished packing of this source, whose files "
+                        f"have changed since. Restore the source, or remove {self.path} to begin "
+                        "again."
+                    )
                 raise UserError(
                     f"{self.output} holds an unfinished packing with {key} {found.get(key)!r}; "
                     f"got {made_from.get(key)!r}. Use the same to finish it, or remove {self.path} "

@@ -58,7 +58,7 @@ def write(
                 index=index,
                 num_shards=num_shards,
                 slices_per_shard=made.slices_per_shard,
-                has_val=made.options.val_per_class > 0,
+                has_val=made.options.has_val,
                 classes=classes,
             )
             for index in range(num_shards)

@@ -8,7 +8,7 @@ import abc
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from i21k.errors import UserError
 
@@ -18,8 +18,9 @@ TOO_LARGE = f"file larger than {MAX_FILE_BYTES >> 20} MiB"
 IGNORED = "ignored system file"
 EXPECTED = (
     "Give a tar of synset tars, a folder of synset tars, a folder of class folders, or images "
-    "without class folders together with --labels."
+    "without class folders together with --labels. docs/packing.md lists all layouts."
 )
+NO_CLASS = "not in a class folder or synset tar"
 _IGNORED_FOLDERS = frozenset({"__macosx", ".ipynb_checkpoints"})
 _IGNORED_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 
@@ -125,7 +126,9 @@ class ImageSource(abc.ABC):
             the same fingerprint.
         class_names: names of classes for people by class id, where the source knows them.
         splits: names of the splits that the source itself has, such as `train` and `val`. One
-            `ImageSource` gives the files of one split; `open_source` chooses it.
+            `ImageSource` gives the files of one split; `recognise` returns one for each.
+        described: what else decides the classes of the images, such as the hash of a table of
+            labels; the manifest holds it.
     """
 
     splits: tuple[str, ...] = ()
@@ -137,6 +140,7 @@ class ImageSource(abc.ABC):
         self.num_bytes_read = 0
         self.fingerprint = fingerprint
         self.class_names: Mapping[str, str] = {}
+        self.described: Mapping[str, Any] = {}
 
     @abc.abstractmethod
     def list_class_ids(self) -> tuple[str, ...] | None:

@@ -4,13 +4,14 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from i21k.data.sources.base import (
     EXPECTED,
     IGNORED,
     MAX_FILE_BYTES,
+    NO_CLASS,
     TOO_LARGE,
     ImageSource,
     Member,
@@ -19,8 +20,9 @@ from i21k.data.sources.base import (
     counted,
     is_ignored,
 )
+from i21k.data.sources.rules import Rule
 from i21k.data.sources.tables import Labels
-from i21k.data.sources.tar_reader import Window, read_synset_tar, tar_stem
+from i21k.data.sources.tar_reader import Window, read_synset_tar, tar_stem, tidy
 from i21k.errors import UserError
 
 
@@ -28,7 +30,7 @@ class FolderSource(ImageSource):
     """A folder of class folders or synset tars, or both.
 
     Entries whose names begin with a dot are ignored, and their files are counted as skipped. Links
-    to files are followed, links to folders are not.
+    to files inside the source are followed. A class folder without files is no class.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,23 +38,34 @@ class FolderSource(ImageSource):
         if all(entry.name.startswith(".") for entry in entries):
             raise UserError(f"Source {path} is empty. {EXPECTED}")
         self._class_of = {entry: _class_of(entry) for entry in entries}
-        check_class_ids(path, self.list_class_ids())
-        of_class = [entry for entry, class_id in self._class_of.items() if class_id]
+        self._has_files: dict[Path, bool] = dict.fromkeys(entries, False)
+        files = (file for entry in entries for file in self._files_to_hash(entry))
+        num_bytes, fingerprint = _size_and_fingerprint(path, files)
+        check_class_ids(path, self.list_class_ids() or ())
+        of_class = [e for e, class_id in self._class_of.items() if class_id and self._has_files[e]]
         num_folders = sum(entry.is_dir() for entry in of_class)
+        num_empty = sum(map(bool, self._class_of.values())) - len(of_class)
         parts = [
             counted(number, noun)
             for number, noun in (
                 (num_folders, "class folder"),
                 (len(of_class) - num_folders, "synset tar"),
+                (num_empty, "empty class folder"),
             )
             if number
         ]
         layout = f"folder of {' and '.join(parts)}" if parts else "folder without classes"
-        files = (file for entry in entries for file in _files_of(entry))
-        super().__init__(path, layout, *_size_and_fingerprint(path, files))
+        super().__init__(path, layout, num_bytes, fingerprint)
 
-    def list_class_ids(self) -> tuple[str, ...]:
-        return tuple(sorted({class_id for class_id in self._class_of.values() if class_id}))
+    def _files_to_hash(self, entry: Path) -> Iterator[Path]:
+        for file in _files_of(entry):
+            if not is_ignored(file.relative_to(entry.parent).as_posix()):
+                self._has_files[entry] = True
+            yield file
+
+    def list_class_ids(self) -> tuple[str, ...] | None:
+        found = {c for entry, c in self._class_of.items() if c and self._has_files[entry]}
+        return tuple(sorted(found))
 
     def entries(self) -> list[Position]:
         return [Position(number, -1) for number in range(len(self._class_of))]
@@ -68,11 +81,12 @@ class FolderSource(ImageSource):
         if not class_id:
             for file in _files_of(entry):
                 is_system_file = entry.name.startswith(".") or is_ignored(entry.name)
-                reason = IGNORED if is_system_file else "not in a class folder or synset tar"
+                reason = IGNORED if is_system_file else NO_CLASS
                 yield Member(self.path.name, file.relative_to(self.path).as_posix(), skipped=reason)
         elif entry.is_dir():
             for file in _walk(entry):
-                member = _read_file(file, entry.name, file.relative_to(entry).as_posix(), class_id)
+                name = file.relative_to(entry).as_posix()
+                member = _read_file(file, entry.name, name, class_id, self.path)
                 self.num_bytes_read += len(member.data)
                 yield member
         else:
@@ -91,23 +105,80 @@ class FolderSource(ImageSource):
             yield Member(path.name, "", class_id=class_id, skipped=reason)
 
 
-class LabelledFolder(ImageSource):
-    """A folder of images, at any depth, whose classes are given by a table of labels."""
+class NestedFolder(ImageSource):
+    """A folder of images whose classes follow from their paths by a rule.
 
-    def __init__(self, path: Path, labels: Labels) -> None:
-        self._files = list(_walk(path))
-        if not self._files:
-            raise UserError(f"Source {path} is empty. Give a folder of images.")
-        self._class_ids = [labels.of(file.relative_to(path).as_posix()) for file in self._files]
-        check_class_ids(path, self.list_class_ids())
-        layout = (
-            f"folder of {counted(len(self._files), 'file')} with labels from {labels.table}, "
-            f"{counted(len(self.list_class_ids()), 'class', 'classes')}"
-        )
-        super().__init__(path, layout, *_size_and_fingerprint(path, self._files))
+    An entry is a folder that directly holds files.
+    """
 
-    def list_class_ids(self) -> tuple[str, ...]:
-        return tuple(sorted({*self._class_ids} - {""}))
+    def __init__(self, path: Path, rule: Rule) -> None:
+        self._rule = rule
+        self._folders: list[str] = []
+        self._class_ids = set[str]()
+        num_bytes, fingerprint = _size_and_fingerprint(path, self._files_to_hash(path))
+        check_class_ids(path, sorted(self._class_ids))
+        layout = f"folder with {counted(len(self._class_ids), 'class', 'classes')} by {rule}"
+        super().__init__(path, layout, num_bytes, fingerprint)
+        self.described = {"classes_by": str(rule)}
+
+    def _files_to_hash(self, path: Path) -> Iterator[Path]:
+        for file in _walk(path):
+            name = file.relative_to(path).as_posix()
+            folder = name.rpartition("/")[0]
+            if not self._folders or self._folders[-1] != folder:
+                self._folders.append(folder)
+            class_id, _ = self._rule.split(name)
+            if class_id and not is_hidden(name):
+                self._class_ids.add(class_id)
+            yield file
+
+    def list_class_ids(self) -> tuple[str, ...] | None:
+        return tuple(sorted(self._class_ids))
+
+    def entries(self) -> list[Position]:
+        return [Position(number, -1) for number in range(len(self._folders))]
+
+    def _entries(
+        self, first: Position, stop_entry: int | None
+    ) -> Iterator[tuple[int, int, Iterator[Member]]]:
+        for number, folder in list(enumerate(self._folders))[first.entry : stop_entry]:
+            yield 0, number, self._of_folder(folder)
+
+    def _of_folder(self, folder: str) -> Iterator[Member]:
+        _, _, files = next(_listed(self.path / folder))
+        for file in files:
+            name = file.relative_to(self.path).as_posix()
+            class_id, inside = self._rule.split(name)
+            if class_id and not is_hidden(name):
+                member = _read_file(file, folder, inside, class_id, self.path)
+            else:
+                reason = IGNORED if is_hidden(name) else NO_CLASS
+                member = Member(self.path.name, name, skipped=reason)
+            self.num_bytes_read += len(member.data)
+            yield member
+
+
+class ListedFiles(ImageSource):
+    """Images below a folder whose classes are given beside, by a table or a list of files.
+
+    Args:
+        path: the folder, or the table or list itself.
+        root: the folder that names are relative to.
+        files: each name with its class id; no class id if it has none.
+        layout: what it is, as a noun phrase.
+    """
+
+    def __init__(
+        self, path: Path, root: Path, files: Sequence[tuple[str, str]], layout: str
+    ) -> None:
+        self._root, self._files = root, files
+        check_class_ids(path, self.list_class_ids() or ())
+        layout = f"{layout}, {counted(len(self.list_class_ids() or ()), 'class', 'classes')}"
+        paths = (root / name for name, _ in files)
+        super().__init__(path, layout, *_size_and_fingerprint(root, paths))
+
+    def list_class_ids(self) -> tuple[str, ...] | None:
+        return tuple(sorted({class_id for _, class_id in self._files} - {""}))
 
     def entries(self) -> list[Position]:
         return [Position(number, -1) for number in range(len(self._files))]
@@ -115,18 +186,49 @@ class LabelledFolder(ImageSource):
     def _entries(
         self, first: Position, stop_entry: int | None
     ) -> Iterator[tuple[int, int, Iterator[Member]]]:
-        numbered = list(enumerate(zip(self._files, self._class_ids, strict=True)))
-        for number, (file, class_id) in numbered[first.entry : stop_entry]:
-            yield 0, number, self._of_file(file, class_id)
+        numbered = list(enumerate(self._files))
+        for number, (name, class_id) in numbered[first.entry : stop_entry]:
+            yield 0, number, self._of_file(name, class_id)
 
-    def _of_file(self, file: Path, class_id: str) -> Iterator[Member]:
-        name = file.relative_to(self.path).as_posix()
+    def _of_file(self, name: str, class_id: str) -> Iterator[Member]:
+        container = self._root.name
         if class_id or is_ignored(name):
-            member = _read_file(file, self.path.name, name, class_id)
+            member = _read_file(self._root / name, container, tidy(name), class_id, None)
         else:
-            member = Member(self.path.name, name, skipped="no label")
+            member = Member(container, name, skipped="no label")
         self.num_bytes_read += len(member.data)
         yield member
+
+
+def labelled_folder(path: Path, labels: Labels) -> ListedFiles:
+    """Return a folder of images, at any depth, whose classes are given by a table of labels.
+
+    Raises:
+        UserError: if it is empty, or the table names none of its files.
+    """
+    names = [file.relative_to(path).as_posix() for file in _walk(path)]
+    if not names:
+        raise UserError(f"Source {path} is empty. Give a folder of images.")
+    layout = f"folder of {counted(len(names), 'file')} with labels from {labels.table}"
+    source = ListedFiles(path, path, [(name, labels.of(name)) for name in names], layout)
+    source.described = {"labels": labels.hash}
+    return source
+
+
+def folders_with_files(path: Path) -> dict[str, int]:
+    """Return how many files that are not ignored each folder below `path` directly holds."""
+    found: dict[str, int] = {}
+    for folder, _, files in _listed(path):
+        relative = folder.relative_to(path).as_posix() if folder != path else ""
+        names = (file.relative_to(path).as_posix() for file in files)
+        if number := sum(not is_hidden(name) for name in names):
+            found[relative] = number
+    return found
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file is a system file, or is in something whose name begins with a dot."""
+    return is_ignored(name) or any(part.startswith(".") for part in name.split("/"))
 
 
 def _class_of(entry: Path) -> str:
@@ -146,6 +248,12 @@ def _walk(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: if a folder cannot be listed, which `os.walk` alone hides.
     """
+    for _, _, files in _listed(folder):
+        yield from files
+
+
+def _listed(folder: Path) -> Iterator[tuple[Path, list[str], list[Path]]]:
+    """Walk as `os.walk` does, sorted; the files include links to folders."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -153,7 +261,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder, onerror=refuse):
         folders.sort()
         links = [name for name in folders if Path(root, name).is_symlink()]
-        yield from (Path(root, name) for name in sorted(files + links))
+        yield Path(root), folders, [Path(root, name) for name in sorted(files + links)]
 
 
 def _size_and_fingerprint(path: Path, files: Iterable[Path]) -> tuple[int, str]:
@@ -169,11 +277,25 @@ def _size_and_fingerprint(path: Path, files: Iterable[Path]) -> tuple[int, str]:
     return total, digest.hexdigest()
 
 
-def _read_file(path: Path, container: str, name: str, class_id: str) -> Member:
+def _read_file(path: Path, container: str, name: str, class_id: str, source: Path | None) -> Member:
+    """Read a file, or give the reason why it is skipped.
+
+    Args:
+        path: of the file.
+        container: of the member.
+        name: of the member.
+        class_id: of the member.
+        source: folder that links must stay in; None follows every link to a file.
+    """
     if is_ignored(name):
         return Member(container, name, class_id=class_id, skipped=IGNORED)
     try:
-        status = path.stat()
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            if source is not None and not path.resolve().is_relative_to(source.resolve()):
+                reason = "symbolic link out of the source"
+                return Member(container, name, class_id=class_id, skipped=reason)
+            status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return Member(container, name, class_id=class_id, skipped="not a regular file")
         if status.st_size > MAX_FILE_BYTES:

@@ -12,7 +12,7 @@ import lzma
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import IO, Any, Self
 
@@ -75,7 +75,7 @@ class Window(io.RawIOBase):
     """
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
+        self.file, self.start, self.size, self._at = file, start, size, 0
 
     def seekable(self) -> bool:
         return True
@@ -85,25 +85,25 @@ class Window(io.RawIOBase):
 
     def extent(self, info: tarfile.TarInfo) -> Extent:
         """Return where a member is in the outermost file, and have the kernel read it ahead."""
-        if info.offset_data + info.size > self._size:
+        if info.offset_data + info.size > self.size:
             raise SourceDamaged("unexpected end of data")
-        start = self._start + info.offset_data
+        start = self.start + info.offset_data
         if hasattr(os, "posix_fadvise"):  # the kernel reads front to back, while workers recode
-            os.posix_fadvise(self._file.fileno(), start, info.size, os.POSIX_FADV_WILLNEED)
-        return Extent(self._file.name, start, info.size)
+            os.posix_fadvise(self.file.fileno(), start, info.size, os.POSIX_FADV_WILLNEED)
+        return Extent(self.file.name, start, info.size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
         if self._at < 0:
             raise SourceDamaged(f"data at byte {self._at}")
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
-        if self._at >= self._size:
+        if self._at >= self.size:
             return b""
-        rest = self._size - self._at
-        self._file.seek(self._start + self._at)
-        content = self._file.read(rest if size is None or size < 0 else min(size, rest))
+        rest = self.size - self._at
+        self.file.seek(self.start + self._at)
+        content = self.file.read(rest if size is None or size < 0 else min(size, rest))
         self._at += len(content)
         return content
 
@@ -165,18 +165,53 @@ def _hostile() -> Iterator[None]:
 
 def read_synset_tar(file: Any, container: str, class_id: str) -> Iterator[Member]:
     """Yield the files of a tar of one class; damage is a skipped member at the end."""
+    targets: dict[str, tuple[int, int]] | None = None
     try:
         for tar, info in headers(file):
+            if info.islnk() and targets is None:
+                can_seek = isinstance(file, Window) and isinstance(tar.fileobj, Window)
+                targets = link_targets(file) if can_seek else {}
             if not info.isdir():
-                yield read_tar_member(tar, info, container, class_id)
+                yield read_tar_member(tar, info, container, class_id, targets or {})
     except SourceDamaged as error:
         yield Member(container, "", class_id=class_id, skipped=f"damaged tar: {error}")
 
 
+def link_targets(file: Window) -> dict[str, tuple[int, int]]:
+    """Return byte in the outermost file and size of every file that a hard link of a tar names.
+
+    Raises:
+        SourceDamaged: as `headers` does.
+    """
+    again = Window(file.file, file.start, file.size)
+    wanted = {tidy(info.linkname) for _, info in headers(again) if info.islnk()}
+    return {
+        tidy(info.name): (file.start + info.offset_data, info.size)
+        for _, info in headers(Window(file.file, file.start, file.size))
+        if info.isreg() and tidy(info.name) in wanted and not info.issparse()
+    }
+
+
 def read_tar_member(
-    tar: tarfile.TarFile, info: tarfile.TarInfo, container: str, class_id: str
+    tar: tarfile.TarFile,
+    info: tarfile.TarInfo,
+    container: str,
+    class_id: str,
+    targets: Mapping[str, tuple[int, int]] | None = None,
 ) -> Member:
-    """Return one file of a tar."""
+    """Return one file of a tar; a hard link is the file that `link_targets` gives for it."""
+    if info.islnk() and not (reason := refusal_of_name(info.name)):
+        target = (targets or {}).get(tidy(info.linkname))
+        if target and isinstance(tar.fileobj, Window) and target[1] <= MAX_FILE_BYTES:
+            extent = Extent(tar.fileobj.file.name, *target)
+            return Member(container, tidy(info.name), class_id=class_id, extent=extent)
+        is_stream = not isinstance(tar.fileobj, Window)
+        reason = (
+            "hard link in a compressed tar: decompress it first"
+            if is_stream
+            else "hard link to a file that is not in the tar"
+        )
+        return Member(container, tidy(info.name), class_id=class_id, skipped=reason)
     if reason := refusal(info) or (TOO_LARGE if info.size > MAX_FILE_BYTES else ""):
         return Member(container, info.name[:MAX_NAME_BYTES], class_id=class_id, skipped=reason)
     name, file = tidy(info.name), tar.fileobj
@@ -190,13 +225,18 @@ def read_tar_member(
 
 def refusal(info: tarfile.TarInfo) -> str:
     """Return why a member of a tar is skipped unread; empty if it is not."""
-    if len(info.name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
-        return "name too long"
-    if info.name.startswith("/") or ".." in info.name.split("/") or not info.name.strip("./"):
-        return "unsafe name"
-    if is_ignored(info.name):
-        return IGNORED
+    if reason := refusal_of_name(info.name):
+        return reason
     return "" if info.isreg() else "not a regular file"
+
+
+def refusal_of_name(name: str) -> str:
+    """Return why a member of an archive is skipped by its name; empty if it is not."""
+    if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
+        return "name too long"
+    if name.startswith("/") or ".." in name.split("/") or not name.strip("./"):
+        return "unsafe name"
+    return IGNORED if is_ignored(name) else ""
 
 
 def tar_stem(name: str) -> str:

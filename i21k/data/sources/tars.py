@@ -1,19 +1,26 @@
-"""A tar as a source: a tar of synset tars, or a tar of images whose labels are given beside.
+"""An archive as a source: a tar of synset tars, or a tar or zip of images.
 
-The tar is read front to back and never extracted. This process hops from header to header and has
-the kernel read ahead; the worker that recodes an image reads it from the page cache.
+An archive is read front to back and never extracted. Of a tar that is not compressed, this process
+hops from header to header and has the kernel read ahead; the worker that recodes an image reads it
+from the page cache.
 """
 
+import contextlib
 import hashlib
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from i21k.data.sources.base import (
     EXPECTED,
+    MAX_FILE_BYTES,
     MAX_NAME_BYTES,
+    NO_CLASS,
     START,
+    TOO_LARGE,
     ImageSource,
     Member,
     Position,
@@ -21,43 +28,89 @@ from i21k.data.sources.base import (
     check_class_ids,
     counted,
 )
+from i21k.data.sources.rules import Rule
 from i21k.data.sources.tables import Labels
 from i21k.data.sources.tar_reader import (
     Window,
     headers,
+    link_targets,
     opener,
     read_synset_tar,
     read_tar_member,
     refusal,
+    refusal_of_name,
     tar_stem,
     tidy,
 )
 from i21k.errors import UserError
 
 
+class _Tree:
+    """Which files of an archive belong to a split, and their classes."""
+
+    def __init__(self, rule: Rule | Labels, root: str) -> None:
+        self.rule, self._prefix = rule, f"{root}/" if root else ""
+
+    def is_inside(self, name: str) -> bool:
+        return tidy(name).startswith(self._prefix)
+
+    def split(self, name: str) -> tuple[str, str]:
+        return self.rule.split(tidy(name).removeprefix(self._prefix))
+
+    @property
+    def reason(self) -> str:
+        """Why a file without a class is skipped."""
+        return "no label" if isinstance(self.rule, Labels) else NO_CLASS
+
+    def layout(self, kind: str, num_classes: int | None) -> str:
+        """Return the archive as a noun phrase."""
+        number = "" if num_classes is None else f", {counted(num_classes, 'class', 'classes')}"
+        if isinstance(self.rule, Labels):
+            return f"{kind} of images with labels from {self.rule.table}{number}"
+        return f"{kind} of {self.rule}{f' in {self._prefix}' if self._prefix else ''}{number}"
+
+    def describe(self) -> dict[str, str]:
+        """Return what the manifest says about it."""
+        if isinstance(self.rule, Labels):
+            return {"labels": self.rule.hash}
+        return {"classes_by": f"{self.rule}{f' in {self._prefix}' if self._prefix else ''}"}
+
+
 class TarSource(ImageSource):
-    """A tar of synset tars, such as `fall11_whole.tar`, or with labels a tar of images.
+    """A tar of synset tars, such as `fall11_whole.tar`, or with a rule a tar of images.
 
     It may be compressed. Then there is one entry to begin at, and reading resumes from the
     beginning of the file.
+
+    Args:
+        path: of the tar.
+        rule: gives the class of each image; None for a tar of synset tars.
+        root: folder whose files are read.
     """
 
-    def __init__(self, path: Path, labels: Labels | None) -> None:
+    def __init__(self, path: Path, rule: Rule | Labels | None, root: str = "") -> None:
         num_bytes = path.stat().st_size
         if num_bytes == 0:
             raise UserError(f"Source {path} is empty. {EXPECTED}")
-        self._labels = labels
+        self._tree = None if rule is None else _Tree(rule, root)
         self._entry_offsets: list[int] | None = None
         self._class_ids: tuple[str, ...] | None = None
-        what = "synset tars" if labels is None else f"images with labels from {labels.table}"
-        super().__init__(path, f"compressed tar of {what}", num_bytes, "")
+        self._targets: dict[str, tuple[int, int]] = {}  # offset and size of what hard links name
+        what = (
+            "compressed tar of synset tars"
+            if self._tree is None
+            else self._tree.layout("compressed tar", None)
+        )
+        super().__init__(path, what, num_bytes, "")
+        if self._tree is not None:
+            self.described = self._tree.describe()
         self._scan_headers()
         if self._entry_offsets is not None and self._class_ids is not None:
+            number = len(self._class_ids)
             self.layout = (
-                f"tar of {counted(len(self._class_ids), 'synset tar')}"
-                if labels is None
-                else f"tar of images with labels from {labels.table}, "
-                + counted(len(self._class_ids), "class", "classes")
+                f"tar of {counted(number, 'synset tar')}"
+                if self._tree is None
+                else self._tree.layout("tar", number)
             )
 
     def list_class_ids(self) -> tuple[str, ...] | None:
@@ -78,13 +131,19 @@ class TarSource(ImageSource):
             whole, digest = Window(file, 0, self.num_bytes), hashlib.blake2b(digest_size=16)
             if opener(whole) is not None:
                 return
-            offsets, class_ids = [], set[str]()
+            offsets, class_ids, has_links = [], set[str](), False
             try:
                 for _, info in headers(whole):
                     offsets.append(info.offset)
                     digest.update(f"{info.name!a} {info.size} {info.mtime}\n".encode())
-                    if class_id := "" if refusal(info) else self._class_of(info.name):
+                    has_links |= info.islnk()
+                    if info.isdir() or (refusal(info) and not info.islnk()):
+                        continue
+                    is_empty = self._tree is None and _is_empty_tar(file, info)
+                    if not is_empty and (class_id := self._class_of(info.name)):
                         class_ids.add(class_id)
+                if has_links:
+                    self._targets = link_targets(whole)
             except SourceDamaged as error:
                 raise UserError(
                     f"Source {self.path} is no tar or not a complete one ({error}). "
@@ -95,7 +154,9 @@ class TarSource(ImageSource):
         self._entry_offsets, self._class_ids = offsets, tuple(sorted(class_ids))
 
     def _class_of(self, name: str) -> str:
-        return tar_stem(name) if self._labels is None else self._labels.of(tidy(name))
+        if self._tree is None:
+            return tar_stem(name)
+        return self._tree.split(name)[0] if self._tree.is_inside(name) else ""
 
     def _entries(
         self, first: Position, stop_entry: int | None
@@ -112,25 +173,113 @@ class TarSource(ImageSource):
     def _of_entry(
         self, tar: tarfile.TarFile, info: tarfile.TarInfo, file: IO[bytes]
     ) -> Iterator[Member]:
-        class_id = self._class_of(info.name)
-        if info.isdir():
+        if info.isdir() or (self._tree is not None and not self._tree.is_inside(info.name)):
             return
-        if reason := refusal(info):
+        class_id = self._class_of(info.name)
+        target = self._targets.get(tidy(info.linkname)) if info.islnk() else None
+        if (reason := refusal(info)) and (not info.islnk() or not (self._tree or target)):
             yield Member(self.path.name, info.name[:MAX_NAME_BYTES], skipped=reason)
         elif not class_id:
-            reason = "not in a synset tar" if self._labels is None else "no label"
+            reason = "not in a synset tar" if self._tree is None else self._tree.reason
             yield Member(self.path.name, info.name, skipped=reason)
-        elif self._labels is not None:
+        elif self._tree is not None:
             check_class_ids(self.path, (class_id,))
-            yield read_tar_member(tar, info, self.path.name, class_id)
+            member = read_tar_member(tar, info, self.path.name, class_id, self._targets)
+            name = member.name if member.skipped else self._tree.split(info.name)[1]
+            yield member._replace(name=name)
         else:
             check_class_ids(self.path, (class_id,))
-            can_seek = isinstance(tar.fileobj, Window) and not info.issparse()
-            synset_tar: Any = (
-                Window(file, info.offset_data, info.size) if can_seek else tar.extractfile(info)
-            )
+            synset_tar: Any
+            if isinstance(tar.fileobj, Window) and not info.issparse():
+                synset_tar = Window(file, *(target or (info.offset_data, info.size)))
+            else:
+                synset_tar = tar.extractfile(info)
             container = PurePosixPath(info.name).name
             for member in read_synset_tar(synset_tar, container, class_id):
                 self.num_bytes_read = file.tell()
                 yield member
         self.num_bytes_read = file.tell()
+
+
+def _is_empty_tar(file: IO[bytes], info: tarfile.TarInfo) -> bool:
+    """Return whether a tar inside a tar begins with its end mark."""
+    file.seek(info.offset_data)
+    return info.isreg() and file.read(min(info.size, 512)) == bytes(512)
+
+
+class ZipSource(ImageSource):
+    """A zip of images, with a rule that gives their classes. Each file is an entry.
+
+    Args:
+        path: of the zip.
+        rule: gives the class of each image.
+        root: folder whose files are read.
+    """
+
+    def __init__(self, path: Path, rule: Rule | Labels, root: str = "") -> None:
+        self._tree = _Tree(rule, root)
+        digest, class_ids = hashlib.blake2b(digest_size=16), set[str]()
+        infos = zip_files(path)
+        for info in infos:
+            digest.update(f"{info.filename!a} {info.file_size} {info.CRC}\n".encode())
+            if self._tree.is_inside(info.filename) and not refusal_of_name(info.filename):
+                class_ids.add(self._tree.split(info.filename)[0])
+        self._class_ids = tuple(sorted(class_ids - {""}))
+        self._num_entries = len(infos)
+        check_class_ids(path, self._class_ids)
+        layout = self._tree.layout("zip", len(self._class_ids))
+        super().__init__(path, layout, path.stat().st_size, digest.hexdigest())
+        self.described = self._tree.describe()
+
+    def list_class_ids(self) -> tuple[str, ...] | None:
+        return self._class_ids
+
+    def entries(self) -> list[Position]:
+        return [Position(number, -1) for number in range(self._num_entries)]
+
+    def _entries(
+        self, first: Position, stop_entry: int | None
+    ) -> Iterator[tuple[int, int, Iterator[Member]]]:
+        with _opened_zip(self.path) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            for number, info in list(enumerate(infos))[first.entry : stop_entry]:
+                if self._tree.is_inside(info.filename):
+                    yield 0, number, iter([self._read(archive, info)])
+                self.num_bytes_read += info.compress_size
+
+    def _read(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+        container, (class_id, name) = self.path.name, self._tree.split(info.filename)
+        reason = refusal_of_name(info.filename)
+        if not reason and info.file_size > MAX_FILE_BYTES:
+            reason = TOO_LARGE
+        if reason or not class_id:
+            shown = info.filename[:MAX_NAME_BYTES]
+            return Member(container, shown, skipped=reason or self._tree.reason)
+        try:
+            return Member(container, name, archive.read(info), class_id)
+        # Encryption is a RuntimeError, an unknown compression a NotImplementedError.
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+            reason = f"damaged file in a zip: {error}"
+            return Member(container, name, class_id=class_id, skipped=reason)
+
+
+@contextlib.contextmanager
+def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise UserError(
+            f"Source {path} is no zip or not a complete one ({error}). Download it again."
+        ) from error
+    with archive:
+        yield archive
+
+
+def zip_files(path: Path) -> list[zipfile.ZipInfo]:
+    """Return the files of a zip in the order of its directory.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    with _opened_zip(path) as archive:
+        return [info for info in archive.infolist() if not info.is_dir()]

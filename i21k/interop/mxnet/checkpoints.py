@@ -1,6 +1,4 @@
-"""Turn a model of MXNet, such as the one released in 2015, into a checkpoint, and a checkpoint into
-files of MXNet.
-"""
+"""Convert models of MXNet, such as the one released in 2015, to checkpoints, and back."""
 
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ from i21k.interop.mxnet.params import Layout
 from i21k.labels import ClassList
 from i21k.models.inception_network import InceptionNetwork
 from i21k.train import workdir
-from i21k.trained import Preprocessing, load
+from i21k.trained import Preprocessing, load_checkpoint
 
-IMAGE_SIZE, CROP_FRACTION = 224, 224 / 256  # what the released model was evaluated with
+IMAGE_SIZE, CROP_FRACTION = 224, 224 / 256  # as in the evaluation of the released model
 
 
 def import_mxnet(
@@ -94,7 +92,7 @@ def export_mxnet(
         UserError: if there is no checkpoint, it is of another network than Inception-BN, `order` is
             of other classes, or a file exists.
     """
-    loaded = load(checkpoint, step)
+    loaded = load_checkpoint(checkpoint, step)
     for name in ("Inception-symbol.json", "Inception-0000.params", "synset.txt"):
         if (Path(directory) / name).exists():
             raise UserError(f"{directory} holds {name} already. Choose another directory (--out).")

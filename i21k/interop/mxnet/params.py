@@ -47,7 +47,7 @@ _MIN_NAME_BYTES = 8 + 1
 
 
 class _Stream:
-    """A file read from its beginning, that knows how many bytes are left."""
+    """A file that is read from its beginning, with the number of bytes that remain."""
 
     def __init__(self, path: Path, file: BinaryIO):
         self.path, self.file, self.offset = path, file, 0

@@ -23,7 +23,7 @@ from i21k.data.load import builder, loader, slots
 from i21k.data.load.loader import LoaderOptions
 from i21k.data.load.order import GlobalOrder
 from tests.data.load.test_loader import same, stream
-from tests.helpers.datasets import CLASSES, NUM_TRAIN, picture, write_dataset
+from tests.helpers.datasets import CLASSES, NUM_TRAIN, make_image, write_dataset
 from tests.helpers.paths import ROOT
 
 OPTIONS = LoaderOptions(batch_size=8, image_size=32, seed=3, threads=1)
@@ -57,7 +57,7 @@ def write_records(directory: Path, bad: dict[int, str]) -> Split:
     """Write records with their own number as label in one shard, some of them bad."""
     records = []
     for i in range(NUM_TRAIN):
-        jpeg = simplejpeg.encode_jpeg(picture(i % 4, i), quality=90)
+        jpeg = simplejpeg.encode_jpeg(make_image(i % 4, i), quality=90)
         kind = bad.get(i)
         encoded = (
             jpeg[:-20] if kind == "undecodable" else b"<html>" if kind == "no picture" else jpeg
@@ -78,7 +78,7 @@ def write_records(directory: Path, bad: dict[int, str]) -> Split:
             r"record 5 of .*tiny-train.array_record-00000-of-00001: .*(?i:truncated|premature|end of)",
         ),
         ("label", r"record 5 of .*-00000-of-00001: label 4; expected 0 to 3$"),
-        ("no picture", r"record 5 of .*-00000-of-00001: 6 bytes that are no picture"),
+        ("no picture", r"record 5 of .*-00000-of-00001: 6 bytes that are not an image"),
     ],
 )
 def test_a_bad_record_stops_the_stream_and_is_named(tmp_path, kind, message, workers):

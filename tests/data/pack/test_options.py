@@ -119,6 +119,7 @@ def test_unknown_classes(whole_tar: Path, class_folders: Path, tmp_path: Path) -
         run(whole_tar, tmp_path / "out", ClassList(("n99999999",)))
     run(class_folders, tmp_path / "out")
     (class_folders / "n00000004").mkdir()
+    (class_folders / "n00000004" / "a.JPEG").write_bytes(b"an empty folder is no class")
     with pytest.raises(
         ValueError,
         match=r"has class 'n00000004', one of 1 that are not among the 3 classes of the dataset",

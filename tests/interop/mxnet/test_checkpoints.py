@@ -14,7 +14,7 @@ from i21k.models.inception_bn import InceptionBN
 from i21k.models.inception_network import InceptionNetwork
 from i21k.train import loop
 from i21k.train.state import init_state
-from i21k.trained import load
+from i21k.trained import load_checkpoint
 from tests.helpers.datasets import CLASSES, NUM_VAL
 
 ORDER = ClassList(tuple(reversed(CLASSES.ids)))  # as in 2015: not sorted
@@ -67,7 +67,7 @@ def test_import_evaluate_export(release, dataset, tmp_path, capsys):
     )
     assert report["provenance"]["files"]["params"]["name"] == "Inception-0009.params"
 
-    loaded = load(tmp_path / "w")
+    loaded = load_checkpoint(tmp_path / "w")
     assert loaded.classes == CLASSES and loaded.image_size == 224
     images = np.random.default_rng(1).uniform(-117, 138, (2, 64, 64, 3)).astype(np.float32)
     apply = jax.jit(lambda m, v, x: m.apply(v, x), static_argnums=0)
@@ -127,7 +127,7 @@ def test_the_count_of_padding_is_a_flag(release, tmp_path, capsys):
             )
             == 0
         )
-        assert load(tmp_path / flag).network.module.count_padding is expected
+        assert load_checkpoint(tmp_path / flag).network.module.count_padding is expected
 
 
 def test_nothing_is_overwritten_and_nothing_is_left_after_an_error(

@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/gpu_day.py`, and what runs them."""

@@ -1,0 +1,117 @@
+"""The parts of a day on a GPU, in order of value for the minutes that they need."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from benchmarks.gpu_day_parts.driver import Part
+
+ROOT = Path(__file__).parents[2]
+MODERN = "configs/i21k_modern.py"
+MODERN_SIZES = (128, 160, 192, 224)
+BATCH, BATCH_FLOAT32 = 256, 64
+# JAX takes 75 % of the memory at its start. PyTorch needs some of the same card.
+SHARED = {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".5"}
+DETERMINISTIC = {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the parts depend on."""
+
+    scratch: Path
+    torch_python: str = ""  # empty: there is no PyTorch
+    quickstart_data: Path | None = None  # None: the quick start draws it
+    images: Path | None = None  # packed images for the loader
+    tiny: bool = False
+
+
+def parts(plan: Plan) -> list[Part]:
+    """Return the parts in the order in which they run."""
+    own = [sys.executable]
+    tiny = ["--tiny"] if plan.tiny else []
+    torch = ["--torch-python", plan.torch_python, "--first-alone"] if plan.torch_python else []
+    full = ["--batch", str(BATCH), "--dtype", "bfloat16"]
+    turns = ["--rounds", "1"] if plan.tiny else ["--rounds", "10", "--steps", "10"]
+
+    def step(*options: str) -> list[str]:
+        return [*own, "benchmarks/train_step.py", *options, *turns, *tiny]
+
+    def script(name: str, *options: str) -> list[str]:
+        return [*own, f"benchmarks/gpu_day_parts/{name}.py", *options, *tiny]
+
+    quickstart = ["--scratch", str(plan.scratch)]
+    if plan.quickstart_data:
+        quickstart += ["--data", str(plan.quickstart_data)]
+    found = [
+        Part("machine", "the card, versions and rates", script("machine"), 90, essential=True),
+        Part(
+            "a-bfloat16", "train step, batch 256, bfloat16, beside PyTorch's compiled step",
+            step(*full, *torch, "--torch-compile", "default"), 270, SHARED,
+        ),
+        *(
+            Part(
+                f"a-{remat}", f"train step, batch 256, bfloat16, remat {remat}",
+                step(*full, "--remat", remat), 120,
+            )
+            for remat in ("conv", "block")
+        ),
+        Part(
+            "a-float32", "train step, batch 64, float32 in memory, TF32 products",
+            step("--batch", str(BATCH_FLOAT32), *torch, "--torch-compile", "default"), 200, SHARED,
+        ),
+        Part(
+            "b-quickstart", "the quick start, SIGTERM and bit-exact resume",
+            script("quickstart", *quickstart), 200,
+        ),
+        Part(
+            "c-loader", "packed images through the loader into the step",
+            script("end_to_end", *full, "--data", str(plan.images), *_short(plan)), 150,
+            skip="" if plan.images else "no packed images: give --bundle or --images",
+        ),
+        Part("e-profile", "kernels of one step by time", script("step_profile", *full), 90),
+        *(
+            Part(
+                f"f-batch-{batch}", f"inference, batch {batch}, bfloat16, folded or not",
+                [
+                    *own, "benchmarks/inference.py", "--batch-size", str(batch),
+                    "--dtype", "bfloat16", *tiny,
+                ], 60,
+            )
+            for batch in ((4,) if plan.tiny else (256, 32, 1))
+        ),
+        Part(
+            "d-variants", "changes of the step, each alone",
+            script("variants", *full, *(_few_variants() if plan.tiny else ())), 300,
+        ),
+        *(
+            Part(
+                f"g-modern-{size}", f"the step of i21k_modern at {size} px",
+                step("--config", MODERN, "--image-size", str(size)), 90,
+                skip="" if (ROOT / MODERN).is_file() else f"no recipe {MODERN}",
+            )
+            for size in MODERN_SIZES
+        ),
+        Part(
+            "b-deterministic", "bit-exact resume with deterministic kernels",
+            script("quickstart", *quickstart, "--epochs", "3"), 100, DETERMINISTIC,
+        ),
+        Part(
+            "a-torch-autotuned", "the step beside PyTorch's with max-autotune",
+            step(*full, *torch), 400, SHARED,
+            skip="" if plan.torch_python else "no PyTorch",
+        ),
+    ]  # fmt: skip
+    return [part for part in found if not (plan.tiny and part.name in _NOT_TINY)]
+
+
+# What a trial would only repeat.
+_NOT_TINY = ("a-float32", "a-conv", "b-deterministic", "a-torch-autotuned", "g-modern-160")
+
+
+def _short(plan: Plan) -> list[str]:
+    return ["--seconds", "0.3", "--counts", "2"] if plan.tiny else []
+
+
+def _few_variants() -> list[str]:
+    return ["--rounds", "1", "--steps", "1", "--only", "no command buffers"]

@@ -1,0 +1,99 @@
+"""A first look into a tar or zip: which folders hold files, before its layout is decided."""
+
+import itertools
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+
+from i21k.data.sources.base import SourceDamaged, is_ignored
+from i21k.data.sources.tar_reader import Window, headers, opener, tar_stem, tidy
+from i21k.data.sources.tars import zip_files
+
+_COMPLETE_BYTES = 1 << 30  # a compressed tar up to this size is read to its end; our choice
+_LOOK_BYTES = 256 << 20  # of a larger one are decompressed; our choice
+_NUM_FIRST = 32  # files that decide whether it is a tar of tars
+_NUM_NAMES = 100  # that are kept of each top folder
+
+
+class ArchiveLook(NamedTuple):
+    """What an archive holds.
+
+    Attributes:
+        folders: that directly hold files, without system files.
+        has_tars: whether the first files are tars.
+        is_complete: whether all files were seen.
+        names: some files of each folder.
+    """
+
+    kind: Literal["tar", "zip"]
+    is_compressed: bool
+    folders: list[str]
+    has_tars: bool
+    is_complete: bool
+    names: dict[str, list[str]]
+
+    def names_in(self, folder: str) -> list[str]:
+        """Return some names of files directly in a folder."""
+        return self.names.get(folder, [])
+
+    def top_folders(self) -> set[str]:
+        """Return the names of the folders at the top."""
+        return {PurePosixPath(folder).parts[0] for folder in self.folders if folder}
+
+
+def look_into(path: Path) -> ArchiveLook:
+    """Look into an archive; of a damaged one return what is before the damage.
+
+    Raises:
+        UserError: if a zip is damaged.
+        OSError: if it cannot be read.
+    """
+    if zipfile.is_zipfile(path) and not _is_tar(path):
+        names = [info.filename for info in zip_files(path)]
+        return _look("zip", False, names, is_complete=True)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        window = Window(file, 0, size)
+        is_compressed = opener(window) is not None
+        is_whole = not is_compressed or size <= _COMPLETE_BYTES
+        found = _names(window, None if is_whole else _LOOK_BYTES)
+        first = list(itertools.islice(found, _NUM_FIRST))
+        if any(tar_stem(name) for name in first):
+            return _look("tar", is_compressed, first, is_complete=False)
+        return _look("tar", is_compressed, itertools.chain(first, found), is_complete=is_whole)
+
+
+def _is_tar(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(262)[257:] == b"ustar"
+
+
+def _names(window: Window, num_bytes: int | None) -> Iterator[str]:
+    num_seen = 0
+    try:
+        for _, info in headers(window):
+            if info.isreg() or info.islnk():
+                yield info.name
+            num_seen += info.size
+            if num_bytes is not None and num_seen > num_bytes:
+                return
+    except SourceDamaged:  # it is reported when the source is read
+        return
+
+
+def _look(
+    kind: Literal["tar", "zip"], is_compressed: bool, names: Iterable[str], *, is_complete: bool
+) -> ArchiveLook:
+    of_folder: dict[str, list[str]] = {}
+    has_tars = False
+    for name in names:
+        if is_ignored(name):
+            continue
+        folder, _, file = tidy(name).rpartition("/")
+        has_tars |= bool(tar_stem(file))
+        kept = of_folder.setdefault(folder, [])
+        if len(kept) < _NUM_NAMES:
+            kept.append(file)
+    folders = list(of_folder) if set(of_folder) - {""} else []
+    return ArchiveLook(kind, is_compressed, folders, has_tars, is_complete, of_folder)

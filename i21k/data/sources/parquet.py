@@ -1,0 +1,216 @@
+"""Parquet files of Hugging Face's `datasets` as a source; the only file that imports pyarrow.
+
+The column `image` holds `bytes` and `path`, the column `label` an integer whose names are in the
+schema's metadata. An entry is a row group, and one row group at a time is in memory.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from i21k.data.sources.base import (
+    MAX_FILE_BYTES,
+    TOO_LARGE,
+    ImageSource,
+    Member,
+    Position,
+    check_class_ids,
+    counted,
+)
+from i21k.data.sources.tables import class_of_number
+from i21k.errors import UserError
+from i21k.labels import ClassList
+
+MAGIC = b"PAR1"
+_IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp")
+_LABEL_COLUMNS = ("label", "labels", "fine_label", "cls", "class_name", "class")
+_SYNSET_IN_PATH = re.compile(r"_(n\d{8})\.\w+$")  # of ILSVRC/imagenet-1k
+_BATCH_ROWS = 64
+
+
+class ParquetSource(ImageSource):
+    """Parquet files of one split, in order.
+
+    Args:
+        path: what the user gave, for messages.
+        files: in order.
+        names: class ids by label. They replace the names in the schema if they are as many.
+    """
+
+    def __init__(self, path: Path, files: Sequence[Path], names: ClassList | None) -> None:
+        self._files = list(files)
+        self._groups: list[tuple[int, int]] = []  # file and row group
+        digest, num_bytes, num_rows = hashlib.blake2b(digest_size=16), 0, 0
+        for number, file in enumerate(files):
+            with _opened(file) as parquet:
+                metadata = parquet.metadata
+                self._groups += [(number, group) for group in range(metadata.num_row_groups)]
+                num_rows += metadata.num_rows
+                if number == 0:
+                    self._image, self._label = _columns(path, parquet.schema_arrow)
+                    names_there = _label_names(parquet.schema_arrow, self._label)
+                    first_path = _first_path(parquet, self._image)
+                    is_text = str(parquet.schema_arrow.field(self._label).type) in _TEXT_TYPES
+            digest.update(f"{file.name!a} {file.stat().st_size}\n".encode())
+            num_bytes += file.stat().st_size
+        self._by_path = bool(_SYNSET_IN_PATH.search(first_path))
+        self._names: ClassList | None = None
+        if self._by_path:
+            by = "synset ids in paths"
+        elif is_text:
+            by = f"texts in column {self._label}"
+        else:
+            self._names = self._choose_names(path, names_there, names)
+            by = f"{counted(len(self._names), 'name')} of column {self._label}"
+            check_class_ids(path, self._names.ids)
+        layout = f"{counted(len(files), 'Parquet file')} of {num_rows:,} rows, classes by {by}"
+        super().__init__(path, layout, num_bytes, digest.hexdigest())
+        self.described = {"classes_by": self._names.hash if self._names else by}
+
+    @staticmethod
+    def _choose_names(
+        path: Path, names_there: tuple[str, ...] | None, names: ClassList | None
+    ) -> ClassList:
+        there = ClassList(names_there) if names_there else None
+        if there is None:
+            class_of_number(0, names, str(path))  # refuses if there are none
+            assert names is not None
+            return names
+        if names is None or names.label_of.keys() & there.label_of.keys():
+            return there
+        if len(names) == len(there):
+            return names
+        raise UserError(
+            f"Source {path} has {len(there)} classes, such as {there.ids[0]!r}, and none of them "
+            f"is among the {len(names)} of the given list. Give a list of {len(there)} ids in the "
+            "order of the labels, or drop --classes."
+        )
+
+    def has_labels(self) -> bool:
+        """Return whether the first row has a label; a `test` split often has -1."""
+        with _opened(self._files[0]) as parquet:
+            for batch in parquet.iter_batches(batch_size=1, columns=[self._label]):
+                label = batch.column(0)[0].as_py()
+                return label is not None and label != -1
+        return False
+
+    def list_class_ids(self) -> tuple[str, ...] | None:
+        return tuple(sorted(self._names.ids)) if self._names else None
+
+    def entries(self) -> list[Position]:
+        return [Position(number, -1) for number in range(len(self._groups))]
+
+    def _entries(
+        self, first: Position, stop_entry: int | None
+    ) -> Iterator[tuple[int, int, Iterator[Member]]]:
+        opened: Any = None
+        current = -1
+        try:
+            for entry, (number, group) in list(enumerate(self._groups))[first.entry : stop_entry]:
+                if number != current:
+                    if opened is not None:
+                        opened.close()
+                    opened, current = _opened(self._files[number]), number
+                yield 0, entry, self._of_group(opened, number, group)
+        finally:
+            if opened is not None:
+                opened.close()
+
+    def _of_group(self, opened: Any, number: int, group: int) -> Iterator[Member]:
+        import pyarrow
+
+        container = self._files[number].name
+        size = self._files[number].stat().st_size
+        num_groups, row = opened.metadata.num_row_groups, 0
+        try:
+            batches = opened.iter_batches(
+                batch_size=_BATCH_ROWS, row_groups=[group], columns=[self._image, self._label]
+            )
+            for batch in batches:
+                for image, label in zip(
+                    batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True
+                ):
+                    yield self._member(container, group, row, image, label)
+                    row += 1
+        except (pyarrow.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            reason = f"damaged row group: {str(error).splitlines()[0]}"
+            yield Member(container, f"{group}", skipped=reason)
+        self.num_bytes_read += size // num_groups
+
+    def _member(self, container: str, group: int, row: int, image: Any, label: Any) -> Member:
+        content, path = image, ""
+        if isinstance(image, dict):
+            content, path = image.get("bytes"), str(image.get("path") or "")
+        stem = container.removesuffix(".parquet")
+        name = PurePosixPath(path).as_posix().lstrip("/").replace("../", "") if path else ""
+        name = name if name not in ("", ".") else f"{stem}_{group:05d}_{row:06d}.jpg"
+        if not isinstance(content, bytes):
+            return Member(container, name, skipped="no bytes in the row")
+        if len(content) > MAX_FILE_BYTES:
+            return Member(container, name, skipped=TOO_LARGE)
+        if self._by_path:
+            match = _SYNSET_IN_PATH.search(path)
+            class_id = match.group(1) if match else ""
+        elif self._names is None:
+            class_id = str(label or "")
+        elif label is None or int(label) < 0:  # -1 where a split has no labels
+            class_id = ""
+        else:
+            class_id = class_of_number(int(label), self._names, str(self.path))
+        if not class_id:
+            return Member(container, name, skipped="no label")
+        check_class_ids(self.path, (class_id,))
+        return Member(container, name, content, class_id)
+
+
+_TEXT_TYPES = ("string", "large_string")
+
+
+def _opened(path: Path) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path, pre_buffer=False)
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(
+            f"{path} is no Parquet file or not a complete one ({str(error).splitlines()[0]}). "
+            "Download it again."
+        ) from error
+
+
+def _columns(path: Path, schema: Any) -> tuple[str, str]:
+    image = next((name for name in _IMAGE_COLUMNS if name in schema.names), "")
+    label = next((name for name in _LABEL_COLUMNS if name in schema.names), "")
+    if not (image and label):
+        raise UserError(
+            f"Source {path} has the columns {', '.join(schema.names)}; expected image and label. "
+            "Rename the columns."
+        )
+    return image, label
+
+
+def _label_names(schema: Any, label: str) -> tuple[str, ...] | None:
+    """Return the names that `datasets` writes into the metadata of the schema."""
+    try:
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = about["info"]["features"][label]["names"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if isinstance(names, dict):  # of the dataset card: {"0": "tench"}
+        names = [names[str(k)] for k in range(len(names))]
+    return tuple(map(str, names)) or None
+
+
+def _first_path(parquet: Any, image: str) -> str:
+    for batch in parquet.iter_batches(batch_size=1, columns=[image]):
+        value = batch.column(0)[0].as_py()
+        return str(value.get("path") or "") if isinstance(value, dict) else ""
+    return ""

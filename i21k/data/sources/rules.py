@@ -1,0 +1,154 @@
+"""How the class of an image follows from the path of its file."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import NamedTuple, Protocol
+
+from i21k.errors import UserError
+
+SYNSET = re.compile(r"n\d{8}")
+# What people call their splits, and what we call them.
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+IMAGENET21K_P = {  # the trees of imagenet21k_resized.tar.gz
+    "imagenet21k_train": "train",
+    "imagenet21k_val": "val",
+    "imagenet21k_small_classes": "small_classes",
+}
+
+
+class Rule(Protocol):
+    """Gives the class of a file."""
+
+    def split(self, name: str) -> tuple[str, str]:
+        """Return the class id of a file and its name in the class; no class id if it has none."""
+
+
+class SynsetFolders(NamedTuple):
+    """The class is the innermost folder that is named by a synset id."""
+
+    def split(self, name: str) -> tuple[str, str]:
+        parts = name.split("/")
+        for at in range(len(parts) - 2, -1, -1):
+            if SYNSET.fullmatch(parts[at]):
+                return parts[at], "/".join(parts[at + 1 :])
+        return "", name
+
+    def __str__(self) -> str:
+        return "folders named by synset ids"
+
+
+class FolderLevel(NamedTuple):
+    """The class is the folder at a level: 1 is a top folder."""
+
+    level: int
+
+    def split(self, name: str) -> tuple[str, str]:
+        parts = name.split("/")
+        if len(parts) <= self.level:
+            return "", name
+        return parts[self.level - 1], "/".join(parts[self.level :])
+
+    def __str__(self) -> str:
+        return "class folders" if self.level == 1 else f"folders at level {self.level}"
+
+
+class Tree(NamedTuple):
+    """A folder of a source whose images are a split."""
+
+    root: str  # path below the source; empty for all of it
+    rule: Rule | None  # None: its images are in no folder, so labels must be given
+
+
+def split_of(folder: str) -> str:
+    """Return the split that a folder's name stands for; empty if it is none."""
+    return IMAGENET21K_P.get(folder) or SPLITS.get(folder.lower(), "")
+
+
+def find_trees(source: object, folders: Iterable[str], *, strip: bool) -> dict[str, Tree]:
+    """Find splits and classes in the paths of all folders that hold files.
+
+    Args:
+        source: its name, for messages.
+        folders: paths below the source; empty for the source itself.
+        strip: whether a folder around everything is only a wrapper, as in an archive.
+
+    Returns:
+        The tree of each split; the name of the split is empty if the source has no splits.
+
+    Raises:
+        UserError: if it is not clear what the classes are. It names the option that makes it clear.
+    """
+    all_parts = [PurePosixPath(folder).parts for folder in folders]
+    inside = [parts for parts in all_parts if parts]
+    wrapper = _wrapper(inside)
+    depth = len(wrapper)
+    tops: dict[str, list[tuple[str, ...]]] = {}
+    for parts in inside:
+        tops.setdefault(parts[depth], []).append(parts[depth + 1 :])
+    splits = {top: split for top in tops if (split := split_of(top))}
+    if splits and len(splits) == len(tops):
+        return _split_trees(source, wrapper, splits, tops)
+    if len(set(splits.values())) > 1 and "train" in splits.values():
+        other = next(top for top in sorted(tops) if top not in splits)
+        raise UserError(
+            f"Source {source} has the splits {', '.join(sorted(splits))} and also {other}. "
+            f"Remove {other}, or give --as class-folders if all of them are classes."
+        )
+    if any(SYNSET.fullmatch(part) for parts in inside for part in parts):
+        return {"": Tree("", SynsetFolders())}
+    if not inside:
+        return {"": Tree("", None)}
+    if wrapper and not strip:
+        others = ", ".join(sorted(tops)[:3])
+        if len(tops) == 1:
+            return {"": Tree("", FolderLevel(1))}
+        raise UserError(
+            f"Source {source} has the one class {wrapper[0]!r} by its top folders. Give "
+            f"--class-level {depth + 1} to make classes of {others}, or --class-level 1 for "
+            "one class."
+        )
+    return {"": Tree("", FolderLevel(depth + 1 if strip else 1))}
+
+
+def _wrapper(inside: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the folders around everything, before the first that is a split or a class."""
+    common: list[str] = []
+    shortest = min(map(len, inside), default=0)
+    for at in range(shortest - 1):
+        name = inside[0][at]
+        if any(parts[at] != name for parts in inside) or split_of(name) or SYNSET.fullmatch(name):
+            break
+        common.append(name)
+    return tuple(common)
+
+
+def _split_trees(
+    source: object,
+    wrapper: tuple[str, ...],
+    splits: Mapping[str, str],
+    tops: Mapping[str, list[tuple[str, ...]]],
+) -> dict[str, Tree]:
+    trees: dict[str, Tree] = {}
+    for top, split in sorted(splits.items(), key=lambda item: list(_ORDER).index(item[1])):
+        if split in trees:
+            raise UserError(
+                f"Source {source} has two folders for the split {split!r}: "
+                f"{PurePosixPath(trees[split].root).name} and {top}. Remove one."
+            )
+        below = [parts for parts in tops[top] if parts]
+        has_synsets = any(SYNSET.fullmatch(part) for parts in below for part in parts)
+        rule = SynsetFolders() if has_synsets else FolderLevel(1) if below else None
+        trees[split] = Tree("/".join((*wrapper, top)), rule)
+    return trees
+
+
+_ORDER = ("train", "val", "test", "small_classes")  # the first split decides the class list

@@ -1,0 +1,249 @@
+"""WebDataset as a source: tars whose neighbouring files with equal names are one sample.
+
+`000.jpg`, `000.cls` and `000.json` belong together: the name up to the first dot is the key. The
+class comes from the first of these that is there: `class_name` in the JSON, a synset id that the
+key begins with, a folder named by a synset id in the JSON's `filename` or in the key, `.cls`, a
+`label` in the JSON, `.txt`. Integers need a class list.
+"""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from i21k.data.sources.base import (
+    IGNORED,
+    ImageSource,
+    Member,
+    Position,
+    SourceDamaged,
+    check_class_ids,
+    counted,
+    is_ignored,
+)
+from i21k.data.sources.rules import SPLITS, SYNSET
+from i21k.data.sources.tables import class_of_number
+from i21k.data.sources.tar_reader import Window, headers, read_tar_member, refusal
+from i21k.errors import UserError
+from i21k.labels import ClassList
+
+IMAGE_EXTENSIONS = frozenset(
+    "jpg jpeg png webp gif bmp tif tiff avif heic heif ppm jxl".split()  # noqa: SIM905
+)
+LABEL_EXTENSIONS = frozenset({"cls", "json", "txt"})
+_MAX_LABEL_BYTES = 1 << 20  # of a JSON or text file that is read; our choice
+_NUM_CAPTIONS = 8  # texts that are all different are captions and no classes; our choice
+_KEY = re.compile(r"(n\d{8})(?=[_-]|$)")
+_SPLIT = re.compile(r"(?:^|[-_./])(train|training|val|valid|validation|test)(?=[-_.\d])", re.I)
+
+
+class _Sample(NamedTuple):
+    key: str  # path up to the first dot of the file's name
+    image: Member | None
+    extension: str
+    labels: dict[str, bytes]
+    others: list[Member]  # that are skipped
+
+
+class WebDataset(ImageSource):
+    """Shards of a WebDataset. An entry is a shard.
+
+    Args:
+        path: what the user gave, for messages.
+        shards: in order.
+        names: class ids by label, where shards have only integers.
+    """
+
+    def __init__(self, path: Path, shards: Sequence[Path], names: ClassList | None) -> None:
+        self._shards, self._names = list(shards), names
+        digest, num_bytes = hashlib.blake2b(digest_size=16), 0
+        for shard in shards:
+            digest.update(f"{shard.name!a} {shard.stat().st_size}\n".encode())
+            num_bytes += shard.stat().st_size
+        layout = f"WebDataset of {counted(len(shards), 'tar')}"
+        super().__init__(path, layout, num_bytes, digest.hexdigest())
+        self._by = self._look(shards[0])
+        self.layout = f"{layout}, classes by {self._by}"
+        self.described = {"classes_by": self._by}
+        if self._by in _BY_NUMBER:
+            assert names is not None
+            self.described = {"classes_by": f"{self._by} {names.hash}"}
+
+    def _look(self, shard: Path) -> str:
+        """Return where the classes are, from the first samples.
+
+        Raises:
+            UserError: if there are none, or only integers without names.
+        """
+        samples = []
+        with shard.open("rb") as file:
+            window = Window(file, 0, shard.stat().st_size)
+            samples = list(itertools.islice(_samples(window, shard.name), 32))
+        found = [_class_of(sample) for sample in samples if sample.image]
+        first = next((where for where, _ in found if where), "")
+        if not first:
+            raise UserError(
+                f"Source {self.path} is a WebDataset without classes: {shard.name} has no synset "
+                f"ids and no .cls or .json with a label. Give --labels FILE with lines of "
+                "FILE<TAB>CLASS."
+            )
+        values = [value for where, value in found if where == first]
+        if first == ".txt" and len(values) >= _NUM_CAPTIONS and len(set(values)) == len(values):
+            raise UserError(
+                f"Source {self.path} is a WebDataset with captions ({values[0]!r}) and without "
+                "classes. Give --labels FILE with lines of FILE<TAB>CLASS."
+            )
+        if first in _BY_NUMBER:
+            class_of_number(int(values[0]), self._names, f"{self.path}, {shard.name}")
+        return first
+
+    def list_class_ids(self) -> tuple[str, ...] | None:
+        return self._names.ids if self._by in _BY_NUMBER and self._names else None
+
+    def entries(self) -> list[Position]:
+        return [Position(number, -1) for number in range(len(self._shards))]
+
+    def _entries(
+        self, first: Position, stop_entry: int | None
+    ) -> Iterator[tuple[int, int, Iterator[Member]]]:
+        for number, shard in list(enumerate(self._shards))[first.entry : stop_entry]:
+            yield 0, number, self._of_shard(shard)
+
+    def _of_shard(self, shard: Path) -> Iterator[Member]:
+        num_bytes_before, size = self.num_bytes_read, shard.stat().st_size
+        with shard.open("rb") as file:
+            try:
+                for sample in _samples(Window(file, 0, size), shard.name):
+                    yield from self._of_sample(sample)
+                    self.num_bytes_read = num_bytes_before + file.tell()
+            except SourceDamaged as error:
+                yield Member(shard.name, "", skipped=f"damaged tar: {error}")
+        self.num_bytes_read = num_bytes_before + size
+
+    def _of_sample(self, sample: _Sample) -> Iterator[Member]:
+        yield from sample.others
+        if sample.image is None:
+            if not sample.others:  # such as a file about the whole shard
+                name = f"{sample.key}.{next(iter(sample.labels), '')}"
+                yield Member("", name, skipped="no image beside it")
+            return
+        where, value = _class_of(sample)
+        if where != self._by and not (where and where not in _BY_NUMBER and self._by != ".txt"):
+            yield sample.image._replace(extent=None, data=b"", skipped="no label")
+            return
+        if where in _BY_NUMBER:
+            value = class_of_number(int(value), self._names, f"{self.path}, {sample.key}")
+        check_class_ids(self.path, (value,))
+        name = sample.image.name.removeprefix(f"{value}/")
+        yield sample.image._replace(class_id=value, name=name)
+
+
+_BY_NUMBER = ("numbers in .cls", "numbers in .json", "numbers in .txt")
+
+
+def _class_of(sample: _Sample) -> tuple[str, str]:
+    """Return where a class is and what is there; nothing if there is none."""
+    about = _json(sample.labels.get("json", b""))
+    if SYNSET.fullmatch(str(about.get("class_name", ""))):
+        return "class_name", str(about["class_name"])
+    if match := _KEY.match(PurePosixPath(sample.key).name):
+        return "synset ids in names", match.group(1)
+    folders = PurePosixPath(str(about.get("filename", ""))).parts[:-1]
+    folders += PurePosixPath(sample.key).parts[:-1]
+    if synsets := [folder for folder in folders if SYNSET.fullmatch(folder)]:
+        return "folders named by synset ids", synsets[0]
+    if about.get("class_name"):
+        return "class_name", str(about["class_name"])
+    for extension in ("cls", "json", "txt"):
+        if extension == "json":
+            text = str(about.get("label", ""))
+        else:
+            text = sample.labels.get(extension, b"").decode("utf-8", "replace").strip()
+        if re.fullmatch(r"\d{1,9}", text):
+            return f"numbers in .{extension}", text
+        if text and "\n" not in text and not re.fullmatch(r"-\d+", text):
+            return f".{extension}", text
+    return "", ""
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    try:
+        about = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _samples(file: Any, container: str) -> Iterator[_Sample]:
+    """Group neighbouring files with the same key."""
+    sample: _Sample | None = None
+    for tar, info in headers(file):
+        if info.isdir():
+            continue
+        path = PurePosixPath(info.name)
+        stem, _, extension = path.name.partition(".")
+        extension = extension.lower().rpartition(".")[2]
+        key = (path.parent / stem).as_posix()
+        if sample is None or sample.key != key:
+            if sample is not None:
+                yield sample
+            sample = _Sample(key, None, "", {}, [])
+        if is_ignored(info.name) or (reason := refusal(info)):
+            reason = IGNORED if is_ignored(info.name) else reason
+            sample.others.append(Member(container, info.name[:4096], skipped=reason))
+        elif extension in IMAGE_EXTENSIONS and sample.image is None:
+            image = read_tar_member(tar, info, container, "")
+            sample = sample._replace(image=image, extension=extension)
+        elif extension in LABEL_EXTENSIONS and info.size <= _MAX_LABEL_BYTES:
+            member = read_tar_member(tar, info, container, "")
+            sample.labels[extension] = member.content()
+        elif extension in IMAGE_EXTENSIONS:
+            reason = "second image of a sample"
+            sample.others.append(Member(container, info.name, skipped=reason))
+        # Other files, such as texts and features, belong to the image and are no images.
+    if sample is not None:
+        yield sample
+
+
+def looks_like_webdataset(file: Any, name: str, num_files: int) -> str:
+    """Return why a tar looks like a shard of a WebDataset; empty if it does not.
+
+    It has images beside labels, or images of several synsets in no folder.
+    """
+    stem, synsets = name.partition(".")[0], set[str]()
+    try:
+        for sample in itertools.islice(_samples(file, name), num_files):
+            if sample.image is None:
+                continue
+            if sample.labels:
+                label = f"{PurePosixPath(sample.key).name}.{next(iter(sample.labels))}"
+                return f"{PurePosixPath(sample.image.name).name} beside {label}"
+            match = _KEY.match(PurePosixPath(sample.key).name)
+            if match and match.group(1) != stem and "/" not in sample.key:
+                synsets.add(match.group(1))
+    except (SourceDamaged, OSError):  # reported when it is read
+        pass
+    return f"images of {counted(len(synsets), 'synset')}" if len(synsets) > 1 else ""
+
+
+def shards_by_split(shards: Sequence[Path]) -> dict[str, list[Path]]:
+    """Sort shards into splits by their names; the split is empty if no name has one.
+
+    Raises:
+        UserError: if only some names have one.
+    """
+    found: dict[str, list[Path]] = {}
+    for shard in shards:
+        match = _SPLIT.search(shard.name)
+        split = match.group(1).lower() if match else shard.parent.name.lower()
+        found.setdefault(SPLITS.get(split, ""), []).append(shard)
+    if "" in found and len(found) > 1:
+        raise UserError(
+            f"{found[''][0].name} is in no split, and other files beside it are in the splits "
+            f"{', '.join(sorted(found.keys() - {''}))}. Give the files of one split as SOURCE."
+        )
+    order = ("", "train", "val", "test")
+    return {split: found[split] for split in order if split in found}

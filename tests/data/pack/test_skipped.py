@@ -1,0 +1,67 @@
+"""Many skipped files: a warning, or an error; a changed source: what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from i21k import cli
+from i21k.errors import UserError
+from tests.helpers.packing import encoded, photo, run
+
+
+@pytest.fixture
+def phone(tmp_path: Path) -> Path:
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99)
+    for number in range(10):
+        path = tmp_path / "phone" / "cat" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(photo(seed=number)) if number < 8 else heic)
+    return tmp_path / "phone"
+
+
+def test_many_skipped_files_are_a_warning_and_can_be_an_error(
+    phone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("i21k.images.formats._registered", lambda *_: False)
+    out = tmp_path / "out"
+    command = ["pack", str(phone), "--out", str(out), "--workers", "1"]
+    assert cli.main([*command, "--max-skipped", "5%"]) == 2
+    said = capsys.readouterr()
+    assert "20.00% of the files were skipped (2 HEIC image" in said.err
+    assert cli.main([*command, "--max-skipped", "0.2"]) == 0  # resumes
+    said = capsys.readouterr()
+    assert "skipped 2: HEIC image, needs pip install 'i21k[heif]'" in said.out
+    assert f"20.0% of the files were skipped. {out}/skipped-train.tsv" in said.err
+
+
+def test_files_that_nobody_misses_are_no_warning(
+    phone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("8.jpg", "9.jpg"):
+        (phone / "cat" / name).rename(phone / "cat" / f"._{name}")
+    assert cli.main(["pack", str(phone), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert "were skipped." not in capsys.readouterr().err
+
+
+def test_changed_source_says_what_to_do(phone: Path, tmp_path: Path) -> None:
+    run(phone, tmp_path / "out")
+    added = encoded(photo(seed=99))
+    (phone / "cat" / "new.jpg").write_bytes(added)
+    with pytest.raises(
+        UserError,
+        match=rf"it has {len(added)} bytes more now, .* another --out, or give --overwrite",
+    ):
+        run(phone, tmp_path / "out")
+    command = ["pack", str(phone), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert cli.main([*command, "--overwrite"]) == 0
+    assert run(phone, tmp_path / "out").num_written == 9
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    assert cli.main([*command, "--overwrite"]) == 2
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_raw_images_are_no_dataset_to_pack_into(
+    phone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["info", str(phone)]) == 2
+    assert f"i21k pack {phone} --out NEW_DIRECTORY" in capsys.readouterr().err
