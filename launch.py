@@ -155,7 +155,7 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path, Parent | None]:
         raise UserError(_describe(error)) from error
     if not flags.FLAGS["config"].present:
         raise UserError("--config is missing. Add a recipe: --config configs/quickstart.py.")
-    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+    file, dataset = _file_and_dataset(config_flags.get_config_filename(flags.FLAGS["config"]))
     if run is None and not file.is_file():
         raise UserError(
             f"there is no config {file}. Give a Python file with get_config(), such as"
@@ -168,7 +168,9 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path, Parent | None]:
         )
     stated = cast(RecipeParser, flags.FLAGS["config"].parser).directory
     overrides.check_directory(argv[1:], _CONFIG.value, stated)
-    return _CONFIG.value, *_place(None if run is not None else file)
+    return _CONFIG.value, *_place(
+        None if run is not None else f"{file.stem}{f'-{dataset.name}' if dataset else ''}"
+    )
 
 
 def _run_with_recipe(argv: list[str]) -> Path | None:
@@ -192,11 +194,19 @@ def _run_with_recipe(argv: list[str]) -> Path | None:
     return None
 
 
-def _place(file: Path | None) -> tuple[Path, Parent | None]:
+def _file_and_dataset(text: str) -> tuple[Path, Path | None]:
+    """Return the file of a recipe, and the directory in `FILE:DIRECTORY`, which its code gets."""
+    file, colon, directory = text.rpartition(":")
+    if colon and not Path(text).is_file():
+        return Path(file), Path(directory)
+    return Path(text), None
+
+
+def _place(name: str | None) -> tuple[Path, Parent | None]:
     """Return the working directory, and the checkpoint from which a new run branches.
 
     Args:
-        file: of the recipe; None: it is the recipe of a run.
+        name: of a run by this recipe; None: it is the recipe of a run.
 
     Raises:
         UserError: if flags do not fit each other.
@@ -209,9 +219,9 @@ def _place(file: Path | None) -> tuple[Path, Parent | None]:
             )
         return Path(_RESUME.value), None
     branch_from = None if _BRANCH_FROM.value is None else read_parent(_BRANCH_FROM.value)
-    if _WORKDIR.value is None and file is None:
+    if _WORKDIR.value is None and name is None:
         raise UserError("--branch-from is given without --workdir. Add a directory for the branch.")
-    workdir = Path(_WORKDIR.value or Path("runs") / cast(Path, file).stem)
+    workdir = Path(_WORKDIR.value or Path("runs") / cast(str, name))
     if branch_from is not None and workdir.resolve() == branch_from.directory.resolve():
         raise UserError(
             f"--branch-from and --workdir are both {workdir}. Choose another --workdir for the"

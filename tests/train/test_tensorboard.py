@@ -41,7 +41,7 @@ def test_what_is_written_can_be_read(tmp_path):
     writer.add_scalar("loss", 0.5, 4)
     writer.add_text("recipe", "text")
     writer.close()
-    first, version, start, _, text = events(tmp_path / "t")
+    first, version, start, _scalar, text = events(tmp_path / "t")
     assert first.file_version == version.file_version == "brain.Event:2"
     assert start.session_log.status == 1 and start.step == version.step == 3
     assert scalars(tmp_path / "t")[0] == (4, "loss", 0.5) and text.summary.value[0].tag
