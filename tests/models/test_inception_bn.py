@@ -163,7 +163,7 @@ def test_batch_norm_moves_its_averages_by_the_revision(revision, old, new):
     np.testing.assert_allclose(
         updated["batch_stats"]["moving_var"], old + new * variance, rtol=1e-5
     )
-    gamma = 1 if settings.fixed_gamma else np.array([2, 3])
+    gamma = 1 if settings.fixed_gamma else np.array([2, 3], np.float32)
     np.testing.assert_allclose(
         y, (x - mean) / np.sqrt(variance + settings.epsilon) * gamma, rtol=1e-4, atol=1e-5
     )
@@ -251,7 +251,7 @@ def test_the_gradient_of_a_max_pool_is_that_of_xla_where_values_are_equal(size, 
 def trained_once(remat: str):
     """Loss, gradients and moving statistics of one small batch."""
     model, variables = small("full", "symbol2016")
-    images = golden_images(4, 5)[:, :64, :64].astype(np.float32) - np.float32(MEAN)
+    images = jnp.asarray(golden_images(4, 5)[:, :64, :64], jnp.float32) - np.float32(MEAN)
 
     def loss_of(params, batch_stats):
         variables = {"params": params, "batch_stats": batch_stats}
