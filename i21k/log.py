@@ -83,7 +83,10 @@ def tee(path: Path) -> Iterator[None]:
     except Stopped:
         raise
     except Exception as error:
-        file.write(f"error: {error}" if can_be_fixed(error) else traceback.format_exc().rstrip())
+        if path.exists():  # else nothing was done, and a refused run leaves no file
+            file.write(
+                f"error: {error}" if can_be_fixed(error) else traceback.format_exc().rstrip()
+            )
         raise
     finally:
         _files.remove(file)

@@ -141,6 +141,10 @@ def test_libraries_are_silenced_by_name_and_the_root_logger_keeps_its_level(monk
 
 def test_tee_writes_the_error_that_ends_the_block(tmp_path):
     with pytest.raises(UserError), log.tee(tmp_path / "log.txt"):
+        raise UserError("refused at once")
+    assert not (tmp_path / "log.txt").exists()
+    with pytest.raises(UserError), log.tee(tmp_path / "log.txt"):
+        log.info("a line")
         raise UserError("epochs is 0. Use at least 1.")
     with pytest.raises(KeyError), log.tee(tmp_path / "log.txt"):
         raise KeyError("bug")
