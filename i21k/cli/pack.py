@@ -52,9 +52,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "duplicates": {
         "choices": ("keep", "first", "drop", "merge"),
-        "help": "byte-identical images: keep all, keep the first by name, drop all, or keep "
-        "the first with"
-        " the labels of all",
+        "help": "byte-identical images: keep all, keep the first by name, drop all, or keep the"
+        " first with the labels of all",
     },
     "val_per_class": {
         "type": int,

@@ -75,6 +75,7 @@ def test_contact_sheet_is_what_its_name_says(
     for name, file_format in (("a.jpg", "JPEG"), ("a.png", "PNG"), ("a.webp", "WEBP")):
         sheet = tmp_path / name
         assert cli.main(["info", str(tmp_path / "out"), "--contact-sheet", str(sheet)]) == 0
-        assert Image.open(sheet).format == file_format
+        with Image.open(sheet) as opened:
+            assert opened.format == file_format
     assert cli.main(["info", str(tmp_path / "out"), "--contact-sheet", "a.doc"]) == 2
     assert "ends in '.doc'; expected one of .png" in capsys.readouterr().err
