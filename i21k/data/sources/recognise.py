@@ -27,6 +27,7 @@ from i21k.data.sources.folders import (
 from i21k.data.sources.rules import (
     SYNSET,
     FolderLevel,
+    Rule,
     SynsetFolders,
     Tree,
     find_trees,
@@ -244,7 +245,9 @@ def _archive(path: Path, look: ArchiveLook, wanted: Wanted) -> Recognised:
     chosen, notes = _choose(path, trees, wanted)
     sources: dict[str, ImageSource] = {}
     for split, tree in chosen.items():
-        of_split = tree.rule or kaggle.labels_of_val(look.names_in(tree.root))
+        of_split: Rule | Labels | None = tree.rule
+        if of_split is None:
+            of_split = kaggle.labels_of_val(look.names_in(tree.root))
         if of_split is None:
             raise UserError(
                 f"Source {path} has no class folders in {tree.root}. Unpack it, or give "

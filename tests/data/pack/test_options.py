@@ -36,7 +36,7 @@ from tests.helpers.packing import (
         ),
         (
             {"duplicates": "some"},
-            r"duplicates is 'some'; expected one of keep, first, drop. Change --duplicates",
+            r"duplicates is 'some'; expected one of keep, first, drop, merge. Change --duplicates",
         ),
         (
             {"val_per_class": 1, "split": "val"},
