@@ -370,7 +370,7 @@ def test_a_folded_network_cannot_be_trained():
     model, variables = small("standard", "symbol2016")
     params = fold(variables, "symbol2016")
     with pytest.raises(AssertionError, match="cannot be trained"):
-        folded(model, "cpu").apply(params, np.zeros((1, 32, 32, 3), np.float32), train=True)
+        folded(model, "cpu").apply(params, jnp.zeros((1, 32, 32, 3), np.float32), train=True)
 
 
 def test_the_logits_of_a_bfloat16_network_are_float32():
