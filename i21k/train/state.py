@@ -46,7 +46,8 @@ class DeviceBatch(struct.PyTreeNode):
 
 def make_network(cfg: ModelRecipe, num_classes: int) -> Network:
     """Build the network of a recipe, as it is trained."""
-    description = {k: v for k, v in dataclasses.asdict(cfg).items() if k not in _OF_TRAINING}
+    names = (field.name for field in dataclasses.fields(cfg))
+    description = {name: getattr(cfg, name) for name in names if name not in _OF_TRAINING}
     description["bn_momentum"] = None if cfg.bn_momentum == "default" else cfg.bn_momentum
     network = build(description, num_classes).with_remat(cfg.remat)
     return network.with_statistics_over(AXIS if cfg.sync_bn else None)

@@ -280,6 +280,7 @@ def test_every_key_is_read_by_a_run(recipe, tmp_path, monkeypatch, few_blocks):
         recipes.DataRecipe: "data",
         recipes.ModelRecipe: "model",
         recipes.OptimizerRecipe: "optimizer",
+        recipes.LossRecipe: "loss",
         recipes.EvaluationRecipe: "evaluation",
         recipes.LogRecipe: "log",
     }
