@@ -368,7 +368,7 @@ def test_only_a_cpu_gets_what_is_arranged_for_one():
 
 def test_a_folded_network_cannot_be_trained():
     model, variables = small("standard", "symbol2016")
-    params = fold(variables, "symbol2016")
+    params = jax.tree.map(jnp.asarray, fold(variables, "symbol2016"))
     with pytest.raises(AssertionError, match="cannot be trained"):
         folded(model, "cpu").apply(params, jnp.zeros((1, 32, 32, 3), np.float32), train=True)
 
