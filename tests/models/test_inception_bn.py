@@ -163,7 +163,7 @@ def test_batch_norm_moves_its_averages_by_the_revision(revision, old, new):
     np.testing.assert_allclose(
         updated["batch_stats"]["moving_var"], old + new * variance, rtol=1e-5
     )
-    gamma = 1 if settings.fixed_gamma else np.array([2, 3])
+    gamma = 1 if settings.fixed_gamma else np.array([2, 3], np.float32)
     np.testing.assert_allclose(
         y, (x - mean) / np.sqrt(variance + settings.epsilon) * gamma, rtol=1e-4, atol=1e-5
     )
@@ -251,7 +251,7 @@ def test_the_gradient_of_a_max_pool_is_that_of_xla_where_values_are_equal(size, 
 def trained_once(remat: str):
     """Loss, gradients and moving statistics of one small batch."""
     model, variables = small("full", "symbol2016")
-    images = golden_images(4, 5)[:, :64, :64].astype(np.float32) - np.float32(MEAN)
+    images = jnp.asarray(golden_images(4, 5)[:, :64, :64], jnp.float32) - np.float32(MEAN)
 
     def loss_of(params, batch_stats):
         variables = {"params": params, "batch_stats": batch_stats}
@@ -370,7 +370,7 @@ def test_a_folded_network_cannot_be_trained():
     model, variables = small("standard", "symbol2016")
     params = fold(variables, "symbol2016")
     with pytest.raises(AssertionError, match="cannot be trained"):
-        folded(model, "cpu").apply(params, np.zeros((1, 32, 32, 3), np.float32), train=True)
+        folded(model, "cpu").apply(jax.device_put(params), jnp.zeros((1, 32, 32, 3)), train=True)
 
 
 def test_the_logits_of_a_bfloat16_network_are_float32():
@@ -399,8 +399,8 @@ def test_the_gradient_of_the_head_is_that_of_a_product_in_its_dtype(dtype):
 @pytest.mark.parametrize(("height", "width"), [(6, 6), (7, 4), (1, 5)])
 def test_winograd_convolves(height, width):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((3, height, width, 40), np.float32)
-    kernel = rng.standard_normal((3, 3, 40, 24), np.float32)
+    x = jnp.asarray(rng.standard_normal((3, height, width, 40), np.float32))
+    kernel = jnp.asarray(rng.standard_normal((3, 3, 40, 24), np.float32))
     want = jax.lax.conv_general_dilated(
         x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
