@@ -1,8 +1,4 @@
-"""What a dataset directory holds, for a person to look at: numbers from its JSON, and a sheet of
-random pictures.
-
-A room of its own since it reads, and judges nothing: that does `verify`.
-"""
+"""Describe a dataset directory for a person: numbers from its JSON, and a sheet of random images."""
 
 import dataclasses
 import io
@@ -108,7 +104,7 @@ def overview(directory: str | Path) -> Overview:
 def contact_sheet(
     directory: str | Path, columns: int = SHEET_COLUMNS, rows: int = SHEET_ROWS, seed: int = 0
 ) -> Image.Image:
-    """Lay out random pictures of all splits, each record as likely as any other, with class, label
+    """Lay out random images of all splits, each record with the same probability, with class, label
     and split below; the same for a seed.
 
     Raises:
@@ -135,9 +131,10 @@ def contact_sheet(
         ((_, record),) = shards.read_records(path, (number - int(ends[shard]) + count,))
         left = GAP_PX + k % columns * (CELL_PX + GAP_PX)
         top = GAP_PX + k // columns * (CELL_PX + CAPTION_PX + GAP_PX)
-        picture, caption = _thumbnail(record, split.classes)
+        thumbnail, caption = _thumbnail(record, split.classes)
         sheet.paste(
-            picture, (left + (CELL_PX - picture.width) // 2, top + (CELL_PX - picture.height) // 2)
+            thumbnail,
+            (left + (CELL_PX - thumbnail.width) // 2, top + (CELL_PX - thumbnail.height) // 2),
         )
         for line, text in enumerate((caption, split.split)):
             draw.text(
@@ -150,7 +147,7 @@ def contact_sheet(
 
 
 def _thumbnail(record: bytes | ValueError, classes: ClassList) -> tuple[Image.Image, str]:
-    """Return a picture that fits into a cell, and its caption; a grey cell where there is none to
+    """Return an image that fits into a cell, and its caption; a grey cell where there is none to
     be had."""
     nothing = Image.new("RGB", (CELL_PX, CELL_PX), "lightgray")
     if isinstance(record, ValueError):
@@ -158,19 +155,19 @@ def _thumbnail(record: bytes | ValueError, classes: ClassList) -> tuple[Image.Im
     try:
         image, label = decode_example(record)
     except ValueError:
-        return nothing, "no picture with a label"
+        return nothing, "no image with a label"
     caption = (
         f"{classes.ids[label]} ({label})" if 0 <= label < len(classes) else f"no class ({label})"
     )
     try:
         read_size(image)  # refuses what is too large to decode
         with Image.open(io.BytesIO(image)) as opened:
-            picture = opened.convert("RGB")
+            thumbnail = opened.convert("RGB")
     except (ValueError, OSError, SyntaxError):
         return nothing, f"{caption}, damaged"
-    scale = CELL_PX / max(picture.size)
-    width, height = (max(1, round(side * scale)) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.BICUBIC), caption
+    scale = CELL_PX / max(thumbnail.size)
+    width, height = (max(1, round(side * scale)) for side in thumbnail.size)
+    return thumbnail.resize((width, height), Image.Resampling.BICUBIC), caption
 
 
 def _fit(text: str, font: Any) -> str:

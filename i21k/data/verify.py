@@ -1,11 +1,9 @@
-"""Whether a dataset directory is still what its manifest says: every fault found and named, nothing
-repaired, nothing written.
+"""Check whether a dataset directory is what its manifest says. Nothing is repaired or written.
 
-A room of its own since it distrusts what all others take for granted. Work is cut into ranges of
-records, so that one large shard keeps all workers busy too. What is kept of a picture is 8 bytes,
-the first of the SHA-256 of its encoded bytes; they are sorted and intersected at the end, which
-takes 16 bytes a picture at its peak: 230 MB for 14.2 million. That two of 14.2 million pictures and
-50,000 others agree in 64 bits by chance has a probability of 4e-8.
+The work is cut into ranges of records, so that one large shard keeps all workers busy. To find
+images that are in two splits, 8 bytes of each image are kept: the first of the SHA-256 of its
+encoded bytes. They are sorted and intersected at the end. This uses 16 bytes per image at its peak:
+230 MB for 14.2 million. The probability that two different images agree is 4e-8.
 """
 
 import collections
@@ -35,15 +33,11 @@ from i21k.files import hash_file
 from i21k.images.decode import decode, read_size
 from i21k.labels import ClassList
 
-SAMPLE = 1000  # pictures of a split that are decoded unless told; chosen here: seconds
-# faults of a kind that are named in one file, the rest is counted: a report must not outgrow memory
+SAMPLE = 1000  # images per split that are decoded by default: seconds of work; our choice
+# Faults of one kind and file that are named. The others are counted, to limit memory.
 MAX_NAMED = 100
-_RANGE_RECORDS = (
-    1024  # at least, that travel to a worker together: 30 MB of pictures, 8 KB of answer
-)
-_MAX_RANGES = (
-    64  # of a file: each opens it anew, which reads its whole index (2 ms for 50,000 records)
-)
+_RANGE_RECORDS = 1024  # smallest range: 30 MB of images, 8 KB of results
+_MAX_RANGES = 64  # per file: each opens it, which reads its index (2 ms for 50,000 records)
 _SEED = 0  # of the sample
 _WNID = re.compile(r"n\d{8}(?=_)")
 
@@ -134,7 +128,7 @@ def verify(
         directory: one that `i21k pack` or TFDS made; of the latter less is known that could be
             checked.
         split: the only one to look at; by default all.
-        sample: so many pictures of each split are decoded, strictly: always the same ones; None
+        sample: number of images per split to decode strictly, always the same ones; None
             decodes all.
         num_workers: processes; 1 means this one, None one per CPU.
         on_progress: called once per range of some thousand records.
@@ -462,7 +456,7 @@ class _Answer:
     num_decoded: int
     num_named: int
     labels: frozenset[int]
-    digests: np.ndarray | None  # uint64 [records]; 0 where a record holds no picture
+    digests: np.ndarray | None  # uint64 [records]; 0 where a record holds no image
 
 
 def _check(part: _Part, classes: ClassList | None, names_tell: bool, keep_digests: bool) -> _Answer:
@@ -499,7 +493,7 @@ def _check(part: _Part, classes: ClassList | None, names_tell: bool, keep_digest
         try:
             image, label = decode_example(record)
         except ValueError as error:
-            faults.append(fault("unreadable", str(error), "a picture with a label"))
+            faults.append(fault("unreadable", str(error), "an image with a label"))
             continue
         labels.add(label)
         if digests is not None:
@@ -521,7 +515,7 @@ def _check(part: _Part, classes: ClassList | None, names_tell: bool, keep_digest
         if to_decode is None or index in to_decode:
             num_decoded += 1
             if reason := why_undecodable(image):
-                faults.append(fault("decode", reason, "a picture that decodes completely"))
+                faults.append(fault("decode", reason, "an image that decodes completely"))
     return _Answer(part, faults, sha256, num_decoded, num_named, frozenset(labels), digests)
 
 
@@ -536,7 +530,7 @@ def class_of(file_name: str, classes: ClassList) -> str | None:
 
 
 def why_undecodable(image: bytes) -> str:
-    """Decode strictly, so that also a picture that ends early fails; return what is wrong, or
+    """Decode strictly, so that an image that ends early fails too. Return what is wrong, or
     nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata
@@ -544,9 +538,7 @@ def why_undecodable(image: bytes) -> str:
             decode(
                 image, *read_size(image)
             )  # as the loader does; half a JPEG, PNG, GIF, BMP or WebP raises
-        except (
-            Exception
-        ) as error:  # whatever a decoder raises on hostile bytes is the fault of this one picture
+        except Exception as error:  # whatever a decoder raises is the fault of this image
             return str(error) or type(error).__name__
     return ""
 
@@ -560,7 +552,7 @@ def _compare_splits(
     places: dict[str, list[_Part]],
     found: _Faults,
 ) -> None:
-    """Find pictures that stand in two splits, and name them where they stand in the smaller one."""
+    """Find images that are in two splits, and name them in the smaller one."""
     joined = {
         split: np.concatenate([np.zeros(0, np.uint64), *chunks])
         for split, chunks in digests.items()
@@ -587,7 +579,7 @@ def _compare_splits(
                 twin, record = places[other][twins[which, 0]], part.start + number
                 twin_record = twin.start + int(twins[which, 1])
                 twin_name = _name(directory, twin.file, twin_record)
-                same = f"the picture of {twin.file}, record {twin_record}" + (
+                same = f"the image of {twin.file}, record {twin_record}" + (
                     f" ({twin_name})" if twin_name else ""
                 )
                 name = _name(directory, part.file, record)

@@ -105,7 +105,7 @@ def _draw_column(
 
 
 def _draw_training(axes: "Axes", points: Sequence[Point]) -> None:
-    """Draw the loss of the logged steps as a pale line, thinned by means of neighbours."""
+    """Draw the loss of the logged steps as a pale line, averaged over adjacent points."""
     if len(points) < 2:
         return
     parts = np.array_split(np.array(points, np.float64), min(len(points), _MAX_POINTS))

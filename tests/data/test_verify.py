@@ -209,7 +209,7 @@ def remove_class(directory: Path) -> None:
     ClassList(CLASSES.ids[:3]).write(directory / "label.labels.txt")
 
 
-def cut_picture(directory: Path) -> None:
+def cut_image(directory: Path) -> None:
     rewrite(
         directory,
         "val",
@@ -229,7 +229,7 @@ def cut_png(directory: Path) -> None:
     )
 
 
-def no_picture(directory: Path) -> None:
+def no_image(directory: Path) -> None:
     rewrite(
         directory,
         "val",
@@ -299,13 +299,13 @@ Where = Sequence[tuple[str, int | None, str]]
         (
             leak,
             [(shard("val", 1), 1, "content")],
-            f"the picture of {shard('train', 2)}, record 3 (n01491361/train_11.JPEG)",
+            f"the image of {shard('train', 2)}, record 3 (n01491361/train_11.JPEG)",
         ),
         (change_class, [("label.labels.txt", None, "class list")], f"expected hash {CLASSES.hash}"),
         (remove_class, [("label.labels.txt", None, "class list")], "has 3 classes; expected 4"),
-        (cut_picture, [(shard("val", 2), 1, "decode")], "(n01443537/val_5.JPEG): decode"),
-        (cut_png, [(shard("val", 2), 1, "decode")], "expected a picture that decodes completely"),
-        (no_picture, [(shard("val", 2), 1, "decode")], "6 bytes that are not an image"),
+        (cut_image, [(shard("val", 2), 1, "decode")], "(n01443537/val_5.JPEG): decode"),
+        (cut_png, [(shard("val", 2), 1, "decode")], "expected an image that decodes completely"),
+        (no_image, [(shard("val", 2), 1, "decode")], "6 bytes that are not an image"),
         (
             not_an_example,
             [(shard("val", 2), r, "unreadable") for r in (0, 1)],
@@ -377,7 +377,7 @@ def test_all_contents_of_a_copied_split_are_found(
     ]
 
 
-def test_records_without_a_picture_are_no_copies_of_each_other(damaged: Path) -> None:
+def test_records_without_an_image_are_no_duplicates_of_each_other(damaged: Path) -> None:
     for split in ("train", "val"):
         shards.write_shard(damaged / shard(split, 2), [b"no example"])
     assert {fault.file for fault in check(damaged).faults if fault.kind == "unreadable"} == {
@@ -388,13 +388,13 @@ def test_records_without_a_picture_are_no_copies_of_each_other(damaged: Path) ->
 
 
 def test_sample_misses_what_all_finds(damaged: Path) -> None:
-    cut_picture(damaged)
+    cut_image(damaged)
     assert check(damaged, sample=0).num_faults == {}
     assert check(damaged, split="train").num_faults == {}
 
 
 def test_dataset_of_tfds(damaged: Path) -> None:
-    """Without a manifest counts, labels, pictures and contents remain."""
+    """Without a manifest counts, labels, images and contents remain."""
     (damaged / "manifest.json").unlink()
     report = check(damaged)
     assert (report.num_faults, report.has_manifest, report.splits["train"].num_named) == (
@@ -493,16 +493,16 @@ def test_info_says_what_was_written(damaged: Path, capsys: pytest.CaptureFixture
 
 
 def test_contact_sheet(damaged: Path, tmp_path: Path) -> None:
-    no_picture(damaged)
+    no_image(damaged)
     assert cli.main(["info", str(damaged), "--contact-sheet", str(tmp_path / "out.png")]) == 0
     with Image.open(tmp_path / "out.png") as sheet:
-        columns, rows, gap = overview.SHEET_COLUMNS, 3, overview.GAP_PX  # 18 pictures
+        columns, rows, gap = overview.SHEET_COLUMNS, 3, overview.GAP_PX  # 18 images
         width, height = overview.CELL_PX + gap, overview.CELL_PX + overview.CAPTION_PX + gap
         assert (sheet.format, sheet.size) == ("PNG", (columns * width + gap, rows * height + gap))
         pixels = np.asarray(sheet)
     again, other = (np.asarray(overview.contact_sheet(damaged, seed=seed)) for seed in (0, 1))
     assert np.array_equal(pixels, again) and not np.array_equal(pixels, other)
-    for k in range(columns * rows):  # 18 cells have a picture in the middle, the rest is white
+    for k in range(columns * rows):  # 18 cells have an image in the middle, the rest is white
         middle = pixels[
             gap + k // columns * height + overview.CELL_PX // 2,
             gap + k % columns * width + overview.CELL_PX // 2,

@@ -21,7 +21,7 @@ class LoaderOptions:
     min_area: float = 0.08  # of a region, as a fraction of the image
     mirror: bool = True  # mirror half of the images
     mirror_on: Literal["device", "host"] = "device"  # the host mirrors itself and sets no flag
-    # Over all records; in spans of neighbours, for slow disks; one epoch as stored.
+    # Over all records; in spans of adjacent records, for slow disks; one epoch as stored.
     order: Literal["global", "windowed", "stored"] = "global"
     seed: int = 0
     on_bad_record: Literal["stop", "skip"] = "stop"  # skip: use the next good record instead

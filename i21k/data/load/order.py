@@ -71,7 +71,7 @@ class WindowedOrder:
 
     An epoch treats the records as a ring, cuts it into spans of `span_length` from a start of its
     own, and shuffles the spans. A batch has `LANES` parts. Each part reads its share of the spans
-    in windows of `SPANS_PER_WINDOW` spans, and mixes the records of a window. So neighbours on disk
+    in windows of `SPANS_PER_WINDOW` spans, and mixes the records of a window. So adjacent records
     stay near each other in every epoch. That is harmless because packing has shuffled the records.
     """
 
@@ -101,7 +101,7 @@ class WindowedOrder:
         )
 
     def spans(self, window: Window) -> list[tuple[int, int]]:
-        """Return `(first, end)` of each span of neighbours in a window, in disk order."""
+        """Return `(first, end)` of each span of adjacent records in a window, in disk order."""
         numbers = np.sort(self.records(window))
         breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
         parts = np.split(numbers, breaks)
