@@ -399,8 +399,8 @@ def test_the_gradient_of_the_head_is_that_of_a_product_in_its_dtype(dtype):
 @pytest.mark.parametrize(("height", "width"), [(6, 6), (7, 4), (1, 5)])
 def test_winograd_convolves(height, width):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((3, height, width, 40), np.float32)
-    kernel = rng.standard_normal((3, 3, 40, 24), np.float32)
+    x = jnp.asarray(rng.standard_normal((3, height, width, 40), np.float32))
+    kernel = jnp.asarray(rng.standard_normal((3, 3, 40, 24), np.float32))
     want = jax.lax.conv_general_dilated(
         x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )

@@ -1,6 +1,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -67,8 +68,8 @@ def test_initial_values_have_their_shapes_and_follow_the_seed():
 
 def test_a_network_for_inference_gives_the_same_outputs():
     rng = np.random.default_rng(0)
-    variables = NETWORK.initial(32, "he_normal", 3)
-    images = NETWORK.prepare(rng.integers(0, 256, (3, 32, 32, 3), np.uint8))
+    variables = jax.device_put(NETWORK.initial(32, "he_normal", 3))
+    images = NETWORK.prepare(jnp.asarray(rng.integers(0, 256, (3, 32, 32, 3), np.uint8)))
     trained, statistics = NETWORK.with_momentum(0).apply_train(variables, images)
     assert trained.features.shape == (3, NETWORK.num_features)
     moments = NETWORK.moments(statistics)
@@ -79,7 +80,7 @@ def test_a_network_for_inference_gives_the_same_outputs():
     want = NETWORK.apply(variables, images)
     for platform in ("cpu", "gpu"):
         network, convert = NETWORK.for_inference(platform)
-        got = network.apply(convert(variables), images)
+        got = network.apply(jax.device_put(convert(variables)), images)
         for one, other in zip(got, want, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * np.abs(other).max())
         assert network.describe() == NETWORK.describe()

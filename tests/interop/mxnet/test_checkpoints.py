@@ -156,5 +156,5 @@ def test_nothing_is_overwritten_and_nothing_is_left_after_an_error(
         == 2
     )
     assert "has 1 classes" in capsys.readouterr().err and not (tmp_path / "x").exists()
-    with pytest.raises(ValueError, match="holds an imported model, not a run to go on with"):
+    with pytest.raises(ValueError, match="holds an imported model, which is not a run"):
         loop.run(recipe, tmp_path / "w")
