@@ -1,4 +1,4 @@
-"""Describe a dataset directory for a person: numbers from its JSON, and a sheet of random images."""
+"""Describe a dataset directory: numbers from its JSON, and a sheet of random images."""
 
 import dataclasses
 import io
