@@ -50,7 +50,7 @@ def test_refuses_bad_files(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x80")
     with pytest.raises(ValueError, match="binary cannot be read"):
         ClassList.read(tmp_path / "binary")
-    with pytest.raises(ValueError, match="expected one of fall11, ilsvrc2012"):
+    with pytest.raises(ValueError, match="Use one of fall11, ilsvrc2012"):
         named("fall12")
 
 
