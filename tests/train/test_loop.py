@@ -461,7 +461,7 @@ def test_another_recipe_in_the_same_workdir(finished, recipe, tmp_path):
 
 def test_other_data_behind_a_checkpoint(finished, recipe, tmp_path):
     shutil.copytree(finished, tmp_path / "w")
-    recipe.data.directory = str(write_dataset(tmp_path / "fewer", {"train": 40}))
+    recipe.data.directory = str(write_dataset(tmp_path / "fewer", {"train": 40, "val": 4}))
     with pytest.raises(
         ValueError,
         match="holds other images than the checkpoint was trained on: it had 44 records",
