@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 def environment(args: argparse.Namespace, scratch: Path) -> dict[str, str]:
     """Return the variables of all parts: the checkout, the wheels, and one compilation cache."""
-    paths = [str(ROOT)]
+    paths = [str(ROOT), str(project_metadata(scratch / "metadata"))]
     wheels = sorted((args.bundle / "wheels").glob("*.whl"))
     if wheels and not args.dry_run:
         site = scratch / "site"
@@ -114,6 +115,16 @@ def environment(args: argparse.Namespace, scratch: Path) -> dict[str, str]:
     if args.dry_run:
         variables |= {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     return variables
+
+
+def project_metadata(directory: Path) -> Path:
+    """Write what tells the version of a package, because the checkout may not be installed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    name, version = project["name"], project["version"]
+    file = directory / f"{name}-{version}.dist-info" / "METADATA"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return directory
 
 
 def find_torch(python: str | None, env: dict[str, str]) -> str:

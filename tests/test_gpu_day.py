@@ -1,5 +1,6 @@
 """The day on a GPU: what runs the parts, and all parts at small shapes on the CPU."""
 
+import importlib.metadata
 import io
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu_wheels
+from benchmarks import gpu_day, gpu_wheels
 from benchmarks.gpu_day_parts import driver, memory_plans
 from benchmarks.gpu_day_parts.driver import Part
 from benchmarks.gpu_day_parts.page import PAGE, RESULTS, Results, tables
@@ -134,6 +135,12 @@ def test_the_parts_are_programs_of_the_checkout(tmp_path: Path) -> None:
     assert all((ROOT / p.command[1]).is_file() for p in wanted)
     assert all(" python benchmarks/" in f" {p.shown}" for p in wanted)
     assert "--torch-python" in next(p for p in wanted if p.name == "a-bfloat16").command
+
+
+def test_parts_find_the_version_of_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
+    directory = gpu_day.project_metadata(tmp_path)
+    (found,) = importlib.metadata.distributions(name="i21k", path=[str(directory)])
+    assert found.version == importlib.metadata.version("i21k")
 
 
 def test_needs_of_a_wheel_are_those_of_the_other_machine(tmp_path: Path) -> None:

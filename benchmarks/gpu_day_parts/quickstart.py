@@ -105,12 +105,18 @@ def main() -> None:
     workdirs = [args.scratch.resolve() / f"quickstart-{name}" for name in ("whole", "resumed")]
     for workdir in workdirs:
         subprocess.run(["rm", "-rf", str(workdir)], check=True)
-    print(json.dumps({"run": "whole"} | train(workdirs[0], recipe)), flush=True)
-    print(json.dumps({"run": "interrupted"} | interrupt(workdirs[1], recipe)), flush=True)
+    whole = train(workdirs[0], recipe)
+    print(json.dumps({"run": "whole"} | whole), flush=True)
+    if whole["exit_code"]:
+        sys.exit("the quick start failed")
+    interrupted = interrupt(workdirs[1], recipe)
+    print(json.dumps({"run": "interrupted"} | interrupted), flush=True)
     resumed = train(workdirs[1], recipe)
     if resumed["exit_code"] == 0:
         resumed |= compare(*workdirs)
     print(json.dumps({"run": "resumed"} | resumed))
+    if resumed["exit_code"] or interrupted["exit_code"] != interrupted["expected_exit_code"]:
+        sys.exit("the interrupted run did not end as it should")
 
 
 if __name__ == "__main__":
