@@ -46,6 +46,7 @@ UNCHECKED = (
     "i21k.models.pools",
     "i21k.train.devices",
     "i21k.train.recipe",
+    "i21k.trained_preprocessing",
 )
 install_import_hook(
     [

@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -95,8 +96,20 @@ def run(
     return directory
 
 
-def _logged(directory: Path) -> contextlib.AbstractContextManager[None]:
-    return log.tee(directory / "log.txt") if processes.index() == 0 else contextlib.nullcontext()
+@contextlib.contextmanager
+def _logged(directory: Path) -> Iterator[None]:
+    """Write everything that is printed to `log.txt`; remove it again if nothing came of the run."""
+    if processes.index() != 0:
+        yield
+        return
+    path = directory / "log.txt"
+    was_there = path.exists()
+    try:
+        with log.tee(path):
+            yield
+    finally:
+        if not was_there and {p.name for p in directory.iterdir()} <= {"log.txt", "lock"}:
+            path.unlink(missing_ok=True)
 
 
 def _run_epochs(run: Run) -> None:

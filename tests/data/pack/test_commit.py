@@ -88,10 +88,10 @@ def test_failure_at_the_very_end_is_undone(
     calls = iter([KeyboardInterrupt])
     real = write_metadata
 
-    def interrupted(*arguments: Any) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
         for error in calls:
             raise error
-        real(*arguments)
+        real(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(
