@@ -88,7 +88,7 @@ def test_what_cannot_be_read_is_skipped_with_its_reason(tmp_path: Path) -> None:
         "early.JPEG": "damaged image",
         "damaged.JPEG": "damaged image",
         "empty.JPEG": "empty file",
-        "page.JPEG": "not an image",
+        "page.JPEG": "not an image, but a HTML page",
         "huge.JPEG": "too many pixels",
         "large.JPEG": "too many pixels",
         "/absolute.JPEG": "unsafe name",
