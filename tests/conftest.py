@@ -44,6 +44,7 @@ UNCHECKED = (
     "i21k.models.cpu",
     "i21k.models.layers",
     "i21k.models.pools",
+    "i21k.prediction.predictor",
     "i21k.train.devices",
     "i21k.train.recipe",
     "i21k.trained_preprocessing",
