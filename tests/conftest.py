@@ -47,6 +47,7 @@ UNCHECKED = (
     "i21k.prediction.predictor",
     "i21k.train.devices",
     "i21k.train.recipe",
+    "i21k.trained",
     "i21k.trained_preprocessing",
 )
 install_import_hook(
