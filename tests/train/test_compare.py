@@ -34,7 +34,7 @@ def test_runs_side_by_side(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "run   epoch  step  train_loss  val_loss  val_top1           best  at step  images/s  from",
         "a         2    20           2       2.5     0.625  val_top1 0.75       15        99",
-        "in/b                                                                               a@10",
+        "in/b                                                                                 a@10",
         "",
         "recipe   a  in/b",
         "epochs  10     3",
