@@ -123,7 +123,12 @@ def _scale_losses(axes: "Axes") -> None:
     if usual.min() > 0 and usual.max() > _LOG_FROM * usual.min():
         axes.set_yscale("log")
     if len(usual) < len(values):
-        axes.set_ylim(top=top)
+        least, most = float(usual.min()), float(usual.max())
+        margin = 0.1 * (most - least or most)
+        if axes.get_yscale() == "log":
+            axes.set_ylim(least / 1.3, most * 1.3)
+        else:  # both, for Matplotlib's margin below is a share of the outlier
+            axes.set_ylim(least - margin, most + margin)
         text = f"{len(values) - len(usual)} above, up to {values.max():,.3g}"
         axes.annotate(text, (0.02, 0.97), xycoords="axes fraction", va="top", fontsize="x-small")
 
