@@ -1,10 +1,12 @@
 """Signals to runs in processes of their own: each is honoured within seconds, and nothing is
 lost."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tests.helpers.paths import ROOT
 from tests.test_launch import arguments_of, wait_for_line
 
 SECONDS = 12  # on a busy machine; all of them end within five
+_STARTED: list[subprocess.Popen] = []
 
 
 def start(recipe, workdir: Path, before: str = "", **options) -> subprocess.Popen:
@@ -26,12 +29,13 @@ def start(recipe, workdir: Path, before: str = "", **options) -> subprocess.Pope
         import runpy, signal, sys, time
         sys.argv = {["launch.py", *arguments]!r}
         sys.orig_argv = [sys.executable, *sys.argv]
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it,
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and so may nohup
         {before}
         runpy.run_path({str(ROOT / "tests/helpers/few_blocks.py")!r}, run_name="__main__")
     """
     options.setdefault("stdout", subprocess.PIPE)
-    return subprocess.Popen(
+    running = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,
         env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)},
@@ -39,6 +43,18 @@ def start(recipe, workdir: Path, before: str = "", **options) -> subprocess.Pope
         text=True,
         **options,
     )
+    _STARTED.append(running)
+    return running
+
+
+@pytest.fixture(autouse=True)
+def none_is_left():
+    """Kill what a failed test would leave, which would keep the processors from the next one."""
+    yield
+    while _STARTED:
+        running = _STARTED.pop()
+        running.kill()
+        running.wait()
 
 
 @pytest.fixture
@@ -118,6 +134,26 @@ def workers_of(running: subprocess.Popen) -> list[int]:
     return [pid for pid in pids if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
+@contextlib.contextmanager
+def stopping_workers(running: subprocess.Popen):
+    """Stop each worker of the run, also the next epoch's: this one's may have built all it had."""
+    ended = threading.Event()
+
+    def stop() -> None:
+        while not ended.wait(0.02) and running.poll() is None:
+            with contextlib.suppress(OSError):  # one that ends at this moment
+                for pid in workers_of(running):
+                    os.kill(pid, signal.SIGSTOP)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        stopper.join()
+
+
 def test_a_stopped_worker_does_not_keep_a_signal_from_ending_the_run(slow, tmp_path):
     slow.data.workers = 2
     running = start(slow, tmp_path / "w")
@@ -157,9 +193,8 @@ def test_a_wait_for_data_is_said_and_ends(slow, tmp_path, workers):
         f" time.sleep(999) if step > 9 and not {workers} else call(self, step)",
     )
     wait_for_line(running, "step 2/")
-    for pid in workers_of(running):
-        os.kill(pid, signal.SIGSTOP)
-    out, _ = running.communicate(timeout=100)
+    with stopping_workers(running):
+        out, _ = running.communicate(timeout=100)
     assert running.returncode == 2, out
     who = "(stopped by a signal)" if workers else "2 threads that read it"
     assert "warning: no batch of" in out and who in out
