@@ -79,6 +79,17 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_programs_left() -> Iterator[None]:
+    """Let each module's compiled programs go.
+
+    Each one holds memory mappings, of which Linux gives a process 65,530: without this, XLA aborts
+    a process that runs all tests.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(
