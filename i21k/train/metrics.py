@@ -83,8 +83,12 @@ class Totals:
 
     @classmethod
     def fetch(cls, sums: Sums) -> "Totals":
-        """Wait for the device and fetch its sums."""
-        sums = jax.device_get(sums)
+        """Wait for the device and fetch its sums.
+
+        A view of an array on a CPU would keep the next step from reusing its buffer: these are
+        copies, and nothing refers to the arrays that gave them.
+        """
+        sums = jax.tree.map(lambda leaf: np.array(leaf.addressable_data(0)), sums)
         return cls(
             float(sums.loss) - float(sums.loss_carry),
             tuple(np.asarray(sums.hits).tolist()),

@@ -46,6 +46,21 @@ def test_replicas_stay_identical_and_donated_buffers_are_gone(recipe):
     check_donated(first)
 
 
+def test_the_sums_can_be_donated_after_they_were_fetched(recipe):
+    _, state = run_steps(recipe, 2, [make_batch(8)])
+    before = Totals.fetch(state.sums)
+    add = jax.pmap(
+        lambda sums, ones: jax.tree.map(lambda x: x + ones.astype(x.dtype), sums),
+        in_axes=(None, 0),
+        out_axes=None,
+        devices=jax.local_devices()[:2],
+        donate_argnums=0,
+    )
+    after = Totals.fetch(add(state.sums, np.ones(2)))
+    check_donated(state.sums)
+    assert (before.count, after.count) == (8, 9)
+
+
 def test_gammas_that_are_held_at_1_stay_there(recipe):
     recipe.optimizer.weight_decay = 0.1
     first, state = run_steps(recipe, 4, [make_batch(8)])
