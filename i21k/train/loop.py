@@ -48,6 +48,8 @@ from i21k.train.recipe import flat, parse
 from i21k.train.report import duration, step_line
 from i21k.train.state import DeviceBatch
 
+_LINE_EVERY_S = 30.0  # at most between two lines, whatever the recipe says
+
 
 def run(
     config: ConfigDict, directory: str | Path, branch_from: history.Parent | None = None
@@ -142,7 +144,7 @@ def _start_sums(run: Run) -> None:
 def _train_epoch(run: Run, epoch: int) -> None:
     last, stop = run.epoch_end(epoch), processes.Agreement(run.interruption)
     since, window = Totals.fetch(run.state.sums), Clock()
-    options = feed.train_options(run.cfg)
+    options, said_at = feed.train_options(run.cfg), time.monotonic()
     with (
         loader.batches(run.train_split, options, run.step, last, run.report.complain) as batches,
         feed.Feeder(batches, run.devices) as feeder,
@@ -160,9 +162,11 @@ def _train_epoch(run: Run, epoch: int) -> None:
                 _save_and_leave(run, epoch)
             for clock in (run.clock, window):
                 clock.lap(run.cfg.batch_size, wait_s)
-            if run.step % run.cfg.log.every_steps == 0 or run.step == last:
+            is_due = time.monotonic() - said_at >= _LINE_EVERY_S
+            if run.step % run.cfg.log.every_steps == 0 or run.step == last or is_due:
                 with transfers("allow"):
                     since, window = _log_step(run, epoch, since, window)
+                said_at = time.monotonic()
             if stop():
                 _save_and_leave(run, epoch)
             if run.step < last:

@@ -269,7 +269,12 @@ class EvaluationRecipe:
 class LogRecipe:
     """What is written, and how often."""
 
-    every_steps: int = key(50, "steps per line of the log", check=at_least(1), may_change=True)
+    every_steps: int = key(
+        50,
+        "steps per line of the log; at least a line every 30 s",
+        check=at_least(1),
+        may_change=True,
+    )
     keep_checkpoints: int = key(
         2, "checkpoints of epochs to keep; 0: all", check=at_least(0), may_change=True
     )

@@ -531,3 +531,16 @@ def test_no_checkpoint_to_evaluate(dataset, tmp_path):
         ValueError, match=r"holds no checkpoint\. Give the working directory of a run"
     ):
         evaluate_checkpoint(tmp_path, dataset)
+
+
+def test_slow_steps_have_a_line_each_whatever_the_recipe_says(
+    recipe, tmp_path, monkeypatch, capsys
+):
+    recipe.log.every_steps, recipe.epochs = 1000, 1
+    monkeypatch.setattr(loop, "_LINE_EVERY_S", 0.0)
+    loop.run(recipe, tmp_path / "w")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "| step " in line]
+    assert [line.split("| step ")[1].split("/")[0] for line in lines] == list("123456")[
+        : len(lines)
+    ]
+    assert len(lines) >= 5
