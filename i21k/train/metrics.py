@@ -88,7 +88,7 @@ class Totals:
         A view of an array on a CPU would keep the next step from reusing its buffer: these are
         copies, and nothing refers to the arrays that gave them.
         """
-        sums = jax.tree.map(lambda leaf: np.array(leaf.addressable_data(0)), sums)
+        sums = jax.tree.map(_copy, sums)
         return cls(
             float(sums.loss) - float(sums.loss_carry),
             tuple(np.asarray(sums.hits).tolist()),
@@ -115,3 +115,8 @@ class Totals:
         return {"loss": self.loss / count} | {
             f"top{k}": hits / count for k, hits in zip(RANKS, self.hits, strict=True)
         }
+
+
+def _copy(leaf: jax.Array | np.ndarray) -> np.ndarray:
+    """Copy a replicated array's values; `np.array` of it would keep a view in the array."""
+    return np.array(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
