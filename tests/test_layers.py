@@ -29,7 +29,7 @@ LAYERS = (
     ("models",),
     ("images",),
     ("wordnet",),
-    ("workers", "files", "log", "labels", "backend"),
+    ("workers", "files", "log", "labels", "backend", "look"),
     ("errors", "jax_private"),
 )
 # The only files that may import a library.
