@@ -31,10 +31,6 @@ CHECKED = (
     "prediction",
     "train",
     "trained",
-    "trained_onnx",
-    "trained_onnx_config",
-    "trained_onnx_file",
-    "trained_preprocessing",
     "wordnet",
 )
 # Tests give these NumPy arrays instead of JAX's, or values outside their types on purpose.
@@ -47,8 +43,8 @@ UNCHECKED = (
     "i21k.prediction.predictor",
     "i21k.train.devices",
     "i21k.train.recipe",
-    "i21k.trained",
-    "i21k.trained_preprocessing",
+    "i21k.trained.checkpoint",
+    "i21k.trained.preprocessing",
 )
 install_import_hook(
     [

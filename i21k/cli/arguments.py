@@ -101,7 +101,7 @@ def open_model(args: argparse.Namespace) -> "TrainedModel":
             )
         return trained.load(args.checkpoint, args.step)
     from i21k.files import read_json
-    from i21k.trained_onnx import Normalisation, OnnxModel
+    from i21k.trained.onnx_model import Normalisation, OnnxModel
 
     contract = None
     if args.preprocessing is not None:

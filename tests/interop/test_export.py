@@ -19,7 +19,7 @@ from tests.helpers.models import save_random_model
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
-from i21k.trained_onnx import Normalisation, OnnxModel
+from i21k.trained.onnx_model import Normalisation, OnnxModel
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 SIZES = {"released": 63, "symbol2016": 32}

@@ -13,9 +13,9 @@ from jaxtyping import Float, UInt8
 from i21k.errors import UserError
 from i21k.labels import ClassList
 from i21k.models.probabilities import Probability
-from i21k.trained import Origin
-from i21k.trained_onnx_config import Beside, Normalisation, own_contract, read_beside
-from i21k.trained_onnx_file import (
+from i21k.trained.beside import Beside, Normalisation, own_contract, read_beside
+from i21k.trained.model import BATCH_SIZE, Origin
+from i21k.trained.onnx_file import (
     check_sizes,
     last_operator,
     layout,
@@ -23,10 +23,8 @@ from i21k.trained_onnx_file import (
     output_names,
     read,
 )
-from i21k.trained_preprocessing import AnyImage, Preprocessing
+from i21k.trained.preprocessing import AnyImage, Preprocessing
 from i21k.wordnet import class_lists
-
-BATCH_SIZE = 8  # our choice
 
 
 class OnnxModel:

@@ -10,7 +10,7 @@ from typing import Any
 from i21k.errors import UserError
 from i21k.files import read_json
 from i21k.labels import ClassList
-from i21k.trained_preprocessing import Preprocessing
+from i21k.trained.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,8 @@
-"""A trained model: its classes, how images are prepared for it, and its probabilities and features.
-
-Everything that uses a trained model starts here. `TrainedModel` does not depend on JAX, so that
-models of other frameworks can implement it.
-"""
+"""A checkpoint of ours as a trained model: read, checked against its description, and compiled."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,57 +12,12 @@ from jaxtyping import Array, Float, UInt8
 from i21k import log
 from i21k.checkpoints import Checkpoint, Checkpoints, Which
 from i21k.errors import UserError
-from i21k.labels import ClassList
 from i21k.models.network import Network, build
 from i21k.models.probabilities import Probability
-from i21k.trained_preprocessing import AnyImage, Preprocessing, is_number
+from i21k.trained.model import BATCH_SIZE, Origin
+from i21k.trained.preprocessing import AnyImage, Preprocessing, is_number
 
-BATCH_SIZE = 8  # our choice: what the network takes at a time on a CPU
 _NEGATIVE_VARIANCE = -1e-3  # of the largest variance: rounding gives less, damage gives more
-
-
-class Origin(NamedTuple):
-    """Where a trained model comes from."""
-
-    path: str
-    step: int
-    digest: str  # of the description, which has the digests of all arrays
-
-    def __str__(self) -> str:
-        return f"{self.path}, step {self.step:,}"
-
-
-@runtime_checkable
-class TrainedModel(Protocol):
-    """A model that is ready to answer. Nothing here depends on a framework."""
-
-    batch_size: int  # how many images it takes at a time; changes speed and memory only
-    train_fingerprint: str | None  # of the split that it was trained on, where that is known
-
-    @property
-    def classes(self) -> ClassList:
-        """The classes, in the order of the outputs."""
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """What has to happen to an image first."""
-
-    @property
-    def origin(self) -> Origin:
-        """Where the model comes from."""
-
-    @property
-    def probability(self) -> Probability:
-        """Whether the classes exclude each other ("softmax") or not ("sigmoid")."""
-
-    def prepare(self, image: AnyImage) -> UInt8[np.ndarray, "S S 3"]:
-        """Return the input for a file, bytes, a PIL image or an array."""
-
-    def probabilities(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float[np.ndarray, "B K"]:
-        """Return the probability of each class. Images do not influence each other."""
-
-    def features(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float[np.ndarray, "B F"]:
-        """Return what the classifier head takes: a description of the image without classes."""
 
 
 class CheckpointModel:
@@ -142,30 +93,6 @@ class CheckpointModel:
 
             self._ready = jax.jit(answer), jax.device_put(convert(self.variables), device)
         return self._ready
-
-
-def is_onnx(path: Path) -> bool:
-    """Return whether a path is one file, or a folder with `model.onnx`, and not a run."""
-    return path.is_file() or path.suffix == ".onnx" or (path / "model.onnx").is_file()
-
-
-def load(path: str | Path, step: Which = "last") -> TrainedModel:
-    """Load a trained model: a checkpoint of ours, or an ONNX classifier.
-
-    Args:
-        path: the working directory of a run or of an imported model; an ONNX file with its class
-            list; or a folder with `model.onnx`.
-        step: which checkpoint, as for `load_checkpoint`. An ONNX model has only one.
-
-    Raises:
-        UserError: if there is no intact checkpoint, or its description does not fit its arrays.
-    """
-    path = Path(path)
-    if is_onnx(path):
-        from i21k.trained_onnx import OnnxModel  # it imports this file
-
-        return OnnxModel(path / "model.onnx" if path.is_dir() else path)
-    return load_checkpoint(path, step)
 
 
 def load_checkpoint(path: str | Path, step: Which = "last") -> CheckpointModel:

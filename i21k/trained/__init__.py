@@ -1,0 +1,47 @@
+"""A trained model: its classes, how images are prepared for it, and its probabilities and features.
+
+Everything that uses a trained model starts with `load`. `TrainedModel` is the interface, with two
+implementations: a checkpoint of ours, and an ONNX classifier of any program.
+"""
+
+from pathlib import Path
+
+from i21k.checkpoints import Which
+from i21k.trained.checkpoint import CheckpointModel, load_checkpoint
+from i21k.trained.model import Origin, TrainedModel
+from i21k.trained.preprocessing import AnyImage, Preprocessing
+
+__all__ = (
+    "AnyImage",
+    "CheckpointModel",
+    "Origin",
+    "Preprocessing",
+    "TrainedModel",
+    "is_onnx",
+    "load",
+    "load_checkpoint",
+)
+
+
+def is_onnx(path: Path) -> bool:
+    """Return whether a path is one file, or a folder with `model.onnx`, and not a run."""
+    return path.is_file() or path.suffix == ".onnx" or (path / "model.onnx").is_file()
+
+
+def load(path: str | Path, step: Which = "last") -> TrainedModel:
+    """Load a trained model: a checkpoint of ours, or an ONNX classifier.
+
+    Args:
+        path: the working directory of a run or of an imported model; an ONNX file with its class
+            list; or a folder with `model.onnx`.
+        step: which checkpoint, as for `load_checkpoint`. An ONNX model has only one.
+
+    Raises:
+        UserError: if there is no intact checkpoint, or its description does not fit its arrays.
+    """
+    path = Path(path)
+    if is_onnx(path):
+        from i21k.trained.onnx_model import OnnxModel  # onnxruntime takes a second to import
+
+        return OnnxModel(path / "model.onnx" if path.is_dir() else path)
+    return load_checkpoint(path, step)

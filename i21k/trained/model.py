@@ -1,0 +1,60 @@
+"""What a trained model is, whatever framework it comes from. Nothing here depends on one."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from i21k.labels import ClassList
+from i21k.models.probabilities import Probability
+from i21k.trained.preprocessing import AnyImage, Preprocessing
+
+BATCH_SIZE = 8  # our choice: what a model takes at a time on a CPU
+
+
+class Origin(NamedTuple):
+    """Where a trained model comes from."""
+
+    path: str
+    step: int
+    digest: str  # of the description, which has the digests of all arrays; or of the file
+
+    def __str__(self) -> str:
+        return f"{self.path}, step {self.step:,}"
+
+
+@runtime_checkable
+class TrainedModel(Protocol):
+    """A model that is ready to answer."""
+
+    batch_size: int  # how many images it takes at a time; changes speed and memory only
+    train_fingerprint: str | None  # of the split that it was trained on, where that is known
+
+    @property
+    def classes(self) -> ClassList:
+        """The classes, in the order of the outputs."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What has to happen to an image first."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where the model comes from."""
+
+    @property
+    def probability(self) -> Probability:
+        """Whether the classes exclude each other ("softmax") or not ("sigmoid")."""
+
+    def prepare(self, image: AnyImage) -> UInt8[np.ndarray, "S S 3"]:
+        """Return the input for a file, bytes, a PIL image or an array."""
+
+    def probabilities(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float[np.ndarray, "B K"]:
+        """Return the probability of each class. Images do not influence each other."""
+
+    def features(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float[np.ndarray, "B F"]:
+        """Return what the classifier head takes: a description of the image without classes.
+
+        Raises:
+            UserError: if a model of another program does not give them.
+        """
