@@ -35,7 +35,7 @@ class InceptionBN(nn.Module):
 
     num_classes: int = 21841
     variant: Literal["full", "standard"] = "full"
-    revision: Literal["released", "symbol2016"] = "released"
+    revision: Literal["released", "symbol2016", "modern"] = "released"
     width: float = 1.0  # factor of the filters of every layer, for small machines
     dtype: Any = jnp.float32  # of convolutions and activations
     remat: Literal["none", "conv", "block"] = "none"  # what the backward pass recomputes

@@ -1,8 +1,9 @@
-"""The numbers of Inception-BN: filters of each variant, and what its two revisions do differently.
+"""The numbers of Inception-BN: filters of each variant, and what its revisions do differently.
 
 `full` is the network for 21,841 classes: it has 1.5 times the filters in the bottom. `standard` is
 the one for 1,000. `released` is the revision of 2015-10-24, which the published weights belong to.
-`symbol2016` is the last revision. The parameters of both have the same shapes.
+`symbol2016` is the last revision of MXNet. `modern` is ours: it takes images of any size, and its
+BatchNorm has the numbers that are usual today. The parameters of all have the same shapes.
 
 Source: MXNet example/image-classification/symbol_inception-bn{,-full}.py.
 """
@@ -83,6 +84,7 @@ class Revision(NamedTuple):
 REVISIONS = {
     "released": Revision(True, 0, False, 1e-10, 0.1, False),
     "symbol2016": Revision(False, 1, True, 1e-3, 0.9, True),
+    "modern": Revision(False, 1, False, 1e-5, 0.9, False),
 }
 
 
@@ -106,10 +108,10 @@ def check_size(revision: str, height: int, width: int) -> None:
             nearest = max(31, min((below, below + 25), key=lambda fits: abs(fits - size)))
             raise UserError(
                 f"The image size is {height} x {width} px, and revision 'released' takes sizes of "
-                f"32k-1 to 32k+6 px. Use the nearest, {nearest} px, or revision 'symbol2016'."
+                f"32k-1 to 32k+6 px. Use the nearest, {nearest} px, or revision 'modern'."
             )
-        if revision == "symbol2016" and size < 32:
+        if revision != "released" and size < 32:
             raise UserError(
-                f"The image size is {height} x {width} px, and revision 'symbol2016' takes sizes "
+                f"The image size is {height} x {width} px, and revision {revision!r} takes sizes "
                 "from 32 px. Use 32 px or more."
             )

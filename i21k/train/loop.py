@@ -30,7 +30,7 @@ from i21k import log
 from i21k.checkpoints import NotFiniteError
 from i21k.data.load import loader
 from i21k.errors import UserError
-from i21k.train import feed, history, interruption, processes, startup, workdir
+from i21k.train import conflicts, feed, history, interruption, processes, startup, workdir
 from i21k.train.best import best_row
 from i21k.train.clock import Clock
 from i21k.train.devices import (
@@ -69,6 +69,7 @@ def run(
         interruption.Interrupted: after SIGTERM or SIGINT; the state is saved.
     """
     cfg = parse(config)
+    conflicts.check(cfg)
     kind = jax.local_devices()[0].device_kind
     processes.check_same(
         "recipe",

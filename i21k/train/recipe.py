@@ -190,8 +190,8 @@ class ModelRecipe:
     variant: Literal["full", "standard"] = key(
         "standard", "Inception-BN for 21,841 classes (full) or for 1,000 (standard)"
     )
-    revision: Literal["released", "symbol2016"] = key(
-        "released", "details of the published weights of 2015, or of the script of 2016"
+    revision: Literal["released", "symbol2016", "modern"] = key(
+        "released", "details of the published weights of 2015, of the script of 2016, or of today"
     )
     width: float = key(1.0, "number of filters, as a multiple", check=above_zero(4))
     dtype: Literal["float32", "bfloat16"] = key("float32", "type of activations")
@@ -211,27 +211,64 @@ class ModelRecipe:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerRecipe:
-    """SGD."""
+    """How gradients change the parameters (`i21k.train.optimizer`)."""
 
+    name: Literal["sgd", "adamw", "lamb", "muon"] = key(
+        "sgd", "SGD, AdamW, LAMB, or Muon for kernels of convolutions and SGD for all others"
+    )
     learning_rate: float = key(
         0.1, "learning rate for the global batch; not scaled",
         check=above_zero(1e3), may_change=True, exact=False,
     )  # fmt: skip
-    schedule: Literal["constant", "cosine"] = key(
-        "cosine", "learning rate after the warm-up", may_change=NEW_SCHEDULE, exact=False
-    )
+    schedule: Literal["constant", "cosine", "linear", "trapezoid"] = key(
+        "cosine", "learning rate after the warm-up: constant, or to 0 at the end of the run",
+        may_change=NEW_SCHEDULE, exact=False,
+    )  # fmt: skip
     warmup_epochs: float = key(
         1.0, "epochs of linear warm-up from 0",
+        check=at_least(0), may_change=NEW_SCHEDULE, exact=False,
+    )  # fmt: skip
+    decay_epochs: float = key(
+        0.0, "epochs of linear decay to 0 at the end of schedule 'trapezoid'",
         check=at_least(0), may_change=NEW_SCHEDULE, exact=False,
     )  # fmt: skip
     schedule_from_step: int = key(
         0, "step at which warm-up and schedule start anew; only the step where the run resumes",
         check=at_least(0), may_change=NEW_SCHEDULE, exact=False,
     )  # fmt: skip
-    momentum: float = key(0.9, "momentum", check=fraction)
-    nesterov: bool = key(True, "Nesterov momentum")
+    momentum: float = key(0.9, "momentum; of AdamW and LAMB the first beta", check=fraction)
+    nesterov: bool = key(True, "Nesterov momentum of SGD and Muon")
+    beta2: float = key(0.999, "second beta of AdamW and LAMB", check=fraction)
     weight_decay: float = key(1e-4, "weight decay", check=at_least(0), may_change=True, exact=False)
     decay: Literal["all", "kernels"] = key("kernels", "parameters that decay")
+    clip_norm: float = key(
+        0.0, "largest norm of all gradients together; 0: any",
+        check=at_least(0), may_change=True, exact=False,
+    )  # fmt: skip
+    learning_rate_head: float = key(
+        1.0, "factor of the learning rate of the classifier head",
+        check=at_least(0), may_change=True, exact=False,
+    )  # fmt: skip
+    learning_rate_norm: float = key(
+        1.0, "factor of the learning rate of biases and of BatchNorm's parameters",
+        check=at_least(0), may_change=True, exact=False,
+    )  # fmt: skip
+    weight_decay_head: float = key(
+        1.0, "factor of the weight decay of the classifier head",
+        check=at_least(0), may_change=True, exact=False,
+    )  # fmt: skip
+    weight_decay_norm: float = key(
+        1.0, "factor of the weight decay of biases and of BatchNorm's parameters",
+        check=at_least(0), may_change=True, exact=False,
+    )  # fmt: skip
+    muon_learning_rate: float = key(
+        0.03, "learning rate of Muon; it follows the same schedule",
+        check=above_zero(1e3), may_change=True, exact=False,
+    )  # fmt: skip
+    muon_weight_decay: float = key(
+        0.0, "weight decay of the kernels that Muon updates",
+        check=at_least(0), may_change=True, exact=False,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 from i21k.trained.onnx_model import Normalisation, OnnxModel
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
-SIZES = {"released": 63, "symbol2016": 32}
+SIZES = {"released": 63, "symbol2016": 32, "modern": 50}
 
 
 @pytest.fixture(scope="module", params=SIZES)

@@ -33,7 +33,7 @@ def test_a_network_is_built_again_from_its_description():
     [
         ({"network": "resnet"}, "There is no network 'resnet'. Use one of 'inception_bn'"),
         ({"depth": 3}, "'depth' describes no network of kind 'inception_bn'"),
-        ({"revision": "2016"}, "revision is '2016'. Use one of 'released', 'symbol2016'"),
+        ({"revision": "2016"}, "revision is '2016'. Use one of 'released', 'symbol2016', 'modern'"),
         ({"dtype": "int7"}, "dtype is 'int7'. Use one of"),
         ({"width": "wide"}, "width is 'wide'. Use a number above 0"),
     ],

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -7,8 +8,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from i21k.errors import UserError
+from i21k.models.network import build
 from i21k.train import loop
 from i21k.train import recipe as recipes
+from i21k.train.optimizer import make_optimizer
 from i21k.train.recipe import default_config, parse
 from tests.helpers.paths import ROOT
 
@@ -69,7 +72,7 @@ def test_the_recipe_of_2015(recipe):
         (
             "model.revision",
             "2016",
-            "config.model.revision is '2016'. Use 'released' or 'symbol2016'.",
+            "config.model.revision is '2016'. Use 'released' or 'symbol2016' or 'modern'.",
         ),
         ("model.width", 0.0, "config.model.width is 0.0. Use a value above 0, at most 4."),
         (
@@ -99,7 +102,7 @@ def test_the_recipe_of_2015(recipe):
         ),
         ("data.mirror", 1, "config.data.mirror is 1. Use True or False."),
         ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate is nan"),
-        ("optimizer.schedule", "linear", "config.optimizer.schedule is 'linear'"),
+        ("optimizer.schedule", "step", "config.optimizer.schedule is 'step'"),
         ("log.every_steps", 0, "config.log.every_steps is 0"),
         (
             "log.profile_steps",
@@ -234,6 +237,7 @@ def test_what_may_change_and_differ():
     assert {"optimizer.learning_rate", "optimizer.weight_decay"} <= changeable
     schedule = {
         "epochs",
+        "optimizer.decay_epochs",
         "optimizer.schedule",
         "optimizer.schedule_from_step",
         "optimizer.warmup_epochs",
@@ -288,5 +292,8 @@ def test_every_key_is_read_by_a_run(recipe, tmp_path, monkeypatch, few_blocks):
         monkeypatch.setattr(section, "__getattribute__", spy)
     recipe.epochs = 1
     loop.run(recipe, tmp_path / "w")
+    for name in ("adamw", "muon"):  # they have keys of their own
+        cfg = dataclasses.replace(parse(recipe).optimizer, name=name)
+        make_optimizer(cfg, lambda step: step, build({}, 4))
     names = {f"{sections[kind]}.{name}".lstrip(".") for kind, name in read}
     assert {info.name for info in recipes.describe_keys()} - names == set()

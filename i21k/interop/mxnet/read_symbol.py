@@ -273,6 +273,8 @@ def _recognise(graph: _Graph) -> InceptionBN:
         raise UserError(f"fc1: num_hidden is {num_classes}; expected the number of classes")
     own = REVISIONS[revision]
     counted = attr("avg_pool_3a_pool", "count_include_pad")
+    if counted is None and revision == "modern":
+        counted = True  # the default of the versions of MXNet that could have such a graph
     model = InceptionBN(
         num_classes=num_classes,
         variant=variant,  # type: ignore[arg-type]
