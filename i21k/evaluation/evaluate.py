@@ -19,7 +19,7 @@ from i21k.labels import ClassList
 from i21k.train import feed, steps
 from i21k.train.devices import put_state
 from i21k.train.evaluators import answers, eval_options
-from i21k.train.recalibration import recalibrate
+from i21k.train.recalibration import AUTO_IMAGES, few_steps, recalibrate
 from i21k.train.recipe import from_stored
 from i21k.trained import CheckpointModel, TrainedModel, load
 from i21k.wordnet.class_lists import named
@@ -144,6 +144,12 @@ def _on_devices(
             devices,
             recalibrate_bn,
             network.moments,
+        )
+    elif 0 < loaded.checkpoint.step < (few := few_steps(network.momentum)):
+        log.warning(
+            f"the checkpoint is of step {loaded.checkpoint.step:,}. Its moving averages of"
+            f" BatchNorm need about {few:,} steps; until then"
+            f" --recalibrate-bn {AUTO_IMAGES} is more accurate."
         )
     faster, convert = network.for_inference(devices[0].platform)
     folded = convert(jax.device_get(variables))

@@ -72,6 +72,11 @@ class InceptionNetwork(Network):
     def dtype(self) -> str:
         return jnp.dtype(self.module.dtype).name
 
+    @property
+    def momentum(self) -> float:
+        own, chosen = REVISIONS[self.module.revision], self.module.bn_momentum
+        return own.momentum if chosen is None else chosen
+
     def check_size(self, height: int, width: int) -> None:
         inception_tables.check_size(self.module.revision, height, width)
 

@@ -69,6 +69,11 @@ class Network(abc.ABC):
     def dtype(self) -> str:
         """The type of activations, such as "bfloat16". Parameters and logits are float32."""
 
+    @property
+    @abc.abstractmethod
+    def momentum(self) -> float:
+        """Weight of the old statistics in the new ones, at each training step."""
+
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return what makes this network this function, as JSON. `build` makes it again."""

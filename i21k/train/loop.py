@@ -43,7 +43,7 @@ from i21k.train.devices import (
 )
 from i21k.train.metrics import Sums, Totals
 from i21k.train.opening import Run, open_run
-from i21k.train.recalibration import recalibrate
+from i21k.train.recalibration import images_for, recalibrate
 from i21k.train.recipe import flat, parse
 from i21k.train.report import duration, step_line
 from i21k.train.state import DeviceBatch
@@ -302,7 +302,12 @@ def _evaluate(run: Run, epoch: int) -> None:
 
 
 def _variables_to_evaluate(run: Run, epoch: int, stop: processes.Agreement) -> Any:
-    num_images = run.cfg.evaluation.recalibrate_bn
+    num_images = images_for(
+        run.cfg.evaluation.recalibrate_bn,
+        run.step,
+        run.network.momentum,
+        run.train_split.num_records,
+    )
     if not run.evaluators or not num_images:
         return run.state.variables
     variables = recalibrate(

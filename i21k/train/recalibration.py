@@ -7,7 +7,7 @@ last batch of 16 images. Source: Wu and Johnson 2021, "Rethinking Batch in Batch
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -19,6 +19,31 @@ from i21k.errors import UserError
 from i21k.models.network import Path
 from i21k.train.devices import put_batch, put_state
 from i21k.train.state import DeviceBatch
+
+AUTO_IMAGES = 1024  # our choice: a second on a GPU, and little beside the steps before
+
+
+def few_steps(momentum: float) -> int:
+    """Return after how many steps moving averages are as good as recalibrated statistics.
+
+    With momentum 0.9 they were much worse until step 48, and equal from step 96 on
+    (`benchmarks/bn_steps.py`). A moving average has a memory of 1 / (1 - momentum) steps.
+    """
+    return round(10 / (1 - momentum))
+
+
+def images_for(setting: int | Literal["auto"], step: int, momentum: float, num_records: int) -> int:
+    """Return on how many images an evaluation after `step` steps recalibrates; 0: it does not.
+
+    Args:
+        setting: `evaluation.recalibrate_bn` of the recipe.
+        step: number of training steps done.
+        momentum: of the network's moving averages.
+        num_records: of the training split.
+    """
+    if setting == "auto":
+        return min(AUTO_IMAGES, num_records) if step < few_steps(momentum) else 0
+    return setting
 
 
 def recalibrate(

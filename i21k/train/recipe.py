@@ -75,6 +75,11 @@ def momentum_range(value: Any) -> str | None:
     return None if fine else "Use a value from 0 to below 1, or 'default'."
 
 
+def images_or_auto(value: Any) -> str | None:
+    fine = value == "auto" or value >= 0
+    return None if fine else "Use a number of images, 0 or 'auto'."
+
+
 def read_steps(text: str) -> tuple[int, int] | None:
     """Return first and last of `FIRST:LAST`, or None for `none`.
 
@@ -296,9 +301,9 @@ class EvaluationRecipe:
         0, "steps from one evaluation to the next inside an epoch; 0: only at its end",
         check=at_least(0), may_change=True,
     )  # fmt: skip
-    recalibrate_bn: int = key(
-        0, "compute BatchNorm statistics from this many training images first; 0: do not",
-        check=at_least(0), may_change=True,
+    recalibrate_bn: int | Literal["auto"] = key(
+        "auto", "compute BatchNorm statistics from N training images first; auto: only after few steps",
+        check=images_or_auto, may_change=True,
     )  # fmt: skip
 
 

@@ -23,12 +23,12 @@ from i21k.train.devices import put_state
 from i21k.train.report import read_metrics
 from i21k.trained import load_checkpoint
 from i21k.wordnet.class_lists import named
-from tests.helpers.datasets import CLASSES, NUM_VAL, write_dataset
+from tests.helpers.datasets import CLASSES, NUM_TRAIN, NUM_VAL, write_dataset
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 
 TIMES = {"images_per_s", "data_wait_fraction", "train_s"}
-STEPS = 11  # two epochs of 44 pictures by 8
+STEPS = 11  # two epochs of 44 images by 8
 
 
 def metrics(workdir) -> list[dict[str, str]]:
@@ -255,6 +255,24 @@ def test_recalibrated_statistics_repair_the_evaluation_and_leave_the_training_al
     assert abs(broken - plain) > 0.01 * plain
     good, repaired = loss(finished, 20), loss(tmp_path / "w", 20)
     assert repaired == good  # what was planted is gone without a trace
+
+
+def test_few_steps_are_recalibrated_by_default_and_evaluate_warns_of_them(
+    stopped, finished, recipe, dataset, tmp_path, capsys
+):
+    val_losses = []
+    for name, setting in (("auto", "auto"), ("all", NUM_TRAIN)):
+        shutil.copytree(stopped, tmp_path / name)
+        recipe.evaluation.recalibrate_bn = setting
+        loop.run(recipe, tmp_path / name)
+        val_losses.append(read_metrics(tmp_path / name)[1]["val_loss"])
+    assert val_losses[0] == val_losses[1] != read_metrics(finished)[1]["val_loss"]
+
+    capsys.readouterr()
+    evaluate_checkpoint(finished, dataset, batch_size=8)
+    printed = capsys.readouterr()
+    assert f"the checkpoint is of step {STEPS:,}" in printed.out + printed.err
+    assert "--recalibrate-bn 1024" in printed.out + printed.err
 
 
 def test_another_number_of_devices_may_go_on_and_is_said(stopped, recipe, tmp_path, capsys):

@@ -8,7 +8,7 @@ from i21k.data.format.splits import open_split
 from i21k.data.load.loader import LoaderOptions
 from i21k.train import steps
 from i21k.train.devices import put_batch, put_state
-from i21k.train.recalibration import Population, recalibrate
+from i21k.train.recalibration import Population, few_steps, images_for, recalibrate
 from i21k.train.recipe import parse
 from i21k.train.state import init_state, make_network
 from tests.helpers.datasets import write_dataset
@@ -131,3 +131,12 @@ def test_it_repairs_what_momentum_a_tenth_breaks(split, trained):
         between = everything[layer]["moving_mean"].var(axis=0).mean()
         within = everything[layer]["moving_var"].mean()
         assert fixed[layer]["moving_var"].mean() == pytest.approx(between + within, rel=1e-3)
+
+
+def test_auto_recalibrates_until_the_moving_averages_are_of_enough_steps():
+    assert (few_steps(0.9), few_steps(0.1), few_steps(0.0)) == (100, 11, 10)
+    assert images_for("auto", 99, 0.9, 5000) == 1024
+    assert images_for("auto", 99, 0.9, 260) == 260
+    assert images_for("auto", 100, 0.9, 5000) == 0
+    assert images_for(0, 1, 0.9, 5000) == 0
+    assert images_for(77, 100_000, 0.9, 5000) == 77
