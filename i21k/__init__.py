@@ -5,6 +5,8 @@ The names below are what a notebook needs. They are loaded when they are first u
 
     open_dataset   open a packed split: images and labels by number
     load_model     load a trained model: classes, probabilities and features of images
+    embed          the features of many images, with their names and labels
+    load_features  features that `i21k embed` wrote
     class_list     a class list by name, by file or of a dataset
     taxonomy       WordNet's nouns: names, glosses, parents
     Hierarchy      a class list in WordNet: what is below what, and how far apart
@@ -12,7 +14,8 @@ The names below are what a notebook needs. They are loaded when they are first u
     outline        answers as a tree of WordNet
     convert        convert logits from one class list to another
 
-and the types that these give or raise: `Dataset`, `Predictor`, `ClassList`, `Answer`, `UserError`.
+and the types that these give or raise: `Dataset`, `Predictor`, `Features`, `ClassList`, `Answer`,
+`UserError`.
 
     >>> import i21k
     >>> model = i21k.load_model("runs/quickstart")
@@ -34,7 +37,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from i21k.data.dataset import Dataset, class_list, open_dataset
     from i21k.errors import UserError
+    from i21k.evaluation.features import Features, load_features
     from i21k.labels import ClassList
+    from i21k.prediction.embed import embed
     from i21k.prediction.predictor import Predictor, load_model
     from i21k.wordnet.class_lists import convert
     from i21k.wordnet.hierarchy import Hierarchy
@@ -47,11 +52,14 @@ __all__ = (
     "Answer",
     "ClassList",
     "Dataset",
+    "Features",
     "Hierarchy",
     "Predictor",
     "UserError",
     "class_list",
     "convert",
+    "embed",
+    "load_features",
     "load_model",
     "open_dataset",
     "outline",
@@ -62,11 +70,14 @@ _HOME = {  # module and name in it
     "Answer": ("i21k.wordnet.views", "Answer"),
     "ClassList": ("i21k.labels", "ClassList"),
     "Dataset": ("i21k.data.dataset", "Dataset"),
+    "Features": ("i21k.evaluation.features", "Features"),
     "Hierarchy": ("i21k.wordnet.hierarchy", "Hierarchy"),
     "Predictor": ("i21k.prediction.predictor", "Predictor"),
     "UserError": ("i21k.errors", "UserError"),
     "class_list": ("i21k.data.dataset", "class_list"),
     "convert": ("i21k.wordnet.class_lists", "convert"),
+    "embed": ("i21k.prediction.embed", "embed"),
+    "load_features": ("i21k.evaluation.features", "load_features"),
     "load_model": ("i21k.prediction.predictor", "load_model"),
     "open_dataset": ("i21k.data.dataset", "open_dataset"),
     "outline": ("i21k.wordnet.outline", "outline"),

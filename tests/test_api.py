@@ -10,7 +10,8 @@ from PIL import Image
 
 import i21k
 from i21k.data import dataset as dataset_module
-from i21k.prediction import predictor
+from i21k.evaluation import features
+from i21k.prediction import embed, predictor
 from tests.helpers.datasets import CLASSES, NUM_VAL, make_image
 from tests.prediction.test_predictor import save_model
 
@@ -24,6 +25,7 @@ def project(few_blocks, dataset, tmp_path_factory):
     (root / "data" / "quickstart").symlink_to(dataset)
     save_model(root / "runs" / "quickstart")
     Image.fromarray(make_image(1, 1, 48, 80)).save(root / "fruit.jpg")
+    i21k.embed(root / "runs" / "quickstart", dataset, "val").save(root / "features.npz")
     return root
 
 
@@ -48,7 +50,7 @@ def test_every_name_is_there_and_documented():
         _ = i21k.nothing
 
 
-@pytest.mark.parametrize("module", [i21k, dataset_module, predictor])
+@pytest.mark.parametrize("module", [i21k, dataset_module, predictor, embed, features])
 def test_examples(module, project, monkeypatch):
     monkeypatch.chdir(project)
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)

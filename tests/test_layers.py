@@ -39,7 +39,7 @@ ONLY_IN = {
     "tensorboardX": {"train/report.py", "train/tensorboard.py"},
     "apache_beam": {"data/pack/beam.py"},
     "tensorflow": set(),
-    "pyarrow": {"data/sources/parquet.py"},
+    "pyarrow": {"data/sources/parquet.py", "evaluation/features.py"},
     "torch": set(),
     "clu": set(),
 }

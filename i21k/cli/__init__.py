@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from i21k import log
 from i21k.cli import (
+    embed,
     evaluate,
     export,
     export_mxnet,
@@ -19,7 +20,9 @@ from i21k.cli import (
     info,
     pack,
     predict,
+    probe,
     runs,
+    search,
     summary,
     verify,
 )
@@ -36,6 +39,9 @@ _COMMANDS = {
     "export-mxnet": export_mxnet,
     "evaluate": evaluate,
     "predict": predict,
+    "embed": embed,
+    "probe": probe,
+    "search": search,
     "runs": runs,
 }
 

@@ -59,14 +59,14 @@ def _step(text: str) -> "Which":
     return int(text)
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add the flags that name a trained model: a checkpoint of ours, or an ONNX file."""
     add = parser.add_argument
     add(
         "--checkpoint",
         metavar="MODEL",
         type=Path,
-        required=True,
+        required=required,
         help="working directory of a run or an imported model, or an ONNX classifier",
     )
     _add_step(parser)

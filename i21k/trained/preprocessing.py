@@ -4,6 +4,7 @@ import dataclasses
 import io
 import math
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,19 @@ class Preprocessing:
             return recode(content, self.short_side_px or 0, self.quality or _DEFAULT_QUALITY)
         except Unreadable as error:
             raise UserError(f"{name}: {error}; expected a whole {', '.join(FORMATS)}") from error
+
+
+def prepare_files(preprocessing: Preprocessing, paths: Sequence[Path]) -> list[np.ndarray | str]:
+    """Return the input of a network for each file, or what is wrong with it, for workers."""
+    return [prepare_or_fault(preprocessing, path) for path in paths]
+
+
+def prepare_or_fault(preprocessing: Preprocessing, path: Path) -> np.ndarray | str:
+    """Return the input of a network for a file, or what is wrong with the file."""
+    try:
+        return preprocessing.prepare(path)
+    except UserError as error:
+        return str(error)
 
 
 def _encoded(image: AnyImage) -> tuple[str, bytes]:
