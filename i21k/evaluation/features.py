@@ -103,7 +103,7 @@ def write(
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             with archive.open("features.npy", "w", force_zip64=True) as file:
                 header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_2_0(file, header)  # type: ignore[arg-type]
+                np.lib.format.write_array_header_2_0(file, header)
                 for block in blocks:
                     file.write(np.ascontiguousarray(block, dtype).tobytes())
             for name, array in (

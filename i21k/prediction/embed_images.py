@@ -81,6 +81,7 @@ class FileImages:
         prepare = functools.partial(prepare_files, preprocessing)
         starts = range(first, self.num, _READ_SIZE)
         chunks = (self._paths[start : start + _READ_SIZE] for start in starts)
+        prepared: Iterator[list[np.ndarray | str]]
         if workers:
             prepared = ordered_map(prepare, chunks, workers, always_spawn=True)
         else:
