@@ -1,10 +1,55 @@
 """Combinations of a recipe's keys that cannot work. All are refused here, before anything starts.
 
-The check of a single key is beside the key, in `recipe.py`.
+The check of a single key is beside the key, in `recipe.py`. What depends on the data or the devices
+is in `check_with_data`.
 """
 
+from collections.abc import Callable
+from operator import attrgetter
+from typing import NamedTuple
+
+from i21k.data.format.splits import Split
 from i21k.errors import UserError
 from i21k.train.recipe import Recipe
+
+
+class Rule(NamedTuple):
+    """Keys whose values do not fit each other."""
+
+    keys: tuple[str, str]
+    is_broken: Callable[[Recipe], bool]
+    advice: str  # what to do instead, as a sentence
+
+
+RULES = (
+    Rule(
+        ("loss.smooth_to", "loss.smoothing"),
+        lambda cfg: cfg.loss.smooth_to != "all" and not cfg.loss.smoothing,
+        "Use a smoothing above 0, such as --config.loss.smoothing=0.1.",
+    ),
+    Rule(
+        ("loss.smooth_to", "loss.name"),
+        lambda cfg: cfg.loss.smooth_to == "ancestors" and cfg.loss.name == "sigmoid",
+        "Sigmoid probabilities do not add up over classes. Use --config.loss.name=softmax, or"
+        " --config.loss.smooth_to=near.",
+    ),
+    Rule(
+        ("loss.prior_weight", "loss.name"),
+        lambda cfg: cfg.loss.prior_weight > 0 and cfg.loss.name == "sigmoid",
+        "Logit adjustment is defined for softmax. Use --config.loss.name=softmax, or a"
+        " prior_weight of 0.",
+    ),
+    Rule(
+        ("loss.prior_for", "loss.prior_weight"),
+        lambda cfg: cfg.loss.prior_for != "uniform" and not cfg.loss.prior_weight,
+        "Use --config.loss.prior_weight=1, or --config.loss.prior_for=uniform.",
+    ),
+    Rule(
+        ("data.mirror_order", "data.mirror"),
+        lambda cfg: cfg.data.mirror_order != "random" and not cfg.data.mirror,
+        "Use --config.data.mirror=True, or --config.data.mirror_order=random.",
+    ),
+)
 
 
 def check(cfg: Recipe) -> None:
@@ -15,6 +60,9 @@ def check(cfg: Recipe) -> None:
     """
     _check_schedule(cfg)
     _check_groups(cfg)
+    for rule in RULES:
+        if rule.is_broken(cfg):
+            raise _error(cfg, rule.keys, rule.advice)
 
 
 def _check_schedule(cfg: Recipe) -> None:
@@ -46,3 +94,25 @@ def _check_groups(cfg: Recipe) -> None:
             " config.optimizer.decay is 'kernels', so biases do not decay at all. Use"
             " --config.optimizer.decay=all, or a factor of 1."
         )
+
+
+def check_with_data(cfg: Recipe, train_split: Split, num_devices: int) -> None:
+    """Refuse a recipe that does not fit the training data or the devices.
+
+    Raises:
+        UserError: naming the keys and what they have to fit.
+    """
+    per_part = cfg.batch_size // num_devices // cfg.accumulate_steps
+    for name in ("augment.mixup", "augment.cutmix"):
+        if attrgetter(name)(cfg) and per_part < 2:
+            raise _error(
+                cfg,
+                (name, "batch_size"),
+                f"That is {per_part} image per device and micro-batch, which has none to be mixed"
+                " with. Use a larger batch_size or fewer accumulate_steps.",
+            )
+
+
+def _error(cfg: Recipe, keys: tuple[str, str], advice: str) -> UserError:
+    both = " and ".join(f"config.{key} is {attrgetter(key)(cfg)!r}" for key in keys)
+    return UserError(f"{both}. {advice}")

@@ -78,6 +78,7 @@ def train_options(recipe: Recipe) -> loader.LoaderOptions:
         crop_fraction=data.crop_fraction,
         min_area=data.min_area,
         mirror=data.mirror,
+        mirror_order=data.mirror_order,
         seed=recipe.seed,
         on_bad_record=data.on_bad_record,
         max_bad_fraction=data.max_bad_fraction,

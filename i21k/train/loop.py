@@ -88,6 +88,7 @@ def run(
         if processes.count() > 1:
             connect(devices)
         train_split, sets = feed.open_data(cfg)
+        conflicts.check_with_data(cfg, train_split, len(devices))
         if processes.Agreement(interrupted)():  # while synthetic images were drawn
             _leave(interrupted)
         startup.say_run(processes.say, cfg, directory, devices, train_split, sets)

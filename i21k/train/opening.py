@@ -16,18 +16,20 @@ from i21k.data.load import order
 from i21k.errors import UserError
 from i21k.models.network import Network
 from i21k.train import feed, history, interruption, processes, startup, steps, workdir
+from i21k.train.augment import make_augmentation
 from i21k.train.best import best_row, check_best
 from i21k.train.clock import Clock
 from i21k.train.devices import put_state
 from i21k.train.evaluators import Evaluator, make_evaluators
 from i21k.train.history import Parent
-from i21k.train.losses import make_loss
+from i21k.train.losses import initial_bias
 from i21k.train.metrics import Sums
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.profile import Profile
 from i21k.train.recipe import Recipe, flat, inexact_keys, read_steps
 from i21k.train.report import Listener, Report
 from i21k.train.state import DeviceBatch, TrainState, init_state, make_network
+from i21k.train.targets import loss_of
 
 
 @dataclasses.dataclass
@@ -85,7 +87,9 @@ def open_run(
     model = make_network(cfg.model, len(train_split.classes))
     optimizer = make_optimizer(cfg.optimizer, schedule, model)
     checkpoints = Checkpoints(directory / "checkpoints", cfg.log.keep_checkpoints)
-    state = init_state(model, optimizer, cfg.image_size, cfg.model.init, cfg.seed)
+    loss = loss_of(cfg.loss, train_split)
+    bias = initial_bias(loss.probability, len(train_split.classes))
+    state = init_state(model, optimizer, cfg.image_size, cfg.model.init, cfg.seed, bias)
     startup.say_model(processes.say, model, state, cfg)
     meta = workdir.meta(cfg, model, train_split, devices)
     clock, step, parent, changes = Clock(), 0, None, {}
@@ -109,7 +113,6 @@ def open_run(
         }
         processes.say(f"branching from {branch_from.directory} at step {step:,} of {num_steps:,}")
     meta |= {} if parent is None else {"parent": parent}
-    loss = make_loss(cfg.loss.name, cfg.loss.smoothing)
     options = feed.eval_options(cfg, len(devices))
     evaluators = make_evaluators(sets, model, train_split.classes, options, devices, loss)
     columns = [column for evaluator in evaluators for column in evaluator.columns]
@@ -143,7 +146,8 @@ def open_run(
                 cfg.accumulate_steps,
                 cfg.reduce_dtype,
                 loss,
-                seed=cfg.seed,
+                make_augmentation(cfg.augment),
+                cfg.seed,
             ),
             statistics_step=steps.make_statistics_step(model, devices),
             network=model,

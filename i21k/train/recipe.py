@@ -167,6 +167,9 @@ class DataRecipe:
         0.08, "smallest area of crop 'region', as a fraction of the image", check=above_zero(1)
     )
     mirror: bool = key(True, "mirror half of the training images")
+    mirror_order: Literal["random", "alternating"] = key(
+        "random", "draw the mirrored half anew each epoch, or take the other half each epoch"
+    )
     on_bad_record: Literal["stop", "skip"] = key(
         "stop", "for a training record that cannot be read: stop, or use the next good one",
         may_change=True,
@@ -284,6 +287,38 @@ class LossRecipe:
         "softmax", "cross-entropy of one right class, or of each class by itself"
     )
     smoothing: float = key(0.0, "label smoothing; not in evaluations", check=fraction)
+    smooth_to: Literal["all", "near", "ancestors"] = key(
+        "all",
+        "where the smoothing goes: to all classes, to classes that are near in WordNet, or to the"
+        " summed probabilities of the synsets above the class",
+    )
+    level_decay: float = key(
+        0.5, "for near and ancestors: weight of a level of WordNet over the level below it",
+        check=above_zero(1),
+    )  # fmt: skip
+    prior_weight: float = key(
+        0.0, "weight of the logarithm of class frequencies that is added to the logits in training"
+        " (logit adjustment); 0: none",
+        check=at_least(0),
+    )  # fmt: skip
+    prior_for: str = key(
+        "uniform", "class frequencies that the model shall expect: uniform, or those of a split"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentRecipe:
+    """Changes of training batches on the devices (`i21k.train.augment`)."""
+
+    mixup: float = key(
+        0.0, "blend pairs of images, with a share from Beta(value, value); 0: do not",
+        check=at_least(0),
+    )  # fmt: skip
+    cutmix: float = key(
+        0.0, "paste a box of another image, with an area from Beta(value, value); 0: do not;"
+        " with mixup, each is used for half of the batches",
+        check=at_least(0),
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,7 +337,8 @@ class EvaluationRecipe:
         check=at_least(0), may_change=True,
     )  # fmt: skip
     recalibrate_bn: int | Literal["auto"] = key(
-        "auto", "compute BatchNorm statistics from N training images first; auto: only after few steps",
+        "auto",
+        "compute BatchNorm statistics from N training images first; auto: only after few steps",
         check=images_or_auto, may_change=True,
     )  # fmt: skip
 
@@ -357,6 +393,7 @@ class Recipe:
     model: ModelRecipe = ModelRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
     loss: LossRecipe = LossRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
     evaluation: EvaluationRecipe = EvaluationRecipe()
     log: LogRecipe = LogRecipe()
 

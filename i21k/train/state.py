@@ -1,14 +1,17 @@
 """The inputs and outputs of a training step: the network, the state and the batch."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
+from flax.traverse_util import path_aware_map
 
-from i21k.models.network import Init, Network, build
+from i21k.models.network import Init, Network, Path, build
 from i21k.train.metrics import Sums
 from i21k.train.recipe import ModelRecipe
 
@@ -59,6 +62,7 @@ def init_state(
     image_size: int,
     init: Init,
     seed: int,
+    head_bias: float = 0.0,
 ) -> TrainState:
     """Make the first state of a run: the same on every machine.
 
@@ -68,11 +72,15 @@ def init_state(
         image_size: in px.
         init: how kernels are drawn; see `Network.initial`.
         seed: of the run.
+        head_bias: value of the biases of the classifier head.
 
     Raises:
         UserError: if the network does not take images of this size.
     """
     variables = network.initial(image_size, init, seed)
+    if head_bias:
+        fill = functools.partial(_with_head_bias, network=network, value=head_bias)
+        variables["params"] = path_aware_map(fill, variables["params"])
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
@@ -80,3 +88,8 @@ def init_state(
         opt_state=jax.jit(optimizer.init)(variables["params"]),
         sums=Sums.zero(),
     )
+
+
+def _with_head_bias(path: Path, array: Any, network: Network, value: float) -> Any:
+    is_bias = path[: len(network.head)] == network.head and not network.is_kernel(path)
+    return np.full_like(array, value) if is_bias else array

@@ -181,7 +181,8 @@ def train_step(
         targets: Targets = part.labels
         loss_key = None
         if is_random:  # otherwise the step has no instructions for it
-            key = step_key(seed, state.step, lax.axis_index(AXIS), micro_index)
+            part_index = lax.axis_index(AXIS) * accumulate_steps + micro_index
+            key = step_key(seed, state.step, part_index)
             augment_key, loss_key = jax.random.split(key)
             if augment is not None:
                 images, targets = augment(augment_key, images, targets)

@@ -24,6 +24,7 @@ class SplitManifest:
     shards: tuple[Shard, ...]
     options: dict[str, Any]
     counts: dict[str, Any]
+    class_counts: tuple[int, ...] | None = None  # images of each class; None: not counted
 
     @property
     def num_records(self) -> int:
@@ -68,6 +69,7 @@ def read_manifest(directory: Path) -> Manifest | None:
                 tuple(Shard(**shard) for shard in entry["shards"]),
                 dict(entry["options"]),
                 dict(entry["counts"]),
+                _class_counts(entry.get("class_counts")),
             )
             for split, entry in content["splits"].items()
         }
@@ -86,3 +88,11 @@ def read_manifest(directory: Path) -> Manifest | None:
         raise UserError(
             f"{path} is damaged ({error!r}). Restore it or pack the directory again."
         ) from error
+
+
+def _class_counts(stored: Any) -> tuple[int, ...] | None:
+    if stored is None:
+        return None
+    if not all(isinstance(count, int) and count >= 0 for count in stored):
+        raise ValueError(f"class counts {stored[:3]}")
+    return tuple(stored)

@@ -13,7 +13,14 @@ from i21k.data.format.readers import RecordReader, allow_open_files
 from i21k.data.format.records import decode_example
 from i21k.data.format.splits import ShardChangedError, Split
 from i21k.data.load.options import LoaderOptions, batch_shape
-from i21k.data.load.order import GlobalOrder, Order, StoredOrder, WindowedOrder, span_length
+from i21k.data.load.order import (
+    GlobalOrder,
+    Order,
+    StoredOrder,
+    WindowedOrder,
+    alternating,
+    span_length,
+)
 from i21k.data.load.windows import Source, WindowBuffer
 from i21k.errors import UserError
 from i21k.images.boxes import NUM_DRAWS, region_boxes, window_boxes
@@ -109,6 +116,8 @@ class BatchBuilder:
         # The last batch of an evaluation has fewer records than positions; the rest is padding.
         records = self._order(positions)
         num_real = len(records)
+        if self.options.mirror and self.options.mirror_order == "alternating":
+            mirror = alternating(records, positions, self.split.num_records, self.options.seed)
         images[num_real:] = 0
         labels = np.zeros(len(positions), np.int32)
         weights = (np.arange(len(positions)) < num_real).astype(np.float32)

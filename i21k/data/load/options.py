@@ -20,6 +20,8 @@ class LoaderOptions:
     crop_fraction: float = 0.875  # side of a window over the image's short side: 224 of 256 px
     min_area: float = 0.08  # of a region, as a fraction of the image
     mirror: bool = True  # mirror half of the images
+    # The half: drawn anew each epoch; or by a hash of the record, and the other half each epoch.
+    mirror_order: Literal["random", "alternating"] = "random"
     mirror_on: Literal["device", "host"] = "device"  # the host mirrors itself and sets no flag
     # Over all records; in spans of adjacent records, for slow disks; one epoch as stored.
     order: Literal["global", "windowed", "stored"] = "global"
@@ -41,6 +43,7 @@ class LoaderOptions:
         for name, allowed in (
             ("crop", ("region", "plain", "centre")),
             ("mirror_on", ("device", "host")),
+            ("mirror_order", ("random", "alternating")),
             ("order", ("global", "windowed", "stored")),
             ("on_bad_record", ("stop", "skip")),
         ):

@@ -162,6 +162,24 @@ def test_hosts_share_the_stream_and_read_their_part(split, options, expected, mo
             )
 
 
+def test_alternating_mirrors_show_each_record_both_ways_in_two_epochs(split, options):
+    """And the crops are the same as with random mirrors."""
+    alternating = dataclasses.replace(options, mirror_order="alternating")
+    batches, random = (stream(split, o, 0, 11) for o in (alternating, options))
+    assert all(np.array_equal(a.images, b.images) for a, b in zip(batches, random, strict=True))
+    records = builder.make_order(split, options)(np.arange(88))
+    flags = dict[int, list[bool]]()
+    for record, flag in zip(records, np.concatenate([b.mirror for b in batches]), strict=True):
+        flags.setdefault(record, []).append(bool(flag))
+    assert sorted(flags) == list(range(NUM_TRAIN))
+    assert all(sorted(both) == [False, True] for both in flags.values())
+    assert 0 < sum(both[0] for both in flags.values()) < NUM_TRAIN
+    other = dataclasses.replace(alternating, seed=4)
+    first = builder.make_order(split, other)(np.arange(8))
+    again = dict(zip(first, stream(split, other, 0, 1)[0].mirror.tolist(), strict=True))
+    assert any(again[record] != flags[record][0] for record in again)  # another half
+
+
 def test_mirroring_on_the_host_is_what_the_flags_ask_for(split, options, expected):
     for flagged, done in zip(
         expected, stream(split, dataclasses.replace(options, mirror_on="host"), 0, 7), strict=True
