@@ -289,16 +289,14 @@ class LossRecipe:
     smoothing: float = key(0.0, "label smoothing; not in evaluations", check=fraction)
     smooth_to: Literal["all", "near", "ancestors"] = key(
         "all",
-        "where the smoothing goes: to all classes, to classes that are near in WordNet, or to the"
-        " summed probabilities of the synsets above the class",
+        "smooth over all classes, over those near in WordNet, or over sums of ancestors",
     )
     level_decay: float = key(
         0.5, "for near and ancestors: weight of a level of WordNet over the level below it",
         check=above_zero(1),
     )  # fmt: skip
     prior_weight: float = key(
-        0.0, "weight of the logarithm of class frequencies that is added to the logits in training"
-        " (logit adjustment); 0: none",
+        0.0, "logit adjustment: weight of log class frequencies on the logits in training; 0: none",
         check=at_least(0),
     )  # fmt: skip
     prior_for: str = key(
@@ -315,8 +313,7 @@ class AugmentRecipe:
         check=at_least(0),
     )  # fmt: skip
     cutmix: float = key(
-        0.0, "paste a box of another image, with an area from Beta(value, value); 0: do not;"
-        " with mixup, each is used for half of the batches",
+        0.0, "paste boxes of other images, area from Beta(value, value); with mixup half of batches",
         check=at_least(0),
     )  # fmt: skip
 

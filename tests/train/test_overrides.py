@@ -17,7 +17,7 @@ from i21k.train import overrides
         (
             ["--config.optimizer=adam"],
             "--config.optimizer=adam: config.optimizer is a group of keys, not a value. Set one of"
-            " them, such as --config.optimizer.learning_rate=0.1.",
+            " them, such as --config.optimizer.name=sgd.",
         ),
         (["--config.label_smoothing=0.1"], "Did you mean --config.loss.smoothing=0.1?"),
         (["--config.learning_rate=1"], "Did you mean --config.optimizer.learning_rate=1?"),

@@ -7,12 +7,14 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
+from i21k.data.format.splits import open_split
 from i21k.errors import UserError
 from i21k.models.network import build
 from i21k.train import loop
 from i21k.train import recipe as recipes
 from i21k.train.optimizer import make_optimizer
 from i21k.train.recipe import default_config, parse
+from i21k.train.targets import loss_of
 from tests.helpers.paths import ROOT
 
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
@@ -285,6 +287,7 @@ def test_every_key_is_read_by_a_run(recipe, tmp_path, monkeypatch, few_blocks):
         recipes.ModelRecipe: "model",
         recipes.OptimizerRecipe: "optimizer",
         recipes.LossRecipe: "loss",
+        recipes.AugmentRecipe: "augment",
         recipes.EvaluationRecipe: "evaluation",
         recipes.LogRecipe: "log",
     }
@@ -295,5 +298,7 @@ def test_every_key_is_read_by_a_run(recipe, tmp_path, monkeypatch, few_blocks):
     for name in ("adamw", "muon"):  # they have keys of their own
         cfg = dataclasses.replace(parse(recipe).optimizer, name=name)
         make_optimizer(cfg, lambda step: step, build({}, 4))
+    near = dataclasses.replace(parse(recipe).loss, smooth_to="near", smoothing=0.1)
+    loss_of(near, open_split(recipe.data.directory, "train"))
     names = {f"{sections[kind]}.{name}".lstrip(".") for kind, name in read}
     assert {info.name for info in recipes.describe_keys()} - names == set()
