@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, help="runs of each kind")
     parser.add_argument("--images-per-class", type=int, default=10, help="of 25 drawn classes")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.05, 0.2])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.05], help="learning rates")
     args = parser.parse_args()
     backend.prepare()
     print("| learning rate | step | loss, moving averages | loss, recalibrated | top-1 | top-1 |")

@@ -19,6 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 WANTED_TOP1 = 0.85
 RECIPE, TINY_RECIPE = "configs/quickstart.py", "benchmarks/gpu_day_parts/tiny_quickstart.py"
+PER_CLASS, TINY_PER_CLASS = 200, 2  # images to draw, as the recipes have it
 
 
 def command(workdir: Path, recipe: Sequence[str]) -> list[str]:
@@ -100,6 +101,8 @@ def main() -> None:
     args = cli.parse_args()
     data = (args.data or args.scratch / "quickstart-data").resolve()
     recipe = [TINY_RECIPE if args.tiny else RECIPE, f"--config.data.directory={data}"]
+    # Images are drawn into another directory than the recipe's only if a flag says so.
+    recipe.append(f"--config.data.synthetic_per_class={TINY_PER_CLASS if args.tiny else PER_CLASS}")
     if args.epochs:
         recipe.append(f"--config.epochs={args.epochs}")
     workdirs = [args.scratch.resolve() / f"quickstart-{name}" for name in ("whole", "resumed")]

@@ -313,7 +313,7 @@ class AugmentRecipe:
         check=at_least(0),
     )  # fmt: skip
     cutmix: float = key(
-        0.0, "paste boxes of other images, area from Beta(value, value); with mixup half of batches",
+        0.0, "paste boxes of other images, area from Beta(value, value); with mixup: half each",
         check=at_least(0),
     )  # fmt: skip
 
