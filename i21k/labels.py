@@ -67,11 +67,14 @@ class ClassList:
         """
         path = Path(path)
         try:
-            lines = path.read_text("utf-8-sig").split("\n")
+            content = path.read_bytes()
+            is_utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+            text = content.decode("utf-16" if is_utf_16 else "utf-8-sig")
+            lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"class list {path} cannot be read ({error}); expected a text file with one class "
-                "id a line"
+                f"class list {path} cannot be read ({error}); expected one class id a line, in "
+                "UTF-8. Save it as such a text file."
             ) from error
         numbered = {n: line.strip() for n, line in enumerate(lines, 1) if line.strip()}
         has_synsets = any(_SYNSET.match(line) for line in numbered.values())
@@ -85,6 +88,12 @@ class ClassList:
         for number, line in numbered.items():
             match = _SYNSET.match(line)
             class_id = match.group() if match else line.partition("\t")[0].strip()
+            if line[0] in "{[" or line.startswith("# "):
+                what = "a comment" if line[0] == "#" else "JSON"
+                raise UserError(
+                    f"line {number} of class list {path} is {line[:60]!r}, as of {what}; expected "
+                    "one class id a line. Remove or rewrite it."
+                )
             if has_synsets and not match and _HEADER.match(line):
                 raise UserError(
                     f"line {number} of class list {path} is {line!r}; expected a synset id, as in "

@@ -74,6 +74,8 @@ def test_says_how_lists_differ():
         (b"apple pie\tdessert\nbanana\n", ("apple pie", "banana")),
         ("猫\nKäfer\n".encode(), ("猫", "Käfer")),
         (b"n01440764\nbackground\n", ("n01440764", "background")),
+        ("cat\r\ndog\r\n".encode("utf-16"), ("cat", "dog")),
+        (b"cat\rdog\r", ("cat", "dog")),
     ],
 )
 def test_reads_lists_of_the_field(tmp_path, content, ids):
@@ -87,7 +89,9 @@ def test_reads_lists_of_the_field(tmp_path, content, ids):
         (b"a\nb\n\na\n", r"line 4 of class list .* is class 'a', as is line 1"),
         (b"0 cat\n1 dog\n", r"line 1 of class list .* is '0 cat'; expected a class id"),
         (b"wnid name\nn01440764 tench\n", r"line 1 .* is 'wnid name'; expected a synset id"),
-        (b"\xff\xfea\0", "cannot be read"),
+        (b"a\xff\n", "cannot be read .* in UTF-8. Save it"),
+        (b'{"0": "cat"}', "line 1 .* as of JSON"),
+        (b"# mine\ncat\n", "line 1 .* as of a comment"),
     ],
 )
 def test_refuses_lists_by_line(tmp_path, content, message):

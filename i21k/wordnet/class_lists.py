@@ -23,6 +23,17 @@ NAMES = {
     "in12k": "timm's ImageNet-12k: 11,821 classes, sorted",
     "released2015": "the model that MXNet released in 2015: fall11, by falling number of images",
 }
+_ALIASES = {  # names of the field
+    "imagenet1k": "ilsvrc2012",
+    "imagenet-1k": "ilsvrc2012",
+    "in1k": "ilsvrc2012",
+    "imagenet22k": "fall11",
+    "imagenet-22k": "fall11",
+    "in22k": "fall11",
+    "imagenet12k": "in12k",
+    "imagenet-12k": "in12k",
+    "imagenet-w21-p": "miil10k",
+}
 _LETTERS = {
     "fall11": "f",
     "ilsvrc2012": "i",
@@ -49,6 +60,12 @@ def named(name: str) -> ClassList:
     Raises:
         UserError: if there is no list with this name.
     """
+    name = _ALIASES.get(name.lower(), name)
+    if name == "winter21":
+        raise UserError(
+            "no class list is named 'winter21': the 19,167 ids are not published as a list. Its "
+            "archives and WebDataset shards name the synset ids themselves, so omit the list."
+        )
     if name not in NAMES:
         raise UserError(
             f"no class list is named {name!r}. Use one of {', '.join(NAMES)}, or the path of a file"

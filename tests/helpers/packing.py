@@ -107,9 +107,9 @@ def interrupt_after(num_steps: int) -> Callable[[Progress], None]:
 
 
 def make_empty_files(source: Path) -> None:
-    (source / "a").mkdir(parents=True)
-    for name in ("1.jpg", "2.jpg"):
-        (source / "a" / name).touch()
+    for class_id in ("a", "b"):
+        (source / class_id).mkdir(parents=True)
+        (source / class_id / "1.jpg").touch()
 
 
 def make_foreign(out: Path) -> None:

@@ -34,7 +34,7 @@ from i21k.data.pack.report import (
     skipped_share,
 )
 from i21k.data.pack.work_directory import WorkDirectory
-from i21k.data.sources.base import EXPECTED, ImageSource
+from i21k.data.sources.base import EXPECTED, ImageSource, counted
 from i21k.data.sources.recognise import Recognised, Wanted, recognise
 from i21k.data.sources.tables import read_labels
 from i21k.errors import UserError
@@ -90,7 +90,7 @@ def pack(
         labels,
         Wanted(options.layout, options.class_level, options.source_splits, classes),
     )
-    sources = {split or options.split: of_split for split, of_split in recognised.sources.items()}
+    sources = _named(paths[0], recognised, options)
     on_recognised(_line(paths[0], recognised, sources))
     if options.has_val and len(sources) > 1:
         raise UserError(
@@ -120,8 +120,41 @@ def _line(path: str | Path, recognised: Recognised, sources: Mapping[str, ImageS
     files = [of_split.num_files for of_split in sources.values()]
     number = "" if None in files else f" of {sum(n or 0 for n in files):,} files"
     splits = f"split {next(iter(sources))}" if len(sources) == 1 else f"splits {', '.join(sources)}"
-    notes = "".join(f"; {note}" for note in recognised.notes)
+    notes = "".join(f"; {note}" for note in recognised.notes) + _other_classes(sources)
     return f"recognised {path} as {recognised.layout}; packing {splits}{number}{notes}"
+
+
+def _named(
+    path: str | Path, recognised: Recognised, options: PackOptions
+) -> dict[str, ImageSource]:
+    """Return the sources by the splits that are made of them.
+
+    Raises:
+        UserError: if one split is wanted and the source has several.
+    """
+    sources = recognised.sources
+    if options.split == PackOptions.split:
+        return {split or options.split: of_split for split, of_split in sources.items()}
+    if len(sources) > 1:
+        raise UserError(
+            f"Source {path} has the splits {', '.join(sources)}, and --split {options.split} is "
+            f"given. Drop --split, or choose one with --splits {next(iter(sources))}."
+        )
+    return {options.split: next(iter(sources.values()))}
+
+
+def _other_classes(sources: Mapping[str, ImageSource]) -> str:
+    """Return which splits have classes that the first does not have."""
+    (first, *others), notes = sources.items(), ""
+    of_first = first[1].list_class_ids()
+    for split, source in others:
+        class_ids = source.list_class_ids()
+        if of_first is None or class_ids is None:
+            return f"; split {first[0]} decides the classes, unless --classes gives them"
+        if more := sorted(set(class_ids) - set(of_first)):
+            what = counted(len(more), "class", "classes")
+            notes += f"; split {split} has {what} that {first[0]} has not, such as {more[0]}"
+    return notes
 
 
 def _common_classes(sources: Mapping[str, ImageSource]) -> ClassList | None:

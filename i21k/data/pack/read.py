@@ -90,7 +90,7 @@ def read(engine: "Engine", reading: Reading, on_progress: Callable[[Progress], N
         why = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         raise UserError(
             f"Source {reading.source.path} holds no images that can be packed "
-            f"({why or 'it has no files'}). {EXPECTED}"
+            f"({why or 'it has no files'}). {'Give another source.' if why else EXPECTED}"
         )
 
 

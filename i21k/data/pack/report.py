@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from i21k.data.format.manifest import SplitManifest
-from i21k.data.sources.base import IGNORED
+from i21k.data.sources.base import IGNORED, NO_IMAGE_NAME
 from i21k.labels import ClassList
 
 
@@ -63,7 +63,9 @@ class PackReport:
 
 
 # Skipped because the user said so, or because no user wants them.
-_NOT_MISSED = frozenset({IGNORED, "class not in the list", "too small", "no image beside it"})
+_NOT_MISSED = frozenset(
+    {IGNORED, NO_IMAGE_NAME, "class not in the list", "too small", "no image beside it"}
+)
 
 
 def skipped_share(skipped: Mapping[str, int], num_read: int) -> float:

@@ -6,21 +6,29 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from i21k.data.sources.base import SourceDamaged, is_ignored
+from i21k.data.sources.base import SourceDamaged, is_ignored, may_be_image
 from i21k.data.sources.tar_reader import Window, headers, opener, tar_stem, tidy
 from i21k.data.sources.tars import zip_files
+from i21k.errors import UserError
 
 _COMPLETE_BYTES = 1 << 30  # a compressed tar up to this size is read to its end; our choice
 _LOOK_BYTES = 256 << 20  # of a larger one are decompressed; our choice
 _NUM_FIRST = 32  # files that decide whether it is a tar of tars
 _NUM_NAMES = 100  # that are kept of each top folder
+_NUM_LOOK = 1000  # files of one tar of many; our choice
+_UNREAD = {
+    b"\x28\xb5\x2f\xfd": ("compressed by Zstandard", "zstd -d FILE"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x FILE"),
+    b"Rar!": ("a RAR archive", "unrar x FILE"),
+}
 
 
 class ArchiveLook(NamedTuple):
     """What an archive holds.
 
     Attributes:
-        folders: that directly hold files, without system files.
+        folders: that directly hold images, as far as their names say; without any, that directly
+            hold files. System files do not count.
         has_tars: whether the first files are tars.
         is_complete: whether all files were seen.
         names: some files of each folder.
@@ -64,6 +72,26 @@ def look_into(path: Path) -> ArchiveLook:
         return _look("tar", is_compressed, itertools.chain(first, found), is_complete=is_whole)
 
 
+def first_look(path: Path) -> ArchiveLook:
+    """Look at the first files of a tar only."""
+    with path.open("rb") as file:
+        window = Window(file, 0, path.stat().st_size)
+        is_compressed = opener(window) is not None
+        names = itertools.islice(_names(window, _COMPLETE_BYTES), _NUM_LOOK)
+        return _look("tar", is_compressed, list(names), is_complete=False)
+
+
+def refuse_unread(path: Path, begin: bytes) -> None:
+    """Refuse archives that nothing here reads, by the first bytes of the file.
+
+    Raises:
+        UserError: naming a program that unpacks it.
+    """
+    for magic, (kind, how) in _UNREAD.items():
+        if begin.startswith(magic):
+            raise UserError(f"Source {path} is {kind}, which is not read. Unpack it with `{how}`.")
+
+
 def _is_tar(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(262)[257:] == b"ustar"
@@ -86,14 +114,18 @@ def _look(
     kind: Literal["tar", "zip"], is_compressed: bool, names: Iterable[str], *, is_complete: bool
 ) -> ArchiveLook:
     of_folder: dict[str, list[str]] = {}
-    has_tars = False
+    has_tars, with_images = False, dict[str, None]()
     for name in names:
         if is_ignored(name):
             continue
         folder, _, file = tidy(name).rpartition("/")
         has_tars |= bool(tar_stem(file))
         kept = of_folder.setdefault(folder, [])
+        if may_be_image(file):
+            with_images[folder] = None
         if len(kept) < _NUM_NAMES:
             kept.append(file)
-    folders = list(of_folder) if set(of_folder) - {""} else []
+    folders = list(with_images or of_folder)
+    if not set(folders) - {""}:
+        folders = []
     return ArchiveLook(kind, is_compressed, folders, has_tars, is_complete, of_folder)

@@ -23,6 +23,12 @@ EXPECTED = (
 NO_CLASS = "not in a class folder or synset tar"
 _IGNORED_FOLDERS = frozenset({"__macosx", ".ipynb_checkpoints"})
 _IGNORED_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
+NO_IMAGE_NAME = "no image by its name"
+# Endings of what is found beside images. Other files are judged by their content.
+_NO_IMAGES = frozenset(
+    "txt csv tsv json jsonl xml html htm md rst yaml yml log pdf py ipynb sh mat npy npz pkl h5"  # noqa: SIM905
+    " lst idx rec tar tgz gz xz bz2 zst zip 7z rar parquet arrow cls".split()
+)
 
 
 class SourceDamaged(Exception):
@@ -200,6 +206,11 @@ def is_ignored(name: str) -> bool:
         or file in _IGNORED_FOLDERS
         or not _IGNORED_FOLDERS.isdisjoint(folders)
     )
+
+
+def may_be_image(name: str) -> bool:
+    """Return whether a file may be an image, as far as its name says."""
+    return name.rpartition(".")[2].lower() not in _NO_IMAGES and not is_ignored(name)
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -12,6 +12,7 @@ from i21k.data.sources.base import (
     IGNORED,
     MAX_FILE_BYTES,
     NO_CLASS,
+    NO_IMAGE_NAME,
     TOO_LARGE,
     ImageSource,
     Member,
@@ -19,18 +20,21 @@ from i21k.data.sources.base import (
     check_class_ids,
     counted,
     is_ignored,
+    may_be_image,
 )
 from i21k.data.sources.rules import Rule
 from i21k.data.sources.tables import Labels
 from i21k.data.sources.tar_reader import Window, read_synset_tar, tar_stem, tidy
 from i21k.errors import UserError
 
+LEAVES = "symbolic link out of the source"
+
 
 class FolderSource(ImageSource):
     """A folder of class folders or synset tars, or both.
 
     Entries whose names begin with a dot are ignored, and their files are counted as skipped. Links
-    to files inside the source are followed. A class folder without files is no class.
+    inside the source are followed, others are skipped. A class folder without images is no class.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,20 +42,21 @@ class FolderSource(ImageSource):
         if all(entry.name.startswith(".") for entry in entries):
             raise UserError(f"Source {path} is empty. {EXPECTED}")
         self._class_of = {entry: _class_of(entry) for entry in entries}
-        self._has_files: dict[Path, bool] = dict.fromkeys(entries, False)
+        self._outside = {entry for entry in entries if _leaves(entry, path)}
+        self._has_images: dict[Path, bool] = dict.fromkeys(entries, False)
         self._num_files = 0
         files = (file for entry in entries for file in self._files_to_hash(entry))
         num_bytes, fingerprint = _size_and_fingerprint(path, files)
         check_class_ids(path, self.list_class_ids() or ())
-        of_class = [e for e, class_id in self._class_of.items() if class_id and self._has_files[e]]
+        of_class = [e for e, class_id in self._class_of.items() if class_id and self._has_images[e]]
         num_folders = sum(entry.is_dir() for entry in of_class)
         num_empty = sum(map(bool, self._class_of.values())) - len(of_class)
         parts = [
-            counted(number, noun)
-            for number, noun in (
-                (num_folders, "class folder"),
-                (len(of_class) - num_folders, "synset tar"),
-                (num_empty, "empty class folder"),
+            counted(number, noun, plural)
+            for number, noun, plural in (
+                (num_folders, "class folder", ""),
+                (len(of_class) - num_folders, "synset tar", ""),
+                (num_empty, "class folder without images", "class folders without images"),
             )
             if number
         ]
@@ -60,14 +65,17 @@ class FolderSource(ImageSource):
         self.num_files = self._num_files if num_folders == len(of_class) else None
 
     def _files_to_hash(self, entry: Path) -> Iterator[Path]:
+        if entry in self._outside:
+            self._num_files += 1
+            return
         for file in _files_of(entry):
-            if not is_ignored(file.relative_to(entry.parent).as_posix()):
-                self._has_files[entry] = True
+            if not entry.is_dir() or may_be_image(file.relative_to(entry.parent).as_posix()):
+                self._has_images[entry] = True
             self._num_files += 1
             yield file
 
     def list_class_ids(self) -> tuple[str, ...] | None:
-        found = {c for entry, c in self._class_of.items() if c and self._has_files[entry]}
+        found = {c for entry, c in self._class_of.items() if c and self._has_images[entry]}
         return tuple(sorted(found))
 
     def entries(self) -> list[Position]:
@@ -81,10 +89,14 @@ class FolderSource(ImageSource):
             yield 0, number, self._of_entry(entry, class_id)
 
     def _of_entry(self, entry: Path, class_id: str) -> Iterator[Member]:
-        if not class_id:
+        if entry in self._outside:
+            yield Member(self.path.name, entry.name, skipped=LEAVES)
+        elif not class_id or not self._has_images[entry]:
             for file in _files_of(entry):
-                is_system_file = entry.name.startswith(".") or is_ignored(entry.name)
-                reason = IGNORED if is_system_file else NO_CLASS
+                is_system_file = entry.name.startswith(".") or is_ignored(
+                    file.relative_to(self.path).as_posix()
+                )
+                reason = IGNORED if is_system_file else _why_no_class(file.name, NO_CLASS)
                 yield Member(self.path.name, file.relative_to(self.path).as_posix(), skipped=reason)
         elif entry.is_dir():
             for file in _walk(entry):
@@ -133,7 +145,7 @@ class NestedFolder(ImageSource):
             if not self._folders or self._folders[-1] != folder:
                 self._folders.append(folder)
             class_id, _ = self._rule.split(name)
-            if class_id and not is_hidden(name):
+            if class_id and may_be_image(name) and not is_hidden(name):
                 self._class_ids.add(class_id)
             self._num_files += 1
             yield file
@@ -155,10 +167,10 @@ class NestedFolder(ImageSource):
         for file in files:
             name = file.relative_to(self.path).as_posix()
             class_id, inside = self._rule.split(name)
-            if class_id and not is_hidden(name):
+            if class_id in self._class_ids and not is_hidden(name):
                 member = _read_file(file, folder, inside, class_id, self.path)
             else:
-                reason = IGNORED if is_hidden(name) else NO_CLASS
+                reason = IGNORED if is_hidden(name) else _why_no_class(name, NO_CLASS)
                 member = Member(self.path.name, name, skipped=reason)
             self.num_bytes_read += len(member.data)
             yield member
@@ -200,11 +212,27 @@ class ListedFiles(ImageSource):
     def _of_file(self, name: str, class_id: str) -> Iterator[Member]:
         container = self._root.name
         if class_id or is_ignored(name):
-            member = _read_file(self._root / name, container, tidy(name), class_id, None)
+            inside = _inside_class(tidy(name), class_id, self._root)
+            member = _read_file(self._root / name, container, inside, class_id, None)
         else:
-            member = Member(container, name, skipped="no label")
+            member = Member(container, name, skipped=_why_no_class(name, "no label"))
         self.num_bytes_read += len(member.data)
         yield member
+
+
+def _inside_class(name: str, class_id: str, root: Path) -> str:
+    """Return the name of a file in its class: what is below a folder of this name, if there is one.
+
+    So it is the same name as in a folder of class folders.
+    """
+    if name.startswith("/"):
+        absolute = root.absolute().as_posix()
+        name = name.removeprefix(f"{absolute}/").lstrip("/")
+    *folders, file = name.split("/")
+    if class_id in folders:
+        at = len(folders) - folders[::-1].index(class_id)
+        return "/".join([*folders[at:], file])
+    return name
 
 
 def labelled_folder(path: Path, labels: Labels) -> ListedFiles:
@@ -222,20 +250,36 @@ def labelled_folder(path: Path, labels: Labels) -> ListedFiles:
     return source
 
 
-def folders_with_files(path: Path) -> dict[str, int]:
-    """Return how many files that are not ignored each folder below `path` directly holds."""
-    found: dict[str, int] = {}
+def folders_with_images(path: Path) -> list[str]:
+    """Return the folders at and below `path` that hold images, as far as their names say.
+
+    If there are none, return those with any files that are not ignored.
+    """
+    with_images, with_files = [], []
     for folder, _, files in _listed(path):
         relative = folder.relative_to(path).as_posix() if folder != path else ""
-        names = (file.relative_to(path).as_posix() for file in files)
-        if number := sum(not is_hidden(name) for name in names):
-            found[relative] = number
-    return found
+        names = [file.relative_to(path).as_posix() for file in files]
+        names = [name for name in names if not is_hidden(name)]
+        if names:
+            with_files.append(relative)
+        if any(map(may_be_image, names)):
+            with_images.append(relative)
+    return with_images or with_files
+
+
+def _leaves(path: Path, source: Path) -> bool:
+    """Return whether a path is a link to something outside of the source."""
+    return path.is_symlink() and not path.resolve().is_relative_to(source.resolve())
 
 
 def is_hidden(name: str) -> bool:
     """Return whether a file is a system file, or is in something whose name begins with a dot."""
     return is_ignored(name) or any(part.startswith(".") for part in name.split("/"))
+
+
+def _why_no_class(name: str, reason: str) -> str:
+    """Return why a file without a class is skipped; tables beside images are missed by nobody."""
+    return reason if may_be_image(name) else NO_IMAGE_NAME
 
 
 def _class_of(entry: Path) -> str:
@@ -299,10 +343,12 @@ def _read_file(path: Path, container: str, name: str, class_id: str, source: Pat
     try:
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
-            if source is not None and not path.resolve().is_relative_to(source.resolve()):
-                reason = "symbolic link out of the source"
-                return Member(container, name, class_id=class_id, skipped=reason)
+            if source is not None and _leaves(path, source):
+                return Member(container, name, class_id=class_id, skipped=LEAVES)
             status = path.stat()
+            if stat.S_ISDIR(status.st_mode):
+                reason = "symbolic link to a folder"
+                return Member(container, name, class_id=class_id, skipped=reason)
         if not stat.S_ISREG(status.st_mode):
             return Member(container, name, class_id=class_id, skipped="not a regular file")
         if status.st_size > MAX_FILE_BYTES:

@@ -4,6 +4,7 @@ The column `image` holds `bytes` and `path`, the column `label` an integer whose
 schema's metadata. An entry is a row group, and one row group at a time is in memory.
 """
 
+import collections
 import hashlib
 import json
 import re
@@ -49,9 +50,16 @@ class ParquetSource(ImageSource):
                 metadata = parquet.metadata
                 self._groups += [(number, group) for group in range(metadata.num_row_groups)]
                 num_rows += metadata.num_rows
+                of_file = _columns(path, parquet.schema_arrow)
+                of_file_names = _label_names(parquet.schema_arrow, of_file[1])
+                if number > 0 and (of_file, of_file_names) != (columns, names_there):
+                    raise UserError(
+                        f"{file} has other columns or names of labels than {files[0].name}. Pack "
+                        "the files that belong together, by a pattern such as 'train-*.parquet'."
+                    )
                 if number == 0:
-                    self._image, self._label = _columns(path, parquet.schema_arrow)
-                    names_there = _label_names(parquet.schema_arrow, self._label)
+                    columns, names_there = of_file, of_file_names
+                    self._image, self._label = columns
                     first_path = _first_path(parquet, self._image)
                     is_text = str(parquet.schema_arrow.field(self._label).type) in _TEXT_TYPES
             digest.update(f"{file.name!a} {file.stat().st_size}\n".encode())
@@ -75,6 +83,18 @@ class ParquetSource(ImageSource):
     def _choose_names(
         path: Path, names_there: tuple[str, ...] | None, names: ClassList | None
     ) -> ClassList:
+        if (
+            names is not None
+            and names_there is not None
+            and len(names) == len(names_there)
+            and not set(names.ids) & set(names_there)
+        ):
+            return names
+        if names_there and (wrong := _unfit(names_there)):
+            raise UserError(
+                f"Source {path} has names of labels that cannot be class ids: {wrong}. Give "
+                f"--classes FILE with {len(names_there)} ids in the order of the labels."
+            )
         there = ClassList(names_there) if names_there else None
         if there is None:
             class_of_number(0, names, str(path))  # refuses if there are none
@@ -82,8 +102,6 @@ class ParquetSource(ImageSource):
             return names
         if names is None or names.label_of.keys() & there.label_of.keys():
             return there
-        if len(names) == len(there):
-            return names
         raise UserError(
             f"Source {path} has {len(there)} classes, such as {there.ids[0]!r}, and none of them "
             f"is among the {len(names)} of the given list. Give a list of {len(there)} ids in the "
@@ -126,6 +144,7 @@ class ParquetSource(ImageSource):
         container = self._files[number].name
         size = self._files[number].stat().st_size
         num_groups, row = opened.metadata.num_row_groups, 0
+        num_rows = opened.metadata.row_group(group).num_rows
         try:
             batches = opened.iter_batches(
                 batch_size=_BATCH_ROWS, row_groups=[group], columns=[self._image, self._label]
@@ -140,7 +159,8 @@ class ParquetSource(ImageSource):
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             reason = f"damaged row group: {str(error).splitlines()[0]}"
-            yield Member(container, f"{group}", skipped=reason)
+            for lost in range(row, num_rows):
+                yield Member(container, f"row group {group}, row {lost}", skipped=reason)
         self.num_bytes_read += size // num_groups
 
     def _member(self, container: str, group: int, row: int, image: Any, label: Any) -> Member:
@@ -177,7 +197,7 @@ def _opened(path: Path) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path, pre_buffer=False)
+        return pyarrow.parquet.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -208,6 +228,17 @@ def _label_names(schema: Any, label: str) -> tuple[str, ...] | None:
     if isinstance(names, dict):  # of the dataset card: {"0": "tench"}
         names = [names[str(k)] for k in range(len(names))]
     return tuple(map(str, names)) or None
+
+
+def _unfit(names: tuple[str, ...]) -> str:
+    """Return what is wrong with the first name that cannot be a class id."""
+    counts = collections.Counter(names)
+    for name, count in counts.items():
+        if count > 1:
+            return f"{name!r} is there {count} times"
+        if "/" in name or name != name.strip() or not name.isprintable() or not name:
+            return f"{name!r}"
+    return ""
 
 
 def _first_path(parquet: Any, image: str) -> str:

@@ -2,28 +2,22 @@
 
 import contextlib
 import itertools
-import re
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from i21k.data.sources import kaggle, listed, parquet, recordio, webdataset
-from i21k.data.sources.archives import ArchiveLook, look_into
-from i21k.data.sources.base import (
-    EXPECTED,
-    ImageSource,
-    SourceDamaged,
-    counted,
-    is_ignored,
-)
+from i21k.data.sources.archives import ArchiveLook, look_into, refuse_unread
+from i21k.data.sources.base import EXPECTED, ImageSource, counted, may_be_image
 from i21k.data.sources.folders import (
     FolderSource,
     NestedFolder,
-    folders_with_files,
+    folders_with_images,
     is_hidden,
     labelled_folder,
 )
+from i21k.data.sources.given import advice_if_missing, expand, refuse_address, refuse_gaps
 from i21k.data.sources.rules import (
     SYNSET,
     FolderLevel,
@@ -34,15 +28,19 @@ from i21k.data.sources.rules import (
     split_of,
 )
 from i21k.data.sources.tables import Labels
-from i21k.data.sources.tar_reader import Window, headers, tar_stem
+from i21k.data.sources.tar_folders import (
+    NUM_TARS,
+    refuse_strange_tars,
+    why_inside,
+    why_webdataset,
+)
+from i21k.data.sources.tar_reader import tar_stem
 from i21k.data.sources.tars import TarSource, ZipSource
 from i21k.errors import UserError
 from i21k.labels import ClassList
 
 T = TypeVar("T")
-_NUM_TARS, _NUM_SAMPLES = 3, 32  # that are looked at; our choice: all tars of a source are alike
 _TABLES = frozenset({".csv", ".tsv", ".txt"})
-_URL = re.compile(r"(\w[\w+.-]+)::?/+")
 
 
 class Wanted(NamedTuple):
@@ -101,15 +99,16 @@ def recognise(
         UserError: if it does not exist, is empty or damaged, or its layout is ambiguous.
     """
     for path in paths:
-        _refuse_url(str(path))
+        refuse_address(str(path))
     if [str(path) for path in paths] == [listed.STANDARD_INPUT]:
-        source = listed.standard_input_source(listed.read_standard_input(), wanted.names)
-        return Recognised(source.layout, {"": source})
-    found = [match for path in paths for match in _expand(path)]
+        lists = listed.standard_input_sources(listed.read_standard_input(), wanted.names)
+        chosen, notes = _choose_splits(Path("-"), lists, wanted, lambda split: True)
+        return _of_splits(dict(chosen), notes, "list on standard input")
+    found = [match for path in paths for match in expand(path)]
     first = Path(paths[0])
     try:
         if len(found) > 1 or found[0] != first:
-            return _shards(first, found, wanted)
+            return _shards(first, found, labels, wanted)
         if first.is_dir():
             return _folder(first, labels, wanted)
         if first.is_file():
@@ -117,61 +116,20 @@ def recognise(
     except OSError as error:
         raise UserError(f"Source {first} cannot be read ({error}). {EXPECTED}") from error
     state = "is not a file or folder" if first.exists() else "does not exist"
-    raise UserError(f"Source {first} {state}. {EXPECTED}")
+    raise UserError(f"Source {first} {state}. {advice_if_missing(first) or EXPECTED}")
 
 
-def _refuse_url(path: str) -> None:
-    match = _URL.match(path)
-    if not match or Path(path).exists():
-        return
-    scheme = match.group(1).lower()
-    how = {
-        "s3": "aws s3 sync",
-        "gs": "gcloud storage rsync",
-        "hf": "hf download --repo-type dataset",
-        "http": "curl -O",
-        "https": "curl -O",
-    }.get(scheme, "a mount")
-    raise UserError(
-        f"Source {path} is an address ({scheme}); expected files. Copy it to a disk first, for "
-        f"example with `{how}`, or mount it, and give the folder."
-    )
-
-
-def _expand(path: str | Path) -> list[Path]:
-    """Return the files that a pattern such as `shard-{0000..0063}.tar` or `*.tar` stands for."""
-    text = str(path)
-    if Path(text).exists():
-        return [Path(text)]
-    if match := re.search(r"\{(\d+)\.\.(\d+)\}", text):
-        begin, end = match.groups()
-        before, after = text[: match.start()], text[match.end() :]
-        numbers = range(int(begin), int(end) + 1)
-        files = [Path(f"{before}{n:0{len(begin)}d}{after}") for n in numbers]
-        if missing := [file for file in files if not file.exists()]:
-            raise UserError(
-                f"Source {text} stands for {len(files)} files, and {missing[0]} is not there. "
-                "Download it, or change the range."
-            )
-        return files
-    if any(character in text for character in "*?["):
-        files = sorted(Path(Path(text).anchor).glob(text.removeprefix(Path(text).anchor)))
-        if files:
-            return files
-    return [Path(text)]
-
-
-def _shards(path: Path, files: list[Path], wanted: Wanted) -> Recognised:
+def _shards(path: Path, files: list[Path], labels: Labels | None, wanted: Wanted) -> Recognised:
     """Return several files as one source."""
     if all(file.suffix == ".parquet" for file in files):
         return _parquet(path, files, wanted)
     if wanted.layout in (None, "webdataset") and all(tar_stem(file.name) for file in files):
-        if wanted.layout is None and not _why_webdataset(files):
+        if wanted.layout is None and labels is None and not why_webdataset(files):
             raise UserError(
                 f"Source {path} stands for {len(files)} tars that are no WebDataset. Put them into "
                 "one folder and give the folder."
             )
-        return _webdataset(path, files, wanted)
+        return _webdataset(path, files, wanted, labels)
     raise UserError(
         f"Source {path} stands for {len(files)} files; expected WebDataset tars or Parquet files. "
         "Give one file or folder."
@@ -187,24 +145,29 @@ def _file(path: Path, labels: Labels | None, wanted: Wanted) -> Recognised:
     if layout == "parquet" or (layout is None and magic.startswith(parquet.MAGIC)):
         return _parquet(path, [path], wanted)
     if layout == "table" or (layout is None and path.suffix.lower() in _TABLES):
-        return _single(listed.table_source(path, wanted.names))
-    if labels is not None:
-        is_zip = zipfile.is_zipfile(path)
-        return _single((ZipSource if is_zip else TarSource)(path, labels))
+        tables = listed.table_sources(path, wanted.names)
+        chosen, notes = _choose_splits(path, tables, wanted, lambda split: True)
+        return _of_splits(dict(chosen), notes, "table")
+    refuse_unread(path, magic)
     if layout == "webdataset":
-        return _webdataset(path, [path], wanted)
+        return _webdataset(path, [path], wanted, labels)
+    if labels is not None:
+        if zipfile.is_zipfile(path):
+            return _single(ZipSource(path, labels))
+        if layout is None and why_webdataset([path]):
+            return _webdataset(path, [path], wanted, labels)
+        return _single(TarSource(path, labels))
     look = look_into(path)
-    if layout is None and look.kind == "tar" and look.has_tars and (why := _why_inside(path)):
+    if layout is None and look.kind == "tar" and look.has_tars and (why := why_inside(path)):
         raise UserError(
             f"Source {path} holds WebDataset tars: {why}. Unpack the outer tar and give the folder."
         )
-    if layout is None and look.kind == "tar" and not look.has_tars and _why_webdataset([path]):
+    if layout is None and look.kind == "tar" and not look.has_tars and why_webdataset([path]):
         return _webdataset(path, [path], wanted)
     if layout == "synset-tars" or (layout is None and look.kind == "tar" and look.has_tars):
         return _single(TarSource(path, None))
     if not look.folders:  # an empty, damaged or flat archive
-        if look.kind == "zip":
-            raise UserError(f"Source {path} is a zip without class folders. Give --labels FILE.")
+        _refuse_flat(path, look.kind, look.names_in(""))
         return _single(TarSource(path, None))
     return _archive(path, look, wanted)
 
@@ -247,21 +210,30 @@ def _archive(path: Path, look: ArchiveLook, wanted: Wanted) -> Recognised:
     for split, tree in chosen.items():
         of_split: Rule | Labels | None = tree.rule
         if of_split is None:
-            of_split = kaggle.labels_of_val(look.names_in(tree.root))
+            of_split = kaggle.labels_of_val(look.names_in(tree.root), path)
         if of_split is None:
             raise UserError(
                 f"Source {path} has no class folders in {tree.root}. Unpack it, or give "
                 "--splits with the others."
             )
         sources[split] = make(path, of_split, tree.root)
+        if look.is_complete and isinstance(sources[split], TarSource):
+            sources[split].expect_classes(look.folders)
     if "" not in sources and look.kind == "tar" and look.is_compressed and len(sources) > 1:
         notes += (f"it is read {len(sources)} times, once for each split",)
-    return _of_splits(sources, notes, f"{'compressed ' if look.is_compressed else ''}{look.kind}")
+    return _ask_if_one_class(
+        path,
+        _of_splits(sources, notes, f"{'compressed ' if look.is_compressed else ''}{look.kind}"),
+        wanted,
+    )
 
 
 def _folder(path: Path, labels: Labels | None, wanted: Wanted) -> Recognised:
     layout = wanted.layout
     if labels is not None:
+        tars = _files_in(path, "")
+        if layout == "webdataset" or (tars and not any(map(_may_be_image, _some_files(path)))):
+            return _webdataset(path, tars, wanted, labels)
         return _single(labelled_folder(path, labels))
     if not any(path.iterdir()):
         raise UserError(f"Source {path} is empty. {EXPECTED}")
@@ -272,35 +244,54 @@ def _folder(path: Path, labels: Labels | None, wanted: Wanted) -> Recognised:
             f"Source {path} has no ILSVRC/Data/CLS-LOC with train and val. Change --as or SOURCE."
         )
     if layout in (None, "parquet") and (files := _files_in(path, ".parquet")):
+        _refuse_images_beside(path, files, "parquet", wanted)
+        refuse_gaps(path, files)
         return _parquet(path, files, wanted)
     if layout in (None, "recordio") and (files := _files_in(path, ".rec")):
+        _refuse_images_beside(path, files, "recordio", wanted)
         return _records(path, files, wanted)
     tars = _files_in(path, "")
-    if layout == "webdataset" or (layout is None and tars and _why_webdataset(tars[:_NUM_TARS])):
+    if layout == "webdataset" or (layout is None and tars and why_webdataset(tars[:NUM_TARS])):
         if not tars:
             raise UserError(f"Source {path} holds no tars. Change --as or SOURCE.")
+        refuse_gaps(path, tars)
         return _webdataset(path, tars, wanted)
+    places = {tar.parent for tar in tars}
+    if layout in (None, "synset-tars") and len(places) == 1 and path not in places:
+        place = places.pop()
+        if not split_of(place.name):
+            return _folder(place, None, wanted)
+    tars = [tar for tar in tars if tar.parent == path]
     if layout is None:
-        _refuse_numbered_tars(path, tars)
-    if layout == "synset-tars" or (tars and layout is None and tars[0].parent == path):
+        refuse_strange_tars(path, tars)
+    if layout == "synset-tars" or (tars and layout is None):
         return _single(FolderSource(path))
-    folders = list(folders_with_files(path))
+    return _folder_of_images(path, wanted)
+
+
+def _folder_of_images(path: Path, wanted: Wanted, *, is_split: bool = False) -> Recognised:
+    folders = folders_with_images(path)
     trees = _trees(path, folders, wanted, strip=False)
     if "" in trees:
         rule = trees[""].rule
-        if isinstance(rule, FolderLevel) and rule.level > 1:
-            return _single(NestedFolder(path, rule))
+        if rule is None:
+            _refuse_flat(path, "folder", [entry.name for entry in _some_files(path)])
         parts = [PurePosixPath(folder).parts for folder in folders]
         is_deep = any(SYNSET.fullmatch(part) for folder in parts for part in folder[1:])
-        if isinstance(rule, SynsetFolders) and (is_deep or layout == "synset-folders"):
-            return _single(NestedFolder(path, rule))
-        return _single(FolderSource(path))
+        is_nested = (
+            rule.level > 1
+            if isinstance(rule, FolderLevel)
+            else is_deep or wanted.layout == "synset-folders"
+        )
+        source = NestedFolder(path, rule) if rule is not None and is_nested else FolderSource(path)
+        recognised = _single(source)
+        return recognised if is_split else _ask_if_one_class(path, recognised, wanted)
     chosen, notes = _choose(path, trees, wanted)
     sources: dict[str, ImageSource] = {}
     for split, tree in chosen.items():
-        if tree.rule is None:
+        if tree.rule is None and not any(tar_stem(f.name) for f in _some_files(path / tree.root)):
             val = kaggle.labels_of_val(
-                file.name for file in itertools.islice((path / tree.root).iterdir(), 1000)
+                [file.name for file in _some_files(path / tree.root)], path / tree.root
             )
             if val is None:
                 raise UserError(
@@ -310,16 +301,27 @@ def _folder(path: Path, labels: Labels | None, wanted: Wanted) -> Recognised:
                 )
             sources[split] = labelled_folder(path / tree.root, val)
         else:
-            of_split = _folder(path / tree.root, None, Wanted(class_level=wanted.class_level))
+            sub = Wanted(class_level=wanted.class_level)
+            if tree.rule is None:
+                of_split = _folder(path / tree.root, None, sub)
+            else:
+                of_split = _folder_of_images(path / tree.root, sub, is_split=True)
             sources[split] = next(iter(of_split.sources.values()))
     num_beside = sum(1 for entry in path.iterdir() if entry.is_file() and not is_hidden(entry.name))
     if num_beside:
         notes += (f"{counted(num_beside, 'file')} beside the splits: not read",)
-    return _of_splits(sources, notes, "folder")
+    return _ask_if_one_class(path, _of_splits(sources, notes, "folder"), wanted)
 
 
 def _trees(path: Path, folders: Sequence[str], wanted: Wanted, *, strip: bool) -> dict[str, Tree]:
     if wanted.class_level is not None:
+        with contextlib.suppress(UserError):  # the level decides what is ambiguous
+            if "" not in (found := find_trees(path, folders, strip=strip)):
+                level = FolderLevel(wanted.class_level)
+                return {
+                    s: Tree(tree.root, None if tree.rule is None else level)
+                    for s, tree in found.items()
+                }
         if wanted.layout != "splits" and not any(
             len(PurePosixPath(folder).parts) >= wanted.class_level for folder in folders
         ):
@@ -380,22 +382,26 @@ def _kaggle(path: Path, root: Path, wanted: Wanted) -> Recognised:
     return recognised
 
 
-def _webdataset(path: Path, tars: Sequence[Path], wanted: Wanted) -> Recognised:
+def _webdataset(
+    path: Path, tars: Sequence[Path], wanted: Wanted, labels: Labels | None = None
+) -> Recognised:
     shards = webdataset.shards_by_split(tars)
     chosen, notes = _choose_splits(path, shards, wanted, lambda split: True)
     sources: dict[str, ImageSource] = {
-        split: webdataset.WebDataset(path, of_split, wanted.names)
+        split: webdataset.WebDataset(path, of_split, wanted.names, labels)
         for split, of_split in chosen.items()
     }
     return _of_splits(sources, notes, "WebDataset")
 
 
 def _parquet(path: Path, files: Sequence[Path], wanted: Wanted) -> Recognised:
-    found = {
+    found: dict[str, parquet.ParquetSource] = {
         split: parquet.ParquetSource(path, of_split, wanted.names)
         for split, of_split in webdataset.shards_by_split(files).items()
     }
     chosen, notes = _choose_splits(path, found, wanted, lambda split: found[split].has_labels())
+    if not chosen:
+        raise UserError(f"Source {path} has no rows with a label. Give another one.")
     sources: dict[str, ImageSource] = dict(chosen)
     return _of_splits(sources, notes, "Parquet dataset")
 
@@ -432,54 +438,86 @@ def _of_splits(sources: dict[str, ImageSource], notes: tuple[str, ...], kind: st
     return Recognised(f"{kind} with the {plural} {parts}", sources, notes)
 
 
-def _files_in(path: Path, suffix: str) -> list[Path]:
-    """Return files with a suffix in a folder and in its folders of splits; tars by default."""
-    folders = [e for e in path.iterdir() if e.is_dir() and (split_of(e.name) or e.name == "data")]
-    files = itertools.chain(path.iterdir(), *(folder.iterdir() for folder in folders))
-    return sorted(
-        file
-        for file in files
-        if (file.suffix == suffix if suffix else tar_stem(file.name))
-        and file.is_file()
-        and not is_hidden(file.name)
+def _ask_if_one_class(path: Path, recognised: Recognised, wanted: Wanted) -> Recognised:
+    """Refuse a source with one class, which is seldom meant, unless the user has decided it.
+
+    Raises:
+        UserError: naming the class.
+    """
+    found = [source.list_class_ids() for source in recognised.sources.values()]
+    class_ids = {class_id for ids in found for class_id in ids or ()}
+    if (
+        len(class_ids) == 1
+        and None not in found
+        and not SYNSET.fullmatch(next(iter(class_ids)))
+        and wanted == Wanted(splits=wanted.splits)
+    ):
+        raise UserError(
+            f"Source {path} has the one class {class_ids.pop()!r}. Give another folder, "
+            "--class-level N to make classes of the folders at level N (1 is the top), or "
+            "--as class-folders if one class is right."
+        )
+    return recognised
+
+
+def _refuse_flat(path: Path, kind: str, names: Sequence[str]) -> None:
+    """Refuse images without class folders.
+
+    Raises:
+        UserError: saying how to give their labels.
+    """
+    if not names:
+        return
+    if names[0].startswith("ILSVRC2012_test_"):
+        raise UserError(
+            f"Source {path} has the test images of ILSVRC 2012, whose labels are not published. "
+            "Give the folder with train and val."
+        )
+    table = "FILE"
+    if kaggle.labels_of_val(names, path) is not None:
+        table = "ilsvrc2012-val"
+    raise UserError(
+        f"Source {path} is a {kind} of images without class folders, such as {names[0]}. Give "
+        f"--labels {table}."
     )
 
 
-def _why_webdataset(tars: Sequence[Path]) -> str:
-    for tar in itertools.islice((tar for tar in tars if not is_ignored(tar.name)), _NUM_TARS):
-        with tar.open("rb") as file, contextlib.suppress(UserError):
-            window = Window(file, 0, tar.stat().st_size)
-            if why := webdataset.looks_like_webdataset(window, tar.name, _NUM_SAMPLES):
-                return f"{tar.name} has {why}"
-    return ""
+def _refuse_images_beside(path: Path, files: Sequence[Path], layout: str, wanted: Wanted) -> None:
+    """Refuse a folder that has class folders beside other files with images.
 
-
-def _why_inside(path: Path) -> str:
-    """Return why the tars in a tar look like a WebDataset."""
-    num_tars = 0
-    with path.open("rb") as file, contextlib.suppress(SourceDamaged):
-        for tar, info in itertools.islice(
-            headers(Window(file, 0, path.stat().st_size)), _NUM_SAMPLES
-        ):
-            if not info.isreg() or info.issparse() or not tar_stem(info.name):
-                continue
-            inner: Any = tar.extractfile(info)
-            if isinstance(tar.fileobj, Window):
-                inner = Window(file, info.offset_data, info.size)
-            name = PurePosixPath(info.name).name
-            if why := webdataset.looks_like_webdataset(inner, name, _NUM_SAMPLES):
-                return f"{name} has {why}"
-            num_tars += 1
-            if num_tars == _NUM_TARS:  # what follows may be many GB behind in a compressed tar
-                break
-    return ""
-
-
-def _refuse_numbered_tars(path: Path, tars: Sequence[Path]) -> None:
-    """Refuse tars that are numbered and have no labels; each would become one class."""
-    numbered = [tar for tar in tars if re.search(r"(^|[-_])\d{3,}$", tar_stem(tar.name))]
-    if len(numbered) > 1 and not any(SYNSET.fullmatch(tar_stem(tar.name)) for tar in tars):
+    Raises:
+        UserError: naming a folder.
+    """
+    if wanted.layout is None and any(
+        "/" not in folder and folder and not split_of(folder)
+        for folder in folders_with_images(path)
+        if any(map(_may_be_image, _some_files(path / folder)))
+    ):
         raise UserError(
-            f"Source {path} holds numbered tars without labels, such as {numbered[0].name}. Give "
-            "--as synset-tars if each is a class."
+            f"Source {path} holds {files[0].name} and also folders of images. Give --as {layout}, "
+            "or --as class-folders."
         )
+
+
+def _may_be_image(file: Path) -> bool:
+    return may_be_image(file.name)
+
+
+def _some_files(folder: Path) -> list[Path]:
+    """Return the first files of a folder in any order, without system files."""
+    files = (entry for entry in folder.iterdir() if entry.is_file() and not is_hidden(entry.name))
+    return sorted(itertools.islice(files, 1000))
+
+
+def _files_in(path: Path, suffix: str) -> list[Path]:
+    """Return files with a suffix in a folder and in its folders of splits; tars by default."""
+    found: list[Path] = []
+    entries = [entry for entry in sorted(path.iterdir()) if not is_hidden(entry.name)]
+    folders = [entry for entry in entries if entry.is_dir()]
+    for entry in entries:
+        if entry.is_dir():
+            if len(folders) == 1 or split_of(entry.name) or entry.name in ("data", "default"):
+                found += _files_in(entry, suffix)
+        elif (entry.suffix == suffix if suffix else tar_stem(entry.name)) and entry.is_file():
+            found.append(entry)
+    return found

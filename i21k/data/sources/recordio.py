@@ -7,6 +7,7 @@ the magic number.
 
 import hashlib
 import itertools
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -109,7 +110,7 @@ class RecordSource(ImageSource):
         if flag:
             label = struct.unpack_from("<f", piece.labels)[0] if len(piece.labels) >= 4 else -1.0
         container = self.path.name
-        if label != int(label) or label < 0:
+        if not math.isfinite(label) or label != int(label) or label < 0:
             return Member(container, name, skipped=f"no label: {label}")
         class_id = self._class_of.get(int(label), "")
         if not class_id:
@@ -213,7 +214,14 @@ def _classes_of_list(path: Path) -> dict[int, str]:
             folders = PurePosixPath(cells[-1]).parts[:-1]
             synsets = [folder for folder in folders if SYNSET.fullmatch(folder)]
             folder = (synsets or list(folders) or [""])[-1]
-            label = float(cells[1])
+            try:
+                label = float(cells[1])
+                int(label)
+            except (ValueError, OverflowError) as error:
+                raise UserError(
+                    f"Line {number} of {path} is {line.rstrip()!r}; expected a number, a label and "
+                    "a file, with tabs between. Correct it, or remove the file."
+                ) from error
             if folder and found.setdefault(int(label), folder) != folder:
                 raise UserError(
                     f"Line {number} of {path} has label {int(label)} and folder {folder}; an "

@@ -87,8 +87,9 @@ def find_trees(source: object, folders: Iterable[str], *, strip: bool) -> dict[s
     Raises:
         UserError: if it is not clear what the classes are. It names the option that makes it clear.
     """
-    all_parts = [PurePosixPath(folder).parts for folder in folders]
-    inside = [parts for parts in all_parts if parts]
+    inside = [parts for folder in folders if (parts := PurePosixPath(folder).parts)]
+    for parent in _split_parents(inside):  # what is directly in it is beside the splits
+        inside = [parts for parts in inside if parts != parent[: len(parts)]]
     wrapper = _wrapper(inside)
     depth = len(wrapper)
     tops: dict[str, list[tuple[str, ...]]] = {}
@@ -97,14 +98,9 @@ def find_trees(source: object, folders: Iterable[str], *, strip: bool) -> dict[s
     splits = {top: split for top in tops if (split := split_of(top))}
     if splits and len(splits) == len(tops):
         return _split_trees(source, wrapper, splits, tops)
-    if len(set(splits.values())) > 1 and "train" in splits.values():
-        other = next(top for top in sorted(tops) if top not in splits)
-        raise UserError(
-            f"Source {source} has the splits {', '.join(sorted(splits))} and also {other}. "
-            f"Remove {other}, or give --as class-folders if all of them are classes."
-        )
-    if any(SYNSET.fullmatch(part) for parts in inside for part in parts):
-        return {"": Tree("", SynsetFolders())}
+    _refuse_splits_beside(source, inside)
+    if (rule := _synset_rule(source, inside, depth)) is not None:
+        return {"": Tree("", rule)}
     if not inside:
         return {"": Tree("", None)}
     if wrapper and not strip:
@@ -117,6 +113,53 @@ def find_trees(source: object, folders: Iterable[str], *, strip: bool) -> dict[s
             "one class."
         )
     return {"": Tree("", FolderLevel(depth + 1 if strip else 1))}
+
+
+def _split_parents(inside: list[tuple[str, ...]]) -> dict[tuple[str, ...], set[str]]:
+    """Return the folders that hold folders of several splits, with these splits."""
+    found: dict[tuple[str, ...], set[str]] = {}
+    for parts in inside:
+        for at, part in enumerate(parts):
+            if split := split_of(part):
+                found.setdefault(parts[:at], set()).add(split)
+    return {p: splits for p, splits in found.items() if len(splits) > 1 and "train" in splits}
+
+
+def _refuse_splits_beside(source: object, inside: list[tuple[str, ...]]) -> None:
+    """Refuse folders of splits that are not alone, since their images would become one split."""
+    for where, splits in _split_parents(inside).items():
+        depth = len(where)
+        other = next(p for p in inside if p[:depth] != where or not split_of(p[depth]))
+        at = next((k for k in range(depth) if other[k : k + 1] != where[k : k + 1]), depth)
+        beside = "/".join(other[: at + 1])
+        root = f" in {'/'.join(where)}" if where else ""
+        advice = f"Give {'/'.join((str(source), *where))}" if where else f"Remove {beside}"
+        raise UserError(
+            f"Source {source} has the splits {', '.join(sorted(splits))}{root} and also {beside}. "
+            f"{advice}, or give --as class-folders if all of them are classes."
+        )
+
+
+def _synset_rule(source: object, inside: list[tuple[str, ...]], depth: int) -> "Rule | None":
+    """Return the rule for folders named by synset ids; None if there are none.
+
+    Raises:
+        UserError: if most folders are others.
+    """
+    found = {p: [at for at, part in enumerate(p) if SYNSET.fullmatch(part)] for p in inside}
+    others = [parts for parts, levels in found.items() if not levels]
+    levels = {level for of_folder in found.values() for level in of_folder}
+    if not levels:
+        return None
+    if others and levels == {depth} and all(len(parts) > depth for parts in others):
+        return FolderLevel(depth + 1)  # some classes are synsets and others are not
+    if len(others) > len(inside) - len(others):
+        raise UserError(
+            f"Source {source} has {len(inside) - len(others)} folders in folders named by synset "
+            f"ids and {len(others)} others, such as {'/'.join(others[0])}. Give --as "
+            "synset-folders to pack only the former, or --class-level 1 for the top folders."
+        )
+    return SynsetFolders()
 
 
 def _wrapper(inside: list[tuple[str, ...]]) -> tuple[str, ...]:

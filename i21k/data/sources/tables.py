@@ -3,17 +3,45 @@
 import csv
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from i21k.data.sources.rules import SYNSET
+from i21k.data.sources.rules import SPLITS, SYNSET
 from i21k.errors import UserError
 from i21k.labels import ClassList
 
 ILSVRC2012_VAL = "ilsvrc2012-val"
 # Names of columns in tables of the field, in lower case; our choice.
-_FILE_COLUMNS = ("file", "filename", "file_name", "path", "filepath", "image", "imageid", "id")
-_CLASS_COLUMNS = ("class", "label", "class_id", "synset", "wnid", "category", "predictionstring")
+_FILE_COLUMNS = (
+    "file",
+    "filename",
+    "file_name",
+    "path",
+    "filepath",
+    "image",
+    "imageid",
+    "image_id",
+    "image_name",
+    "img",
+    "id",
+)
+_CLASS_COLUMNS = (
+    "class",
+    "label",
+    "class_id",
+    "synset",
+    "wnid",
+    "category",
+    "predictionstring",
+    "breed",
+    "target",
+    "species",
+    "y",
+)
+_SPLIT_COLUMNS = ("split", "subset", "partition", "set")
+_WITH_BLANK = re.compile(r"\S.*\.\w+\s+(n\d{8}|\d+)")
 _EXPECTED = "Give --labels " + ILSVRC2012_VAL + ", or a file with lines of FILE<TAB>CLASS."
 
 
@@ -71,12 +99,29 @@ def read_labels(table: str | Path, names: ClassList | None = None) -> Labels:
     """
     if table == ILSVRC2012_VAL:
         return Labels(ILSVRC2012_VAL, ilsvrc2012_val())
-    try:
-        lines = Path(table).read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Table of labels {table} cannot be read ({error}). {_EXPECTED}") from error
+    return Labels(str(table), parse_labels(str(table), read_lines(table), names))
+
+
+def parse_labels(
+    table: str, lines: Sequence[str], names: ClassList | None = None, split: str | None = None
+) -> dict[str, str]:
+    """Return the class id of each file in the lines of a table.
+
+    Args:
+        table: name of the table, for messages.
+        lines: as `read_labels` takes them.
+        names: class ids by label, for integers.
+        split: only the files of this split; None if the table must have one split at most.
+
+    Raises:
+        UserError: as `read_labels` does, or if the table has several splits and `split` is None.
+    """
     class_id_of: dict[str, str] = {}
-    for number, file, class_text in _pairs(str(table), lines):
+    splits = set[str]()
+    for number, file, class_text, of_split in _rows(table, lines):
+        splits.add(of_split)
+        if split is not None and of_split != split:
+            continue
         name = file.removeprefix("./")
         if name in class_id_of:
             raise UserError(
@@ -84,13 +129,36 @@ def read_labels(table: str | Path, names: ClassList | None = None) -> Labels:
                 "file once. Correct the table."
             )
         class_id_of[name] = class_text
-    integers = sum(text.isdecimal() for text in class_id_of.values())
-    if integers and integers == len(class_id_of):
+    if split is None and len(splits) > 1:
+        raise UserError(
+            f"Table {table} has a column with the splits {', '.join(sorted(splits))}. Give the "
+            "table as SOURCE, in the folder that its paths begin in."
+        )
+    if class_id_of and all(text.isdecimal() for text in class_id_of.values()):
         class_id_of = {
-            name: class_of_number(int(text), names, str(table))
-            for name, text in class_id_of.items()
+            name: class_of_number(int(text), names, table) for name, text in class_id_of.items()
         }
-    return Labels(str(table), class_id_of)
+    return class_id_of
+
+
+def splits_of_table(table: str, lines: Sequence[str]) -> list[str]:
+    """Return the splits that a column of a table names; an empty one if it has none."""
+    return sorted(
+        {of_split for *_, of_split in _rows(table, lines)},
+        key=lambda split: (split != "train", split),
+    )
+
+
+def read_lines(table: str | Path) -> list[str]:
+    """Return the lines of a table.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        return Path(table).read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Table of labels {table} cannot be read ({error}). {_EXPECTED}") from error
 
 
 def class_of_number(label: int, names: ClassList | None, source: str) -> str:
@@ -112,49 +180,84 @@ def class_of_number(label: int, names: ClassList | None, source: str) -> str:
     return names.ids[label]
 
 
-def _pairs(table: str, lines: list[str]) -> Iterator[tuple[int, str, str]]:
-    """Yield line number, file and class of each line that is not empty.
+class _Columns(NamedTuple):
+    """Where file, class and split are in a row; the split is -1 if no column names it."""
+
+    file: int
+    of_class: int
+    split: int
+    num_cells: int
+
+
+def _rows(table: str, lines: Sequence[str]) -> Iterator[tuple[int, str, str, str]]:
+    """Yield line number, file, class and split of each line that is not empty.
 
     Raises:
-        UserError: naming the first line that is not a pair.
+        UserError: naming the first line that is no such row.
     """
-    is_csv = _is_csv(lines)
-    columns = (0, 1)
-    is_first = True
+    split_cells = _separator([line for line in lines if line.strip()][:2])
+    columns: _Columns | None = None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        cells = next(csv.reader([line])) if is_csv else line.split("\t")
+        cells = split_cells(line)
         cells = [cell.strip() if at else cell for at, cell in enumerate(cells)]
-        if is_first:
-            is_first = False
-            if (found := _header(cells)) is not None:
-                columns = found
-                num_cells = len(cells)
+        if columns is None:
+            columns, is_header = _header(
+                cells, [split_cells(text) for text in lines[number:] if text.strip()][:1]
+            )
+            if is_header:
                 continue
-            num_cells = 2
-        if len(cells) != num_cells or not (cells[columns[0]].strip() and cells[columns[1]]):
+        if len(cells) != columns.num_cells or not (
+            cells[columns.file].strip() and cells[columns.of_class]
+        ):
             raise UserError(
                 f"Line {number} of {table} is {line!r}; expected FILE<TAB>CLASS, each file once. "
                 "Correct the table."
             )
-        class_text = cells[columns[1]]
+        class_text = cells[columns.of_class]
         if SYNSET.match(class_text):  # Kaggle has boxes behind it
             class_text = class_text.split()[0]
-        yield number, cells[columns[0]], class_text
+        split = ""
+        if columns.split >= 0:
+            split = SPLITS.get(cells[columns.split].lower(), cells[columns.split])
+        yield number, cells[columns.file], class_text, split
 
 
-def _is_csv(lines: list[str]) -> bool:
-    first = next((line for line in lines if line.strip()), "")
-    return "\t" not in first and "," in first
+def _separator(lines: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return what cuts a line into cells, by the first lines: tabs, commas, semicolons or a blank.
+
+    The blank is the last one of a line, as in the lists of Caffe.
+    """
+    first = lines[0] if lines else ""
+    if "\t" in first:
+        return lambda line: line.split("\t")
+    for separator in (",", ";"):
+        if separator in first:
+            return lambda line: next(csv.reader([line], delimiter=separator))
+    if lines and all(_WITH_BLANK.fullmatch(line.strip()) for line in lines):
+        return lambda line: line.strip().rsplit(None, 1)
+    return lambda line: [line]
 
 
-def _header(cells: list[str]) -> tuple[int, int] | None:
-    """Return the columns of file and class, if the cells are a header."""
+def _header(cells: list[str], following: list[list[str]]) -> tuple[_Columns, bool]:
+    """Return the columns, and whether the first row is a header."""
     lower = [cell.strip().lower() for cell in cells]
-    file = next((lower.index(name) for name in _FILE_COLUMNS if name in lower), None)
-    of_class = next((lower.index(name) for name in _CLASS_COLUMNS if name in lower), None)
-    return None if file is None or of_class is None else (file, of_class)
+
+    def find(names: Sequence[str]) -> int:
+        return next((lower.index(name) for name in names if name in lower), -1)
+
+    file, of_class = find(_FILE_COLUMNS), find(_CLASS_COLUMNS)
+    if file >= 0 and of_class >= 0:
+        return _Columns(file, of_class, find(_SPLIT_COLUMNS), len(cells)), True
+    # Other names of two columns: only file names have an ending.
+    is_header = bool(
+        len(cells) == 2
+        and following
+        and not PurePosixPath(cells[0]).suffix
+        and PurePosixPath(following[0][0]).suffix
+    )
+    return _Columns(0, 1, -1, 2), is_header
 
 
 def ilsvrc2012_val() -> dict[str, str]:

@@ -227,6 +227,8 @@ def refusal(info: tarfile.TarInfo) -> str:
     """Return why a member of a tar is skipped unread; empty if it is not."""
     if reason := refusal_of_name(info.name):
         return reason
+    if info.issym():
+        return "symbolic link in a tar"
     return "" if info.isreg() else "not a regular file"
 
 

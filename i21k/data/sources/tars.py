@@ -7,10 +7,11 @@ from the page cache.
 
 import contextlib
 import hashlib
+import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -19,6 +20,7 @@ from i21k.data.sources.base import (
     MAX_FILE_BYTES,
     MAX_NAME_BYTES,
     NO_CLASS,
+    NO_IMAGE_NAME,
     START,
     TOO_LARGE,
     ImageSource,
@@ -27,6 +29,7 @@ from i21k.data.sources.base import (
     SourceDamaged,
     check_class_ids,
     counted,
+    may_be_image,
 )
 from i21k.data.sources.rules import Rule
 from i21k.data.sources.tables import Labels
@@ -57,9 +60,10 @@ class _Tree:
     def split(self, name: str) -> tuple[str, str]:
         return self.rule.split(tidy(name).removeprefix(self._prefix))
 
-    @property
-    def reason(self) -> str:
-        """Why a file without a class is skipped."""
+    def reason(self, name: str) -> str:
+        """Return why a file without a class is skipped."""
+        if not may_be_image(name):
+            return NO_IMAGE_NAME
         return "no label" if isinstance(self.rule, Labels) else NO_CLASS
 
     def layout(self, kind: str, num_classes: int | None) -> str:
@@ -116,6 +120,15 @@ class TarSource(ImageSource):
     def list_class_ids(self) -> tuple[str, ...] | None:
         return self._class_ids
 
+    def expect_classes(self, folders: Iterable[str]) -> None:
+        """Take the classes of a compressed tar from its folders, all of which are known."""
+        assert self._tree is not None
+        if self._class_ids is None:
+            found = {self._class_of(f"{folder}/x") for folder in folders} - {""}
+            check_class_ids(self.path, sorted(found))
+            if not isinstance(self._tree.rule, Labels):
+                self._class_ids = tuple(sorted(found))
+
     def entries(self) -> list[Position]:
         if self._entry_offsets is None:
             return [START]
@@ -140,8 +153,12 @@ class TarSource(ImageSource):
                     if info.isdir() or (refusal(info) and not info.islnk()):
                         continue
                     num_files += self._tree is None or self._tree.is_inside(info.name)
-                    is_empty = self._tree is None and _is_empty_tar(file, info)
-                    if not is_empty and (class_id := self._class_of(info.name)):
+                    has_images = (
+                        not _is_empty_tar(file, info)
+                        if self._tree is None
+                        else may_be_image(info.name)
+                    )
+                    if has_images and (class_id := self._class_of(info.name)):
                         class_ids.add(class_id)
                 if has_links:
                     self._targets = link_targets(whole)
@@ -181,8 +198,8 @@ class TarSource(ImageSource):
         target = self._targets.get(tidy(info.linkname)) if info.islnk() else None
         if (reason := refusal(info)) and (not info.islnk() or not (self._tree or target)):
             yield Member(self.path.name, info.name[:MAX_NAME_BYTES], skipped=reason)
-        elif not class_id:
-            reason = "not in a synset tar" if self._tree is None else self._tree.reason
+        elif not class_id or (self._tree and self._class_ids and class_id not in self._class_ids):
+            reason = "not in a synset tar" if self._tree is None else self._tree.reason(info.name)
             yield Member(self.path.name, info.name, skipped=reason)
         elif self._tree is not None:
             check_class_ids(self.path, (class_id,))
@@ -224,7 +241,7 @@ class ZipSource(ImageSource):
         infos = zip_files(path)
         for info in infos:
             digest.update(f"{info.filename!a} {info.file_size} {info.CRC}\n".encode())
-            if self._tree.is_inside(info.filename) and not refusal_of_name(info.filename):
+            if self._tree.is_inside(info.filename) and may_be_image(info.filename):
                 class_ids.add(self._tree.split(info.filename)[0])
         self._class_ids = tuple(sorted(class_ids - {""}))
         self._num_entries = len(infos)
@@ -256,12 +273,16 @@ class ZipSource(ImageSource):
         reason = refusal_of_name(info.filename)
         if not reason and info.file_size > MAX_FILE_BYTES:
             reason = TOO_LARGE
-        if reason or not class_id:
+        if not reason and stat.S_ISLNK(info.external_attr >> 16):
+            reason = "symbolic link in a zip"
+        if reason or class_id not in self._class_ids:
             shown = info.filename[:MAX_NAME_BYTES]
-            return Member(container, shown, skipped=reason or self._tree.reason)
+            return Member(container, shown, skipped=reason or self._tree.reason(shown))
+        if info.flag_bits & 1:
+            return Member(container, name, class_id=class_id, skipped="encrypted file in a zip")
         try:
             return Member(container, name, archive.read(info), class_id)
-        # Encryption is a RuntimeError, an unknown compression a NotImplementedError.
+        # An unknown compression is a NotImplementedError, which is a RuntimeError.
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
             reason = f"damaged file in a zip: {error}"
             return Member(container, name, class_id=class_id, skipped=reason)

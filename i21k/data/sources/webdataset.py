@@ -25,8 +25,8 @@ from i21k.data.sources.base import (
     is_ignored,
 )
 from i21k.data.sources.rules import SPLITS, SYNSET
-from i21k.data.sources.tables import class_of_number
-from i21k.data.sources.tar_reader import Window, headers, read_tar_member, refusal
+from i21k.data.sources.tables import Labels, class_of_number
+from i21k.data.sources.tar_reader import Window, headers, link_targets, read_tar_member, refusal
 from i21k.errors import UserError
 from i21k.labels import ClassList
 
@@ -55,19 +55,26 @@ class WebDataset(ImageSource):
         path: what the user gave, for messages.
         shards: in order.
         names: class ids by label, where shards have only integers.
+        labels: of the images by name; then what the shards say of classes does not count.
     """
 
-    def __init__(self, path: Path, shards: Sequence[Path], names: ClassList | None) -> None:
-        self._shards, self._names = list(shards), names
+    def __init__(
+        self,
+        path: Path,
+        shards: Sequence[Path],
+        names: ClassList | None,
+        labels: Labels | None = None,
+    ) -> None:
+        self._shards, self._names, self._labels = list(shards), names, labels
         digest, num_bytes = hashlib.blake2b(digest_size=16), 0
         for shard in shards:
             digest.update(f"{shard.name!a} {shard.stat().st_size}\n".encode())
             num_bytes += shard.stat().st_size
         layout = f"WebDataset of {counted(len(shards), 'tar')}"
         super().__init__(path, layout, num_bytes, digest.hexdigest())
-        self._by = self._look(shards[0])
+        self._by = f"labels from {labels.table}" if labels else self._look(shards[0])
         self.layout = f"{layout}, classes by {self._by}"
-        self.described = {"classes_by": self._by}
+        self.described = {"labels": labels.hash} if labels else {"classes_by": self._by}
         if self._by in _BY_NUMBER:
             assert names is not None
             self.described = {"classes_by": f"{self._by} {names.hash}"}
@@ -130,6 +137,13 @@ class WebDataset(ImageSource):
                 name = f"{sample.key}.{next(iter(sample.labels), '')}"
                 yield Member("", name, skipped="no image beside it")
             return
+        if self._labels is not None:
+            class_id = self._labels.of(sample.image.name)
+            if class_id:
+                yield sample.image._replace(class_id=class_id)
+            else:
+                yield sample.image._replace(extent=None, data=b"", skipped="no label")
+            return
         where, value = _class_of(sample)
         if where != self._by and not (where and where not in _BY_NUMBER and self._by != ".txt"):
             yield sample.image._replace(extent=None, data=b"", skipped="no label")
@@ -180,6 +194,7 @@ def _json(content: bytes) -> dict[str, Any]:
 def _samples(file: Any, container: str) -> Iterator[_Sample]:
     """Group neighbouring files with the same key."""
     sample: _Sample | None = None
+    targets: dict[str, tuple[int, int]] | None = None  # of hard links
     for tar, info in headers(file):
         if info.isdir():
             continue
@@ -191,15 +206,22 @@ def _samples(file: Any, container: str) -> Iterator[_Sample]:
             if sample is not None:
                 yield sample
             sample = _Sample(key, None, "", {}, [])
-        if is_ignored(info.name) or (reason := refusal(info)):
+        if info.islnk() and targets is None:
+            can_seek = isinstance(file, Window) and isinstance(tar.fileobj, Window)
+            targets = link_targets(file) if can_seek else {}
+        if is_ignored(info.name) or ((reason := refusal(info)) and not info.islnk()):
             reason = IGNORED if is_ignored(info.name) else reason
             sample.others.append(Member(container, info.name[:4096], skipped=reason))
         elif extension in IMAGE_EXTENSIONS and sample.image is None:
-            image = read_tar_member(tar, info, container, "")
-            sample = sample._replace(image=image, extension=extension)
+            image = read_tar_member(tar, info, container, "", targets)
+            if image.skipped:
+                sample.others.append(image)
+            else:
+                sample = sample._replace(image=image, extension=extension)
         elif extension in LABEL_EXTENSIONS and info.size <= _MAX_LABEL_BYTES:
-            member = read_tar_member(tar, info, container, "")
-            sample.labels[extension] = member.content()
+            member = read_tar_member(tar, info, container, "", targets)
+            if not member.skipped and member.num_bytes <= _MAX_LABEL_BYTES:
+                sample.labels[extension] = member.content()
         elif extension in IMAGE_EXTENSIONS:
             reason = "second image of a sample"
             sample.others.append(Member(container, info.name, skipped=reason))

@@ -14,7 +14,7 @@ from tests.helpers.packing import encoded, photo, run
 def phone(tmp_path: Path) -> Path:
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99)
     for number in range(10):
-        path = tmp_path / "phone" / "cat" / f"{number}.jpg"
+        path = tmp_path / "phone" / ("cat" if number else "dog") / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(photo(seed=number)) if number < 8 else heic)
     return tmp_path / "phone"

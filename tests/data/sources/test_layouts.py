@@ -130,7 +130,7 @@ def test_synset_folders_are_classes_wherever_they_are(tmp_path: Path) -> None:
     source = write(tmp_path / "nested", files | {"animal/readme.txt": b"x"})
     report = run(source, tmp_path / "out")
     assert names(tmp_path / "out") == {f"{c}/sub/{c}_1.JPEG" for c in (CATS, DOGS)}
-    assert report.skipped == {"not in a class folder or synset tar": 1}
+    assert report.skipped == {"no image by its name": 1}
 
 
 def test_one_class_is_asked_about(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_images_at_any_depth_and_empty_class_folders(tmp_path: Path) -> None:
     assert open_split(tmp_path / "out", "train").classes.ids == ("cat", "dog")
     assert "cat/2023/a.jpg" in names(tmp_path / "out")
     assert report.skipped == {"ignored system file": 2}
-    assert report.layout == "folder of 2 class folders and 2 empty class folders"
+    assert report.layout == "folder of 2 class folders and 2 class folders without images"
     run(source, tmp_path / "given", ClassList(("bird", "cat", "dog")))
     assert open_split(tmp_path / "given", "train").classes.ids == ("bird", "cat", "dog")
 
@@ -295,13 +295,27 @@ def test_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path / "s")
     lines = [f"./{name}" for name in CLASS_FOLDERS]
     lines[-1] += "\twolf"
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    give_list(monkeypatch, b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
     run(Path("-"), tmp_path / "out")
     *others, last = sorted(CLASS_FOLDERS)
-    assert names(tmp_path / "out") == {f"cat/{n}" for n in others if n[0] == "c"} | {
-        f"dog/{others[-1]}",
-        f"wolf/{last}",
-    }
+    assert names(tmp_path / "out") == {*others, f"wolf/{last}"}
+
+
+def give_list(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_list_of_splits_and_with_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {name: data for name, data in SPLITS.items() if "MACOSX" not in name})
+    monkeypatch.chdir(tmp_path)
+    give_list(monkeypatch, b"train/cat/1.jpg\0./train/dog/2.jpg\0val/cat/3.jpg\0val/dog/\xff.jpg")
+    report = run(Path("-"), tmp_path / "out")
+    assert names(tmp_path / "out") == {"cat/1.jpg", "dog/2.jpg"}
+    assert names(tmp_path / "out", "val") == {"cat/3.jpg"}
+    assert report.skipped == {"unreadable file": 1}
+    give_list(monkeypatch, b"train/cat/1.jpg\ntrain/dog/2.jpg\ntrain/cat/1.jpg\n")
+    with pytest.raises(UserError, match=r"Line 3 of standard input is there twice"):
+        run(Path("-"), tmp_path / "twice")
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/x", "https://a.b/c.tar", "gs://a/b", "hf://a/b"])
@@ -352,3 +366,35 @@ def test_symbolic_links_stay_in_the_source(tmp_path: Path) -> None:
     report = run(source, tmp_path / "out")
     assert "dog/inside.jpg" in names(tmp_path / "out")
     assert report.skipped == {"symbolic link out of the source": 1}
+
+
+def test_parquet_files_that_do_not_belong_together(tmp_path: Path) -> None:
+    rows = [("a.jpg", 0), ("b.jpg", 1)]
+    parquet_of(tmp_path / "a" / "train-00000-of-00002.parquet", rows, ["cat", "dog"])
+    with pytest.raises(UserError, match=r"1 of 2 numbered files, and train-00001-of-00002.parquet"):
+        run(tmp_path / "a", tmp_path / "out")
+    parquet_of(tmp_path / "a" / "train-00001-of-00002.parquet", rows, ["dog", "cat"])
+    with pytest.raises(UserError, match=r"has other columns or names of labels than train-00000"):
+        run(tmp_path / "a", tmp_path / "out")
+    parquet_of(tmp_path / "b" / "x.parquet", rows, ["crane", "crane"])
+    with pytest.raises(UserError, match=r"'crane' is there 2 times. Give --classes FILE with 2"):
+        run(tmp_path / "b", tmp_path / "out")
+    run(tmp_path / "b", tmp_path / "out", ClassList(("bird", "machine")))
+    assert open_split(tmp_path / "out", "train").classes.ids == ("bird", "machine")
+    write(tmp_path / "b", CLASS_FOLDERS)
+    with pytest.raises(UserError, match=r"x.parquet and also folders of images. Give --as parquet"):
+        run(tmp_path / "b", tmp_path / "beside")
+
+
+def test_every_row_of_a_damaged_row_group_is_counted(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    path = tmp_path / "x.parquet"
+    parquet_of(path, [(f"{n}.jpg", n % 2) for n in range(60)], ["cat", "dog"])
+    column = pyarrow.parquet.ParquetFile(path).metadata.row_group(7).column(0)
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset : column.data_page_offset + 16] = bytes(16)
+    path.write_bytes(content)
+    report = run(path, tmp_path / "out")
+    assert (report.num_read, report.num_written) == (60, 58)
+    assert report.skipped == {"damaged row group": 2}

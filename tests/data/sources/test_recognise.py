@@ -44,7 +44,7 @@ from tests.helpers.packing import (
         (
             lambda s: s.write_bytes(tar_of({"a.jpg": encoded(photo())}, "w:gz")),
             {},
-            r"holds no images that can be packed \(1 not in a synset tar\)",
+            r"is a tar of images without class folders, such as a.jpg. Give --labels FILE",
         ),
         (
             lambda s: s.write_bytes(tar_of({}, "w:gz")),

@@ -57,9 +57,9 @@ def test_images_without_classes_take_them_from_a_table(tmp_path: Path) -> None:
         match=r"Line 1 of .*labels.tsv is 'a.JPEG\\tcat\\tanimal'; expected FILE<TAB>CLASS",
     ):
         run(tmp_path / "flat", tmp_path / "c", labels=str(tmp_path / "labels.tsv"))
-    (tmp_path / "labels.tsv").write_text("a.JPEG n01751748\n")
+    (tmp_path / "labels.tsv").write_text("a.JPEG cat\n")
     with pytest.raises(
-        ValueError, match=r"Line 1 of .*labels.tsv is 'a.JPEG n01751748'; expected FILE<TAB>CLASS"
+        ValueError, match=r"Line 1 of .*labels.tsv is 'a.JPEG cat'; expected FILE<TAB>CLASS"
     ):
         run(tmp_path / "flat", tmp_path / "c", labels=str(tmp_path / "labels.tsv"))
     with pytest.raises(
