@@ -75,6 +75,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "fail if more of the files are skipped, such as 1%%; by default more than 1%% is a"
         " warning",
     },
+    "strict": {
+        "action": "store_true",
+        "help": "skip JPEGs with stray bytes or a damaged colour profile, instead of mending them",
+    },
     "seed": {"type": int, "help": "seed of the order of the records"},
     "labels": {
         "metavar": "FILE|ilsvrc2012-val",
@@ -208,6 +212,7 @@ def describe(report: "PackReport") -> str:
         f" wrote {report.num_written:,} images"
     )
     lines += [f"skipped {count:,}: {reason}" for reason, count in report.skipped.items()]
+    lines += [f"mended {count:,}: {oddity}" for oddity, count in report.odd.items()]
     lines += [f"dropped {count:,}: {reason}" for reason, count in report.dropped.items()]
     if report.resumed_after:
         lines.append(f"resumed after the first {report.resumed_after:,} files")

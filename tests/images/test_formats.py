@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,8 +58,9 @@ def test_any_fault_of_a_decoder_is_one_error() -> None:
         decode(encoded(photo())[:-30], 32, 48)
 
 
-def test_twelve_bits_are_named() -> None:
-    with pytest.raises(Unreadable, match=r"^12-bit JPEG$"):
+def test_twelve_bits_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("i21k.images.formats._registered", lambda *_: False)
+    with pytest.raises(Unreadable, match=r"^12-bit JPEG, needs pip install 'i21k\[formats\]'$"):
         recode.recode(grey_jpeg(70, 50, USUAL["4:4:4"], precision=12, frame=0xC1), 0, 90)
 
 
@@ -148,6 +150,9 @@ def test_bmp_with_an_alpha_mask_of_zeros_is_opaque() -> None:
         (b"\xff\x0a" + bytes(99), "JPEG XL image, needs pip install"),
         (b"%PDF-1.4", "not an image, but a PDF"),
         (b"<!DOCTYPE html><title>404</title>", "not an image, but a HTML page"),
+        (b"\0\0\0\x14ftypqt  " + bytes(99), "not an image, but a video"),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "not an image, but a camera raw file"),
+        (b"GIF89a", "damaged image: no whole header"),
         (zlib.compress(b"x"), "^not an image$"),
     ],
 )
@@ -155,3 +160,43 @@ def test_what_is_not_read_is_named(data: bytes, kind: str, monkeypatch: pytest.M
     monkeypatch.setattr("i21k.images.formats._registered", lambda *_: False)
     with pytest.raises(Unreadable, match=kind):
         recode.recode(data, 0, 90)
+
+
+def test_oddities_are_named_and_can_be_refused() -> None:
+    data = encoded(photo())
+    stray = data[:-2] + b"\x12\x34\x56\x78" + data[-2:]
+    profile = data[:2] + segment(0xE2, b"ICC_PROFILE\0\x03\x02" + bytes(200)) + data[2:]
+    unusual = grey_jpeg(70, 50, UNUSUAL[next(iter(UNUSUAL))])
+    for content, oddity in (
+        (data, ""),
+        (stray, "stray bytes before the end marker"),
+        (profile, "damaged colour profile"),
+        (unusual, "JPEG that some readers refuse"),
+    ):
+        assert recode.recode_odd(content, 0, 90).oddity == oddity
+    for content in (stray, profile):
+        with pytest.raises(Unreadable, match=r"damaged image"):
+            recode.recode_odd(content, 0, 90, strict=True)
+
+
+def test_deep_jpegs_are_scaled_to_eight_bits() -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    pixels = np.asarray(photo(96, 80))
+    deep = codecs.jpeg8_encode(pixels.astype(np.uint16) << 4, bitspersample=12, level=98)
+    stored = simplejpeg.decode_jpeg(recode.recode(deep, 0, 95)).astype(int)
+    assert np.abs(stored - pixels).mean() < 3
+    with pytest.raises(Unreadable, match=r"damaged image"):
+        recode.recode(deep[: len(deep) // 2], 0, 95)
+
+
+@pytest.mark.parametrize("tag", [{254: 1}, {50706: b"\1\4\0\0"}])
+def test_previews_in_camera_raw_files_are_no_images(tag: dict[int, Any]) -> None:
+    assert recode.recode(encoded(photo(), "TIFF"), 0, 90)
+    with pytest.raises(Unreadable, match=r"not an image, but a camera raw file"):
+        recode.recode(encoded(photo(), "TIFF", tiffinfo=tag), 0, 90)
+
+
+def test_floating_point_images_are_named() -> None:
+    image = Image.fromarray(np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30))
+    with pytest.raises(Unreadable, match=r"^image of floating-point numbers$"):
+        recode.recode(encoded(image, "TIFF"), 0, 90)

@@ -48,6 +48,7 @@ class PackOptions:
             have labels.
         val_fraction: share of the images that goes to the split `val`, chosen by their content.
         max_skipped: share of the files that may be skipped; more is an error.
+        strict: whether JPEGs with stray bytes or a damaged colour profile are skipped, not mended.
     """
 
     name: str = "imagenet21k"
@@ -67,6 +68,7 @@ class PackOptions:
     source_splits: tuple[str, ...] | None = None
     val_fraction: float = 0.0
     max_skipped: float = 1.0
+    strict: bool = False
 
     def __post_init__(self) -> None:
         for what, text in (("name", self.name), ("split", self.split)):
@@ -130,7 +132,7 @@ def check_number(what: str, value: int, least: int, most: int | None) -> None:
 
 # These are in the manifest where they are not the default, so that older manifests still fit;
 # the others of the layout are in what the source describes.
-_NEW_OPTIONS = ("val_fraction",)
+_NEW_OPTIONS = ("val_fraction", "strict")
 _NOT_DESCRIBED = ("name", "layout", "class_level", "source_splits", "max_skipped")
 
 

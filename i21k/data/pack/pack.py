@@ -203,6 +203,7 @@ def _pack_split(
                         short_side_px=options.short_side,
                         quality=options.quality,
                         min_side_px=options.min_side,
+                        strict=options.strict,
                     ),
                     seed=options.seed,
                     classes=classes,
@@ -279,4 +280,4 @@ def _counts(made: plan.Plan) -> dict[str, Any]:
         "written": sum(made.num_records.values()),
         "skipped": made.skipped,
         "dropped": made.dropped,
-    }
+    } | ({"odd": made.odd} if made.odd else {})

@@ -54,6 +54,7 @@ class Plan:
     skipped: dict[str, int]  # by reason
     dropped: dict[str, int]  # by reason
     class_ids: tuple[str, ...]  # that the source has, sorted
+    odd: dict[str, int] = dataclasses.field(default_factory=dict)  # images, by oddity
 
 
 def make(
@@ -106,6 +107,9 @@ def make(
     skipped = collections.Counter(
         reason.partition(":")[0] for file in files for _, _, reason in file.skipped()
     )
+    odd = collections.Counter[str]()
+    for file in files:
+        odd.update(file.about.odd)
     num_shards, num_records = _sizes(options, counts[TO_SPLIT], counts[TO_VAL])
     plan = Plan(
         options=options,
@@ -117,6 +121,7 @@ def make(
         skipped=dict(sorted(skipped.items())),
         dropped={reason: counts[verdict] for verdict, reason in DROPPED.items() if counts[verdict]},
         class_ids=tuple(sorted(set[str]().union(*(file.about.class_ids for file in files)))),
+        odd=dict(sorted(odd.items())),
     )
     assert plan.num_read == sum(num_records.values()) + skipped.total() + num_dropped
     spill.write_whole(work.plan, json.dumps(dataclasses.asdict(plan)).encode())

@@ -161,7 +161,7 @@ def estimate_bytes(reading: Reading) -> int:
     for first in firsts:
         for batch in itertools.islice(_batches(reading, first, None), num_batches):
             num_read += sum(member.num_bytes for member in batch)
-            num_bytes += sum(len(member.data) for member, _ in reading.recode_batch(batch))
+            num_bytes += sum(len(member.data) for member, *_ in reading.recode_batch(batch))
     return round(source.num_bytes * num_bytes / max(num_read, 1))
 
 
@@ -223,7 +223,7 @@ def _spill(
     with concurrent.futures.ThreadPoolExecutor(1, "write-spill-file") as writer:
         writing = writer.submit(lambda: None)
         for batch in recoded:
-            for member, digest in batch:
+            for member, digest, oddity in batch:
                 about.after = member.position
                 about.num_read += 1
                 if member.class_id:
@@ -237,6 +237,8 @@ def _spill(
                         Record(place, sequence, member.class_id, member.name, member.data)
                     )
                     digests[sequence] = digest
+                    if oddity:
+                        about.odd[oddity] = about.odd.get(oddity, 0) + 1
                     about.num_record_bytes += len(member.data)
             about.num_source_bytes = reading.source.num_bytes_read
             num_read += len(batch)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from i21k.data.sources.base import Member
 from i21k.errors import UserError
-from i21k.images.recode import Unreadable, recode
+from i21k.images.recode import Unreadable, recode_odd
 
 
 class Recoded(NamedTuple):
@@ -17,10 +17,11 @@ class Recoded(NamedTuple):
 
     member: Member
     digest: bytes  # SHA-256 of the bytes that were read
+    oddity: str = ""  # what was odd about an image that is stored anyway
 
 
 def recode_batch(
-    batch: list[Member], short_side_px: int, quality: int, min_side_px: int
+    batch: list[Member], short_side_px: int, quality: int, min_side_px: int, strict: bool = False
 ) -> list[Recoded]:
     """Recode a batch of files, and note the reason for each that is skipped.
 
@@ -29,12 +30,14 @@ def recode_batch(
     """
 
     def recoded(member: Member) -> Recoded:
-        data = digest = b""
+        data, digest, oddity = b"", b"", ""
         if not member.skipped:
             try:
                 content = member.content()
                 digest = hashlib.sha256(content).digest()
-                data = recode(content, short_side_px, quality, min_side_px)
+                data, oddity = recode_odd(
+                    content, short_side_px, quality, min_side_px, strict=strict
+                )
             except Unreadable as error:
                 member = member._replace(skipped=str(error))
             except OSError as error:
@@ -43,6 +46,6 @@ def recode_batch(
                     f"({error.strerror or error}). Give the same command again when the source is "
                     "back; it resumes where it stopped."
                 ) from error
-        return Recoded(member._replace(data=data, extent=None), digest)
+        return Recoded(member._replace(data=data, extent=None), digest, oddity)
 
     return [recoded(member) for member in batch]

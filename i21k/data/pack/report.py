@@ -55,6 +55,7 @@ class PackReport:
     seconds: float
     resumed_after: int  # files that an earlier, interrupted packing had read
     already_complete: bool  # then nothing was done; the counts are those of the earlier packing
+    odd: dict[str, int] = dataclasses.field(default_factory=dict)  # stored images, by oddity
 
     @property
     def skipped_share(self) -> float:
@@ -80,8 +81,9 @@ def merge_reports(reports: Sequence[PackReport], layout: str) -> PackReport:
     last = reports[-1]
     if len(reports) == 1:
         return dataclasses.replace(last, layout=layout)
-    skipped, dropped = collections.Counter[str](), collections.Counter[str]()
+    skipped, dropped, odd = (collections.Counter[str]() for _ in range(3))
     for report in reports:
+        odd.update(report.odd)
         skipped.update(report.skipped)
         dropped.update(report.dropped)
     totals = {
@@ -102,6 +104,7 @@ def merge_reports(reports: Sequence[PackReport], layout: str) -> PackReport:
         splits={split: made for report in reports for split, made in report.splits.items()},
         skipped=dict(sorted(skipped.items())),
         dropped=dict(sorted(dropped.items())),
+        odd=dict(sorted(odd.items())),
         already_complete=all(report.already_complete for report in reports),
         **totals,
     )
@@ -144,4 +147,5 @@ def make_report(
         seconds=seconds,
         resumed_after=resumed_after,
         already_complete=already_complete,
+        odd=entry.counts.get("odd", {}),
     )

@@ -106,6 +106,8 @@ class About:
     skipped: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
     """Container, name and reason of each skipped file."""
     class_ids: set[str] = dataclasses.field(default_factory=set)
+    odd: dict[str, int] = dataclasses.field(default_factory=dict)
+    """How many of the images were odd in the source, by oddity."""
 
 
 def write_spill_file(

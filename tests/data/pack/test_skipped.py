@@ -35,6 +35,22 @@ def test_many_skipped_files_are_a_warning_and_can_be_an_error(
     assert f"20.0% of the files were skipped. {out}/skipped-train.tsv" in said.err
 
 
+def test_mended_images_are_counted_and_can_be_skipped(
+    phone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, path in enumerate(sorted(phone.rglob("*.jpg"))):
+        data = encoded(photo(seed=number))
+        path.write_bytes(data[:-2] + b"\x12\x34" * 40 + data[-2:] if number < 3 else data)
+    command = ["pack", str(phone), "--workers", "1", "--out"]
+    assert cli.main([*command, str(tmp_path / "a")]) == 0
+    assert "mended 3: stray bytes before the end marker" in capsys.readouterr().out
+    assert cli.main([*command, str(tmp_path / "a"), "--json"]) == 0
+    assert '"odd": {"stray bytes before the end marker": 3}' in capsys.readouterr().out
+    assert cli.main([*command, str(tmp_path / "b"), "--strict"]) == 0
+    assert "skipped 3: damaged image" in capsys.readouterr().out
+    assert run(phone, tmp_path / "b", strict=True).already_complete
+
+
 def test_files_that_nobody_misses_are_no_warning(
     phone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
