@@ -19,7 +19,12 @@ _WARN_SKIPPED = 0.01  # share of the files; our choice
 
 def _share(text: str) -> float:
     """Return `0.05` for `5%` and `0.05`."""
-    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    try:
+        return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; expected a share such as 0.05 or 5%"
+        ) from error
 
 
 def _names(text: str) -> tuple[str, ...]:

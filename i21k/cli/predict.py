@@ -93,11 +93,13 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("files and --data are given. Give only one of them.")
     if args.num is not None and not args.data:
         raise UserError("--num is given without --data. Give --data DIR too, or omit --num.")
-    files, faults, num_others = predictor.find_files(args.images)
+    files, faults, num_others, num_links = predictor.find_files(args.images)
     for fault in faults:
         log.error(fault)
     if num_others:
         log.note(f"{num_others:,} files of the folders are no images and are skipped")
+    if num_links:
+        log.note(f"{num_links:,} symbolic links of the folders leave them and are skipped")
     num_images = len(files)
     if args.data:
         num_images = len(open_dataset(args.data, args.split))

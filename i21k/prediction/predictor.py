@@ -377,34 +377,46 @@ class Files(NamedTuple):
     images: list[Path]
     faults: list[str]  # folders that cannot be read
     num_others: int  # files of folders that are no images
+    num_links: int = 0  # symbolic links that leave the folder that they are in, or to folders
 
 
 def find_files(paths: Iterable[str | Path]) -> Files:
     """Return each file, and the images at and below each folder by name, without hidden ones.
 
     A file that is given is an image. One in a folder is, if its ending or its content says so.
+    Symbolic links in a folder are followed to files in that folder only.
 
     Raises:
         UserError: if a folder can be read and has no images.
     """
     images: list[Path] = []
     faults: list[str] = []
-    num_others = 0
+    num_others = num_links = 0
     for path in map(Path, paths):
         if not path.is_dir():
             images.append(path)
             continue
-        below, unreadable = _files_below(path)
+        everything, unreadable = _files_below(path)
+        below = [file for file in everything if not _leaves(file, path)]
         found = [file for file in below if _is_image(file)]
         if not found and not unreadable:
             raise UserError(
-                f"folder {path} has no images, and {len(below):,} other files; expected"
+                f"folder {path} has no images, {len(below):,} other files and"
+                f" {len(everything) - len(below):,} links out of it; expected"
                 f" {', '.join(FORMATS)} files"
             )
+        num_links += len(everything) - len(below)
         images += found
         faults += unreadable
         num_others += len(below) - len(found)
-    return Files(images, faults, num_others)
+    return Files(images, faults, num_others, num_links)
+
+
+def _leaves(file: Path, folder: Path) -> bool:
+    """Return whether a file is a symbolic link out of a folder, or to a folder."""
+    return file.is_symlink() and (
+        file.is_dir() or not file.resolve().is_relative_to(folder.resolve())
+    )
 
 
 def _files_below(folder: Path) -> tuple[list[Path], list[str]]:
@@ -417,6 +429,7 @@ def _files_below(folder: Path) -> tuple[list[Path], list[str]]:
 
     for directory, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        names = names + [name for name in folders if Path(directory, name).is_symlink()]
         found += [Path(directory, name) for name in names if not name.startswith(".")]
     return sorted(found), sorted(faults)
 

@@ -424,6 +424,18 @@ def test_other_files_of_a_folder_are_skipped_and_counted(workdir, folder, capsys
     assert "damaged.JPG" in err and "unknown.tiff" in err
 
 
+def test_links_of_a_folder_stay_in_it(workdir, folder, tmp_path, capsys):
+    shutil.copy(folder / "a.png", tmp_path / "outside.png")
+    (folder / "inside.png").symlink_to("a.png")
+    (folder / "outside.png").symlink_to(tmp_path / "outside.png")
+    (folder / "linked").symlink_to("below")
+    assert run("--checkpoint", workdir, folder, "--json") == 0
+    out, err = capsys.readouterr()
+    names = [json.loads(line)["file"].rpartition("/")[2] for line in out.splitlines()]
+    assert "inside.png" in names and "outside.png" not in names
+    assert "2 symbolic links of the folders leave them and are skipped" in err
+
+
 def test_a_folder_that_cannot_be_read_is_named(workdir, folder, monkeypatch, capsys):
     scandir = os.scandir
 

@@ -146,6 +146,7 @@ def describe(options: PackOptions, source: ImageSource) -> dict[str, Any]:
             del described[key]
     described["labels"] = None
     described |= {"source": source.path.name, "source_bytes": source.num_bytes}
+    described["source_files"] = source.fingerprint
     if options.num_shards is None:
         num_shards = math.ceil(source.num_bytes / SHARD_SOURCE_BYTES)
         described["num_shards"] = min(max(1, num_shards), MAX_SHARDS)

@@ -156,11 +156,18 @@ def find_complete(
     for split, entry in there.items():
         for key, value in described.items():
             found = entry.options.get(key, entry.options.get(_KEYS_OF_VERSION_1.get(key, key)))
-            if isinstance(found, int) and found != value and key == "source_bytes":
+            if key == "source_files" and found is None:  # of an older version
+                continue
+            if found != value and key in ("source_bytes", "source_files"):
+                change = (
+                    _change(found, value)
+                    if isinstance(found, int)
+                    else "its files had other names or sizes"
+                )
                 raise UserError(
-                    f"{directory} has a split {split!r} of this source as it was: "
-                    f"{_change(found, value)}. Pack it into a new directory with another --out, or "
-                    "give --overwrite to replace what is there."
+                    f"{directory} has a split {split!r} of this source as it was: {change}. Pack "
+                    "it into a new directory with another --out, or give --overwrite to replace "
+                    "what is there."
                 )
             if found != value:
                 raise UserError(

@@ -177,9 +177,14 @@ def check_classes(
     unknown = [c for c in class_ids if classes is not None and c not in classes.label_of]
     if unknown and not (is_given and len(unknown) < len(class_ids)):
         of_what = "given list; expected some that are" if is_given else "dataset; expected no other"
+        advice = (
+            "Change --classes or --out."
+            if is_given
+            else ("Give another --out, or --overwrite to pack all splits again, or --classes.")
+        )
         raise UserError(
             f"Source {source.path} has class {unknown[0]!r}, one of {len(unknown)} that are not "
-            f"among the {len(classes or ())} classes of the {of_what}. Change --classes or --out."
+            f"among the {len(classes or ())} classes of the {of_what}. {advice}"
         )
 
 

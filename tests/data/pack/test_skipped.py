@@ -1,5 +1,6 @@
 """Many skipped files: a warning, or an error; a changed source: what to do."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,16 @@ def test_changed_source_says_what_to_do(phone: Path, tmp_path: Path) -> None:
     command = ["pack", str(phone), "--out", str(tmp_path / "out"), "--workers", "1"]
     assert cli.main([*command, "--overwrite"]) == 0
     assert run(phone, tmp_path / "out").num_written == 9
+    (phone / "cat" / "new.jpg").rename(phone / "cat" / "newer.jpg")
+    with pytest.raises(UserError, match=r"its files had other names or sizes. Pack it into a new"):
+        run(phone, tmp_path / "out")
+    (phone / "cat" / "newer.jpg").rename(phone / "cat" / "new.jpg")
+    manifest = tmp_path / "out" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    for entry in content["splits"].values():  # as an older version wrote it
+        del entry["options"]["source_files"]
+    manifest.write_text(json.dumps(content))
+    assert run(phone, tmp_path / "out").already_complete
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     assert cli.main([*command, "--overwrite"]) == 2
     assert (tmp_path / "out" / "manifest.json").exists()
