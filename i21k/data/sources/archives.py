@@ -32,6 +32,7 @@ class ArchiveLook(NamedTuple):
         has_tars: whether the first files are tars.
         is_complete: whether all files were seen.
         names: some files of each folder.
+        linked: files of a tar that hard links name.
     """
 
     kind: Literal["tar", "zip"]
@@ -40,6 +41,7 @@ class ArchiveLook(NamedTuple):
     has_tars: bool
     is_complete: bool
     names: dict[str, list[str]]
+    linked: frozenset[str] = frozenset()
 
     def names_in(self, folder: str) -> list[str]:
         """Return some names of files directly in a folder."""
@@ -65,11 +67,13 @@ def look_into(path: Path) -> ArchiveLook:
         window = Window(file, 0, size)
         is_compressed = opener(window) is not None
         is_whole = not is_compressed or size <= _COMPLETE_BYTES
-        found = _names(window, None if is_whole else _LOOK_BYTES)
+        linked = set[str]()
+        found = _names(window, None if is_whole else _LOOK_BYTES, linked)
         first = list(itertools.islice(found, _NUM_FIRST))
         if any(tar_stem(name) for name in first):
             return _look("tar", is_compressed, first, is_complete=False)
-        return _look("tar", is_compressed, itertools.chain(first, found), is_complete=is_whole)
+        look = _look("tar", is_compressed, itertools.chain(first, found), is_complete=is_whole)
+        return look._replace(linked=frozenset(linked))
 
 
 def first_look(path: Path) -> ArchiveLook:
@@ -77,7 +81,7 @@ def first_look(path: Path) -> ArchiveLook:
     with path.open("rb") as file:
         window = Window(file, 0, path.stat().st_size)
         is_compressed = opener(window) is not None
-        names = itertools.islice(_names(window, _COMPLETE_BYTES), _NUM_LOOK)
+        names = itertools.islice(_names(window, _COMPLETE_BYTES, set()), _NUM_LOOK)
         return _look("tar", is_compressed, list(names), is_complete=False)
 
 
@@ -97,10 +101,13 @@ def _is_tar(path: Path) -> bool:
         return file.read(262)[257:] == b"ustar"
 
 
-def _names(window: Window, num_bytes: int | None) -> Iterator[str]:
+def _names(window: Window, num_bytes: int | None, linked: set[str]) -> Iterator[str]:
+    """Yield the names of files, and add to `linked` those that hard links name."""
     num_seen = 0
     try:
         for _, info in headers(window):
+            if info.islnk():
+                linked.add(tidy(info.linkname))
             if info.isreg() or info.islnk():
                 yield info.name
             num_seen += info.size

@@ -216,9 +216,10 @@ def _archive(path: Path, look: ArchiveLook, wanted: Wanted) -> Recognised:
                 f"Source {path} has no class folders in {tree.root}. Unpack it, or give "
                 "--splits with the others."
             )
-        sources[split] = make(path, of_split, tree.root)
-        if look.is_complete and isinstance(sources[split], TarSource):
-            sources[split].expect_classes(look.folders)
+        source = make(path, of_split, tree.root)
+        if look.is_complete and isinstance(source, TarSource):
+            source.expect(look.folders, look.linked)
+        sources[split] = source
     if "" not in sources and look.kind == "tar" and look.is_compressed and len(sources) > 1:
         notes += (f"it is read {len(sources)} times, once for each split",)
     return _ask_if_one_class(

@@ -80,6 +80,9 @@ class _Tree:
         return {"classes_by": f"{self.rule}{f' in {self._prefix}' if self._prefix else ''}"}
 
 
+_KEPT_BYTES = 256 << 20  # of files that hard links of a compressed tar name; our choice
+
+
 class TarSource(ImageSource):
     """A tar of synset tars, such as `fall11_whole.tar`, or with a rule a tar of images.
 
@@ -100,6 +103,7 @@ class TarSource(ImageSource):
         self._entry_offsets: list[int] | None = None
         self._class_ids: tuple[str, ...] | None = None
         self._targets: dict[str, tuple[int, int]] = {}  # offset and size of what hard links name
+        self._linked: frozenset[str] = frozenset()  # the same in a compressed tar, by name
         what = (
             "compressed tar of synset tars"
             if self._tree is None
@@ -120,10 +124,16 @@ class TarSource(ImageSource):
     def list_class_ids(self) -> tuple[str, ...] | None:
         return self._class_ids
 
-    def expect_classes(self, folders: Iterable[str]) -> None:
-        """Take the classes of a compressed tar from its folders, all of which are known."""
+    def expect(self, folders: Iterable[str], linked: frozenset[str]) -> None:
+        """Take what is known of a compressed tar that was looked into to its end.
+
+        Args:
+            folders: all that hold images.
+            linked: files that hard links name. They are kept in memory while it is read.
+        """
         assert self._tree is not None
         if self._class_ids is None:
+            self._linked = linked
             found = {self._class_of(f"{folder}/x") for folder in folders} - {""}
             check_class_ids(self.path, sorted(found))
             if not isinstance(self._tree.rule, Labels):
@@ -181,16 +191,22 @@ class TarSource(ImageSource):
         self, first: Position, stop_entry: int | None
     ) -> Iterator[tuple[int, int, Iterator[Member]]]:
         begin = START if self._entry_offsets is None else first
+        kept: dict[str, bytes] = {}
+        num_bytes = 0
         with self.path.open("rb") as file:
             whole = Window(file, 0, self.num_bytes)
             for entry, (tar, info) in enumerate(headers(whole, begin.offset), begin.entry):
                 if entry == stop_entry:
                     return
+                name = tidy(info.name)
+                if name in self._linked and info.isreg() and num_bytes + info.size <= _KEPT_BYTES:
+                    kept[name] = read_tar_member(tar, info, self.path.name, "").content()
+                    num_bytes += info.size
                 if entry >= first.entry:
-                    yield info.offset, entry, self._of_entry(tar, info, file)
+                    yield info.offset, entry, self._of_entry(tar, info, file, kept)
 
     def _of_entry(
-        self, tar: tarfile.TarFile, info: tarfile.TarInfo, file: IO[bytes]
+        self, tar: tarfile.TarFile, info: tarfile.TarInfo, file: IO[bytes], kept: dict[str, bytes]
     ) -> Iterator[Member]:
         if info.isdir() or (self._tree is not None and not self._tree.is_inside(info.name)):
             return
@@ -203,7 +219,11 @@ class TarSource(ImageSource):
             yield Member(self.path.name, info.name, skipped=reason)
         elif self._tree is not None:
             check_class_ids(self.path, (class_id,))
-            member = read_tar_member(tar, info, self.path.name, class_id, self._targets)
+            of_name = tidy(info.linkname if info.islnk() else info.name)
+            if of_name in kept and not refusal_of_name(info.name):
+                member = Member(self.path.name, "", kept[of_name], class_id)
+            else:
+                member = read_tar_member(tar, info, self.path.name, class_id, self._targets)
             name = member.name if member.skipped else self._tree.split(info.name)[1]
             yield member._replace(name=name)
         else:

@@ -1,6 +1,7 @@
 """Layouts of the field: each is recognised, and its classes and splits are right."""
 
 import csv
+import gzip
 import io
 import json
 import zipfile
@@ -353,6 +354,9 @@ def test_hard_links_in_tars(tmp_path: Path) -> None:
     run(tmp_path / "folders.tar", tmp_path / "a")
     assert names(tmp_path / "a") == {"cat/a.jpg", "dog/b.jpg", "dog/c.jpg"}
     assert len({jpeg for _, _, jpeg in records_of(tmp_path / "a")}) == 1
+    (tmp_path / "folders.tar.gz").write_bytes(gzip.compress(linked()))
+    run(tmp_path / "folders.tar.gz", tmp_path / "c")
+    assert records_of(tmp_path / "c") == records_of(tmp_path / "a")
     (tmp_path / "synsets.tar").write_bytes(tar_of({f"{CATS}.tar": linked()}))
     run(tmp_path / "synsets.tar", tmp_path / "b")
     assert f"{CATS}/dog/c.jpg" in names(tmp_path / "b")
