@@ -46,7 +46,7 @@ def prepare(folder: Path) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "COLUMNS": "100",
     }
-    for name in ("configs", "launch.py"):
+    for name in ("configs", "docs", "launch.py"):
         link = folder / name
         if not link.exists():
             link.symlink_to(ROOT / name)
