@@ -1,9 +1,11 @@
 """Measure images per second of packing, compared with processes that only recode the same images.
 
-    python benchmarks/pack.py --source imagenet_sample_whole.tar [--images 12000] [--workers 2]
+    python benchmarks/pack.py --source imagenet_sample_whole.tar [--layout webdataset]
+    [--images 12000] [--workers 2]
 
-The images of a tar of synset tars are repeated under new names to a tar of at least `--images`.
-It is packed from the first byte read to the manifest written. The comparison is the same number
+The images of a tar of synset tars are repeated under new names to a source of at least `--images`:
+a tar of synset tars, shards of a WebDataset, or Parquet files. It is packed from the first byte
+read to the manifest written. The comparison is the same number
 of processes that recode their share of the images from memory. Both take turns; the result is the
 median. Prints one JSON line.
 """
@@ -21,6 +23,7 @@ import statistics
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -29,27 +32,82 @@ from i21k.data.sources.base import Member
 from i21k.data.sources.recognise import open_source
 from i21k.images import recode
 
+Images = dict[str, list[Member]]  # by class id
 
-def repeated(source: Path, out: Path, num_images: int) -> int:
-    """Write a tar of synset tars with the images of another, repeated; return their number."""
-    of_class: dict[str, list[Member]] = {}
+
+def repeated(source: Path, out: Path, num_images: int, layout: str) -> int:
+    """Write the images of a tar of synset tars, repeated, in a layout; return their number."""
+    of_class: Images = {}
     for member in open_source(source).members():
         if not member.skipped:
             of_class.setdefault(member.class_id, []).append(member)
     num_repeats = -(-num_images // sum(map(len, of_class.values())))
+    LAYOUTS[layout](of_class, out, num_repeats)
+    return num_repeats * sum(map(len, of_class.values()))
+
+
+def write_synset_tars(of_class: Images, out: Path, num_repeats: int) -> None:
     with tarfile.open(out, "w") as whole:
         for class_id, members in of_class.items():
             content = io.BytesIO()
             with tarfile.open(fileobj=content, mode="w") as tar:
                 for repeat, member in itertools.product(range(num_repeats), members):
-                    info = tarfile.TarInfo(f"{repeat:04d}_{Path(member.name).name}")
-                    info.size = member.num_bytes
-                    tar.addfile(info, io.BytesIO(member.content()))
-            info = tarfile.TarInfo(f"{class_id}.tar")
-            info.size = content.tell()
-            content.seek(0)
-            whole.addfile(info, content)
-    return num_repeats * sum(map(len, of_class.values()))
+                    _add(tar, f"{repeat:04d}_{Path(member.name).name}", member.content())
+            _add(whole, f"{class_id}.tar", content.getvalue())
+
+
+def write_webdataset(of_class: Images, out: Path, num_repeats: int) -> None:
+    """As timm's: 1,000 samples a shard, with `.cls` and `.json`."""
+    out.mkdir()
+    samples = _samples(of_class, num_repeats)
+    for number in itertools.count():
+        if not (of_shard := list(itertools.islice(samples, 1000))):
+            return
+        with tarfile.open(out / f"a-{number:04d}.tar", "w") as tar:
+            for key, label, class_id, member in of_shard:
+                about = {"label": label, "class_name": class_id}
+                _add(tar, f"{key}.cls", str(label).encode())
+                _add(tar, f"{key}.jpg", member.content())
+                _add(tar, f"{key}.json", json.dumps(about).encode())
+
+
+def write_parquet(of_class: Images, out: Path, num_repeats: int) -> None:
+    """As `datasets` does: row groups of 100."""
+    import pyarrow
+    import pyarrow.parquet
+
+    out.mkdir()
+    names = {"info": {"features": {"label": {"names": list(of_class), "_type": "ClassLabel"}}}}
+    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    schema = pyarrow.schema(
+        [("image", image), ("label", pyarrow.int64())], {"huggingface": json.dumps(names)}
+    )
+    samples = _samples(of_class, num_repeats)
+    with pyarrow.parquet.ParquetWriter(out / "a.parquet", schema) as writer:
+        while rows := list(itertools.islice(samples, 100)):
+            images = [{"bytes": m.content(), "path": f"{key}.jpg"} for key, _, _, m in rows]
+            labels = [label for _, label, _, _ in rows]
+            writer.write_table(pyarrow.table([images, labels], schema=schema))
+
+
+def _samples(of_class: Images, num_repeats: int) -> Iterator[tuple[str, int, str, Member]]:
+    for repeat in range(num_repeats):
+        for label, (class_id, members) in enumerate(of_class.items()):
+            for number, member in enumerate(members):
+                yield f"{class_id}_{repeat:04d}{number:04d}", label, class_id, member
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+LAYOUTS: dict[str, Callable[[Images, Path, int], None]] = {
+    "synset-tars": write_synset_tars,
+    "webdataset": write_webdataset,
+    "parquet": write_parquet,
+}
 
 
 def bare(source: Path, num_workers: int, short_side_px: int, quality: int) -> float:
@@ -91,6 +149,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", type=Path, required=True, help="tar of synset tars")
+    parser.add_argument("--layout", choices=LAYOUTS, default="synset-tars")
     parser.add_argument("--images", type=int, default=15_000)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
@@ -105,13 +164,13 @@ def main() -> None:
     options = PackOptions()
     rates: dict[str, list[float]] = {"pack": [], "bare": []}
     with tempfile.TemporaryDirectory(dir=args.directory) as scratch:
-        tar = Path(scratch) / "repeated.tar"
-        num_images = repeated(args.source, tar, args.images)
+        source = Path(scratch) / "repeated"
+        num_images = repeated(args.source, source, args.images, args.layout)
         for number in range(args.rounds):
             rates["bare"].append(
-                num_images / bare(tar, args.workers, options.short_side, options.quality)
+                num_images / bare(source, args.workers, options.short_side, options.quality)
             )
-            report = pack(tar, Path(scratch) / str(number), options, num_workers=args.workers)
+            report = pack(source, Path(scratch) / str(number), options, num_workers=args.workers)
             rates["pack"].append(num_images / report.seconds)
         source_bytes, packed_bytes = report.source_bytes, report.splits["train"].num_bytes
     medians = {key: statistics.median(values) for key, values in rates.items()}
@@ -124,6 +183,7 @@ def main() -> None:
                 "rounds": {
                     key: [round(rate, 1) for rate in values] for key, values in rates.items()
                 },
+                "layout": args.layout,
                 "images": num_images,
                 "source_bytes_per_image": source_bytes // num_images,
                 "packed_bytes_per_image": packed_bytes // num_images,

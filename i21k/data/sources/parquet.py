@@ -44,6 +44,7 @@ class ParquetSource(ImageSource):
     def __init__(self, path: Path, files: Sequence[Path], names: ClassList | None) -> None:
         self._files = list(files)
         self._groups: list[tuple[int, int]] = []  # file and row group
+        columns, names_there = ("", ""), None
         digest, num_bytes, num_rows = hashlib.blake2b(digest_size=16), 0, 0
         for number, file in enumerate(files):
             with _opened(file) as parquet:

@@ -1,6 +1,8 @@
 """What the packer promises holds for every source: any number of workers, resumed or not."""
 
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,19 @@ def make_table(path: Path) -> Path:
     return path / "t.csv"
 
 
+def linked_tar() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in FILES.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+            info = tarfile.TarInfo(f"{NAMES.ids[0]}/link-{Path(name).name}")
+            info.type, info.linkname = tarfile.LNKTYPE, name
+            tar.addfile(info)
+    return buffer.getvalue()
+
+
 SOURCES: dict[str, Callable[[Path], Path]] = {
     "nested": lambda path: write(path, {f"a/{n}": d for n, d in FILES.items()}),
     "splits": lambda path: write(
@@ -63,6 +78,7 @@ SOURCES: dict[str, Callable[[Path], Path]] = {
     ),
     "tar": make_file(".tar", lambda: tar_of(FILES)),
     "tar.gz": make_file(".tgz", lambda: tar_of(FILES, "w:gz")),
+    "tar.gz of hard links": make_file(".tgz", linked_tar),
     "zip": make_file(".zip", lambda: zip_of(FILES)),
     "webdataset": make_wds,
     "parquet": make_parquet,
