@@ -44,7 +44,8 @@ class ParquetSource(ImageSource):
     def __init__(self, path: Path, files: Sequence[Path], names: ClassList | None) -> None:
         self._files = list(files)
         self._groups: list[tuple[int, int]] = []  # file and row group
-        columns, names_there = ("", ""), None
+        columns = ("", "")
+        names_there: tuple[str, ...] | None = None
         digest, num_bytes, num_rows = hashlib.blake2b(digest_size=16), 0, 0
         for number, file in enumerate(files):
             with _opened(file) as parquet:
@@ -60,11 +61,11 @@ class ParquetSource(ImageSource):
                     )
                 if number == 0:
                     columns, names_there = of_file, of_file_names
-                    self._image, self._label = columns
-                    first_path = _first_path(parquet, self._image)
-                    is_text = str(parquet.schema_arrow.field(self._label).type) in _TEXT_TYPES
+                    first_path = _first_path(parquet, columns[0])
+                    is_text = str(parquet.schema_arrow.field(columns[1]).type) in _TEXT_TYPES
             digest.update(f"{file.name!a} {file.stat().st_size}\n".encode())
             num_bytes += file.stat().st_size
+        self._image, self._label = columns
         self._by_path = bool(_SYNSET_IN_PATH.search(first_path))
         self._names: ClassList | None = None
         if self._by_path:
