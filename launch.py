@@ -24,7 +24,7 @@ from ml_collections import ConfigDict, config_flags
 
 from i21k import backend, log
 from i21k.errors import UserError, can_be_fixed
-from i21k.train import overrides
+from i21k.train import overrides, sizes
 from i21k.train.history import Parent, read_parent, read_recipe
 from i21k.train.recipe import complete, to_config
 
@@ -115,8 +115,10 @@ def train(recipe: ConfigDict, workdir: Path, branch_from: Parent | None = None) 
         recipe.get(key) if isinstance(recipe, ConfigDict) else None
         for key in ("batch_size", "image_size")
     )
-    if isinstance(batch, int) and isinstance(side, int):  # else `loop.run` says what is wrong
-        backend.keep_memory(batch * side**2)
+    with contextlib.suppress(
+        AttributeError, TypeError, ValueError
+    ):  # `loop.run` says what is wrong
+        backend.keep_memory(cast(int, batch) * sizes.largest(cast(int, side)) ** 2)
     # These import JAX, so they come after the flags are known to be right.
     from i21k.train import interruption, loop
     from i21k.train.place import find_place

@@ -22,6 +22,7 @@ from flax import serialization
 
 from configs.i21k_inception import get_config
 from i21k.checkpoints import Checkpoints
+from i21k.train import sizes
 from i21k.train.devices import put_state
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.recipe import parse
@@ -38,7 +39,8 @@ def main() -> None:
     recipe, classes = parse(get_config()), named("fall11")
     network = make_network(recipe.model, len(classes))
     optimizer = make_optimizer(recipe.optimizer, make_schedule(recipe.optimizer, 1, 1), network)
-    state = init_state(network, optimizer, recipe.image_size, recipe.model.init, recipe.seed)
+    size = sizes.largest(recipe.image_size)
+    state = init_state(network, optimizer, size, recipe.model.init, recipe.seed)
     state = put_state(state, jax.local_devices()[:1])
     tree = serialization.to_state_dict(state)
     num_bytes = sum(x.nbytes for x in jax.tree.leaves(state))

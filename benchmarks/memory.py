@@ -1,8 +1,9 @@
-"""Measure the GPU memory of the training step of `configs/i21k_inception.py`, without a GPU.
+"""Measure the GPU memory of the training step of `configs/i21k_*.py`, without a GPU.
 
     python benchmarks/memory.py --batch 32 --dtype float32 --remat block  # one JSON line
     python benchmarks/memory.py --table  # all modes at batch 32, 64 and 256
     python benchmarks/memory.py --devices 4 --collectives  # how gradients are sent
+    python benchmarks/memory.py --modern  # `configs/i21k_modern.py` at each of its sizes
 
 The step is compiled for the description of an H100. It needs JAX's CUDA wheels:
 pip install -e ".[cuda]". The network is the full one with 21,841 classes at 224 px. `--batch` is
@@ -32,8 +33,10 @@ backend.prepare(cache=False)
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
+from ml_collections import ConfigDict
 
-from i21k.train import steps
+from i21k.train import sizes, steps
+from i21k.train.losses import make_loss
 from i21k.train.optimizer import (
     make_optimizer,
     make_schedule,
@@ -46,7 +49,7 @@ sys.path.insert(
 )  # recipes are files of the checkout, not of the package
 
 from benchmarks.timed_step import planned_mib
-from configs import i21k_inception
+from configs import i21k_inception, i21k_modern
 
 NUM_CLASSES = 21841
 DESCRIPTION = Path(__file__).parent / "h100.txtpb"  # numbers of the data sheet
@@ -104,9 +107,10 @@ def compiled_step(
     options: dict[str, bool | int],
     accumulate_steps: int = 1,
     reduce_dtype: str = "float32",
+    recipe: ConfigDict | None = None,
 ) -> tuple[Any, float]:
     """Compile the train step for `batch` images per device. Return it and the seconds."""
-    recipe = i21k_inception.get_config()
+    recipe = i21k_inception.get_config() if recipe is None else recipe
     recipe.batch_size, recipe.devices = batch * len(devices), len(devices)
     recipe.accumulate_steps, recipe.reduce_dtype = accumulate_steps, reduce_dtype
     recipe.model.dtype, recipe.model.remat = dtype, remat
@@ -115,10 +119,11 @@ def compiled_step(
     schedule = make_schedule(cfg.optimizer, 1e4, 10**5)
     optimizer = make_optimizer(cfg.optimizer, schedule, model)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        state = init_state(model, optimizer, cfg.image_size, cfg.model.init, 0)
+        size = sizes.largest(cfg.image_size)
+        state = init_state(model, optimizer, size, cfg.model.init, 0, cfg.ema.decay > 0)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), state)
     front = (len(devices), batch)
-    image = (cfg.image_size, cfg.image_size, 3)
+    image = (size, size, 3)
     shape: Any = jax.ShapeDtypeStruct
     images = DeviceBatch(
         shape((*front, *image), jnp.uint8),
@@ -128,7 +133,13 @@ def compiled_step(
     )
     start = time.perf_counter()
     step: Any = steps.make_train_step(
-        model, optimizer, devices, cfg.accumulate_steps, cfg.reduce_dtype
+        model,
+        optimizer,
+        devices,
+        cfg.accumulate_steps,
+        cfg.reduce_dtype,
+        make_loss(cfg.loss.name, cfg.loss.smoothing),
+        ema_decay=cfg.ema.decay,
     )
     lowered = step.lower(shapes, images)
     compiled = lowered.compile(compiler_options={"xla_gpu_autotune_level": 0, **options})
@@ -228,6 +239,31 @@ def table() -> str:
     return "\n".join([*rows, "", *fits])
 
 
+def modern_table(num_gpus: int) -> str:
+    """Compile `configs/i21k_modern.py` at each of its sizes.
+
+    Returns:
+        A Markdown table.
+    """
+    devices = described_devices(1)
+    whole = parse(i21k_modern.get_config())
+    batch = whole.batch_size // num_gpus
+    rows = [
+        "| px | images per GPU | peak MiB | temp MiB | argument MiB | compile s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for stage in sizes.read_sizes(whole.image_size):
+        recipe = i21k_modern.get_config()
+        recipe.image_size = stage.size
+        dtype, remat = whole.model.dtype, whole.model.remat
+        compiled, seconds = compiled_step(batch, dtype, remat, devices, {}, recipe=recipe)
+        plan = planned_mib(compiled)
+        cells = [stage.size, batch, plan["peak_mib"], plan["temp_mib"], plan["argument_mib"]]
+        rows.append(f"| {' | '.join(map(str, [*cells, round(seconds)]))} |")
+        print(rows[-1], file=sys.stderr, flush=True)
+    return "\n".join(rows)
+
+
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     cli.add_argument("--batch", type=int, default=32, help="images per device")
@@ -249,7 +285,13 @@ def main() -> None:
     cli.add_argument(
         "--table", action="store_true", help="Markdown tables over modes, dtypes and batches"
     )
+    cli.add_argument(
+        "--modern", type=int, metavar="N", nargs="?", const=8, help="the modern recipe on N GPUs"
+    )
     args = cli.parse_args()
+    if args.modern:
+        print(modern_table(args.modern))
+        return
     if args.table:
         print(table())
         return

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from i21k.data.load.loader import Batch
 from i21k.models.inception_tables import WIDTHS
 from i21k.models.network import Network
-from i21k.train import steps
+from i21k.train import sizes, steps
 from i21k.train.devices import put_batch, put_state
 from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.recipe import parse
@@ -82,9 +82,10 @@ def build(
     cfg = parse(recipe)
     network = make_network(cfg.model, num_classes)
     optimizer = make_optimizer(cfg.optimizer, make_schedule(cfg.optimizer, 1e4, 10**5), network)
-    state = put_state(init_state(network, optimizer, cfg.image_size, "he_normal", 0), devices)
+    size = sizes.largest(cfg.image_size)
+    state = put_state(init_state(network, optimizer, size, "he_normal", 0), devices)
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (cfg.batch_size, cfg.image_size, cfg.image_size, 3), np.uint8)
+    images = rng.integers(0, 256, (cfg.batch_size, size, size, 3), np.uint8)
     labels = rng.integers(0, num_classes, cfg.batch_size, np.int32)
     mirror, weights = rng.random(cfg.batch_size) < 0.5, np.ones(cfg.batch_size, np.float32)
     batch = put_batch(Batch(images, labels, mirror, weights), devices)

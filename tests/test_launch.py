@@ -14,6 +14,7 @@ from i21k.checkpoints import Checkpoints
 from i21k.train import loop
 from i21k.train.history import read_recipe, read_run
 from i21k.train.recipe import describe_keys
+from tests.helpers.datasets import write_dataset
 from tests.helpers.paths import ROOT
 from tests.train.test_loop import assert_same_checkpoint, metrics
 
@@ -285,3 +286,37 @@ def test_a_branch_needs_a_directory_of_its_own(tmp_path):
     assert "--branch-from is given without --workdir" in out
     out, _ = launch([f"--branch-from={tmp_path}", f"--workdir={tmp_path}"]).communicate(timeout=60)
     assert f"--branch-from and --workdir are both {tmp_path}" in out
+
+
+def test_the_modern_recipe_does_two_steps_on_four_devices(tmp_path):
+    """As a user starts it, with fewer blocks and small images: one compilation for each size."""
+    data = write_dataset(tmp_path / "d", {"train": 16, "val": 5})
+    changes = {
+        "epochs": 1,
+        "batch_size": 8,
+        "image_size": "32@0 40@0.5",
+        "data.directory": data,
+        "data.threads": 1,
+        "model.variant": "standard",
+        "model.width": 0.125,
+        "evaluation.image_size": 48,
+        "evaluation.batch_size": 8,
+        "evaluation.recalibrate_bn": 8,
+        "log.every_steps": 1,
+    }
+    arguments = ["--config=configs/i21k_modern.py", f"--workdir={tmp_path / 'w'}"]
+    command = [sys.executable, "-m", "tests.helpers.few_blocks", *arguments]
+    done = subprocess.run(
+        [*command, *(f"--config.{key}={value}" for key, value in changes.items())],
+        cwd=ROOT,
+        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "4 x cpu" in done.stdout and "batch 8 = 4 x 2 | 32 px, 40 px from step 1" in done.stdout
+    assert done.stdout.count("| compiling the train step") == 2
+    assert "step 2/2" in done.stdout and "done: 1 epochs" in done.stdout
+    assert read_recipe(tmp_path / "w")["image_size"] == "32@0 40@0.5"

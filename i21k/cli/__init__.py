@@ -18,6 +18,7 @@ from i21k.cli import (
     export_mxnet,
     import_mxnet,
     info,
+    lr_find,
     pack,
     predict,
     probe,
@@ -43,6 +44,7 @@ _COMMANDS = {
     "probe": probe,
     "search": search,
     "runs": runs,
+    "lr-find": lr_find,
 }
 
 

@@ -47,6 +47,13 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
         help="checkpoint to use: the step of one, best (by the run's log.keep_best) or last"
         " (%(default)s)",
     )
+    parser.add_argument(
+        "--weights",
+        choices=("recipe", "last", "average"),
+        default="recipe",
+        help="weights of the last training step, their moving average, or what the run's ema.use"
+        " says (%(default)s)",
+    )
 
 
 def _step(text: str) -> "Which":
@@ -99,7 +106,7 @@ def open_model(args: argparse.Namespace) -> "TrainedModel":
                 f"{args.checkpoint} is not an ONNX file, so --classes, --preprocessing, --size,"
                 " --crop, --mean and --std do not apply. Omit them."
             )
-        return trained.load(args.checkpoint, args.step)
+        return trained.load(args.checkpoint, args.step, args.weights)
     from i21k.files import read_json
     from i21k.trained.onnx_model import Normalisation, OnnxModel
 

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.out} is not empty. Choose another --out.")
     with log.waiting("exporting"):
         report = export.export(
-            load_checkpoint(args.checkpoint, args.step),
+            load_checkpoint(args.checkpoint, args.step, args.weights),
             directory=args.out,
             format=args.format,
             precision=args.precision,

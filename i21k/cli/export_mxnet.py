@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     for path in export_mxnet(
         checkpoint=args.checkpoint,
         step=args.step,
+        weights=args.weights,
         directory=args.out,
         order=ClassList.read(args.order) if args.order else None,
         layout=args.layout,

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     arguments.prepare_jax()
     from i21k.models.summary import describe
+    from i21k.train import sizes
     from i21k.train.recipe import parse
     from i21k.train.state import make_network
 
@@ -39,5 +40,5 @@ def run(args: argparse.Namespace) -> int:
     sys.path.insert(0, str(Path.cwd()))  # recipes import each other as configs.NAME
     cfg = parse(runpy.run_path(str(args.config))["get_config"]())
     network = make_network(cfg.model, args.num_classes)
-    log.info(describe(network, cfg.image_size, layers=args.layers))
+    log.info(describe(network, sizes.largest(cfg.image_size), layers=args.layers))
     return 0

@@ -15,6 +15,13 @@ class Clock:
         """Count from now on."""
         self._since = time.perf_counter()
 
+    def stop(self) -> None:
+        """Do not count the time until the next lap or start."""
+        self._since = None
+
+    def is_running(self) -> bool:
+        return self._since is not None
+
     def lap(self, images: int, wait_s: float) -> None:
         """Count the time since the last lap as one step's; none if the clock was not started."""
         now = time.perf_counter()

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from i21k.data.format.splits import Split
 from i21k.errors import UserError
+from i21k.train import sizes
 from i21k.train.recipe import Recipe
+from i21k.train.state import make_network
 
 
 class Rule(NamedTuple):
@@ -58,11 +60,26 @@ def check(cfg: Recipe) -> None:
     Raises:
         UserError: naming both keys, their values, and what to use instead.
     """
+    _check_sizes(cfg)
     _check_schedule(cfg)
     _check_groups(cfg)
     for rule in RULES:
         if rule.is_broken(cfg):
             raise _error(cfg, rule.keys, rule.advice)
+
+
+def _check_sizes(cfg: Recipe) -> None:
+    network = make_network(cfg.model, 2)  # sizes do not depend on the number of classes
+    wanted = [("image_size", stage.size) for stage in sizes.read_sizes(cfg.image_size)]
+    for key, size in [*wanted, ("evaluation.image_size", cfg.evaluation_size)]:
+        try:
+            network.check_size(size, size)
+        except UserError as error:
+            value = cfg.image_size if key == "image_size" else cfg.evaluation.image_size
+            raise UserError(
+                f"config.{key} is {value!r} and config.model.revision is {cfg.model.revision!r}."
+                f" {error}"
+            ) from error
 
 
 def _check_schedule(cfg: Recipe) -> None:
@@ -88,6 +105,12 @@ def _check_schedule(cfg: Recipe) -> None:
 
 def _check_groups(cfg: Recipe) -> None:
     own = cfg.optimizer
+    if own.muon_weight_decay and own.name != "muon":
+        raise UserError(
+            f"config.optimizer.muon_weight_decay is {own.muon_weight_decay:g} and"
+            f" config.optimizer.name is {own.name!r}, which does not use it. Use"
+            " config.optimizer.weight_decay, or the optimizer 'muon'."
+        )
     if own.decay == "kernels" and own.weight_decay_norm != 1:
         raise UserError(
             f"config.optimizer.weight_decay_norm is {own.weight_decay_norm:g} and"

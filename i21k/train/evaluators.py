@@ -107,6 +107,25 @@ class OtherClasses:
         return Result(values, text)
 
 
+class Averaged:
+    """An evaluator for the moving average of the weights. Its columns are NAME_ema_top1, ..."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        self.name = f"{evaluator.name}_ema"
+        self.columns = tuple(map(self._column, evaluator.columns))
+
+    def run(self, variables: Any, should_stop: ShouldStop) -> Result | None:
+        result = self._evaluator.run(variables, should_stop)
+        if result is None:
+            return None
+        values = {self._column(column): value for column, value in result.values.items()}
+        return Result(values, result.text.replace(self._evaluator.name, self.name, 1))
+
+    def _column(self, column: str) -> str:
+        return self.name + column.removeprefix(self._evaluator.name)
+
+
 def make_evaluators(
     sets: Mapping[str, Split],
     network: Network,

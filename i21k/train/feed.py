@@ -11,7 +11,7 @@ from i21k import workers
 from i21k.data.format.splits import Split, open_split, split_names
 from i21k.data.load import loader
 from i21k.errors import UserError
-from i21k.train import evaluators, processes
+from i21k.train import evaluators, processes, sizes
 from i21k.train.devices import put_batch
 from i21k.train.interruption import Interruption
 from i21k.train.recipe import EvaluationSet, Recipe, read_sets
@@ -67,12 +67,17 @@ def _open_set(wanted: EvaluationSet, train_split: Split) -> Split:
     return split
 
 
-def train_options(recipe: Recipe) -> loader.LoaderOptions:
-    """Return how this process loads its part of each training batch."""
+def train_options(recipe: Recipe, image_size: int | None = None) -> loader.LoaderOptions:
+    """Return how this process loads its part of each training batch.
+
+    Args:
+        recipe: of the run.
+        image_size: in px; None: the largest of the recipe.
+    """
     data = recipe.data
     return loader.LoaderOptions(
         batch_size=recipe.batch_size,
-        image_size=recipe.image_size,
+        image_size=image_size or sizes.largest(recipe.image_size),
         order=data.order,
         crop=data.crop,
         crop_fraction=data.crop_fraction,
@@ -91,12 +96,13 @@ def train_options(recipe: Recipe) -> loader.LoaderOptions:
 
 
 def recalibration_options(recipe: Recipe) -> loader.LoaderOptions:
-    """Return how images are loaded to recalibrate BatchNorm: as in training.
+    """Return how images are loaded to recalibrate BatchNorm: as in training, in the size of
+    evaluations.
 
     Runs and `i21k evaluate --recalibrate-bn` both use this, so they see the same crops in batches
     of the same size.
     """
-    return train_options(recipe)
+    return train_options(recipe, recipe.evaluation_size)
 
 
 def eval_options(recipe: Recipe, num_devices: int) -> loader.LoaderOptions:
@@ -104,7 +110,7 @@ def eval_options(recipe: Recipe, num_devices: int) -> loader.LoaderOptions:
     data = recipe.data
     options = evaluators.eval_options(
         recipe.evaluation.batch_size,
-        recipe.image_size,
+        recipe.evaluation_size,
         data.crop_fraction,
         num_devices,
         data.threads,

@@ -30,7 +30,7 @@ from i21k import log
 from i21k.checkpoints import NotFiniteError
 from i21k.data.load import loader
 from i21k.errors import UserError
-from i21k.train import conflicts, feed, history, interruption, processes, startup, workdir
+from i21k.train import conflicts, feed, history, interruption, processes, sizes, startup, workdir
 from i21k.train.best import best_row
 from i21k.train.clock import Clock
 from i21k.train.devices import (
@@ -41,6 +41,7 @@ from i21k.train.devices import (
     put_state,
     transfers,
 )
+from i21k.train.evaluators import Averaged
 from i21k.train.metrics import Sums, Totals
 from i21k.train.opening import Run, open_run
 from i21k.train.recalibration import images_for, recalibrate
@@ -144,20 +145,32 @@ def _start_sums(run: Run) -> None:
 
 
 def _train_epoch(run: Run, epoch: int) -> None:
+    since, window, first = Totals.fetch(run.state.sums), Clock(), run.step
+    for segment in sizes.segments(run.cfg.image_size, first, run.epoch_end(epoch), run.num_steps):
+        since, window = _train_segment(run, epoch, segment, since, window)
+
+
+def _train_segment(
+    run: Run, epoch: int, segment: sizes.Segment, since: Totals, window: Clock
+) -> tuple[Totals, Clock]:
+    """Train with images of one size. Return the sums at the last line, and the clock since then."""
     last, stop = run.epoch_end(epoch), processes.Agreement(run.interruption)
-    since, window = Totals.fetch(run.state.sums), Clock()
-    options, said_at = feed.train_options(run.cfg), time.monotonic()
+    options, said_at = feed.train_options(run.cfg, segment.size), time.monotonic()
+    reads = loader.batches(
+        run.train_split, options, segment.first, segment.stop, run.report.complain
+    )
     with (
-        loader.batches(run.train_split, options, run.step, last, run.report.complain) as batches,
+        reads as batches,
         feed.Feeder(batches, run.devices) as feeder,
         transfers("disallow_explicit"),
     ):
-        if run.compiled:
-            run.clock.start()
-            window.start()
-        if run.step > run.epoch_end(epoch - 1):  # a run that was stopped before it evaluated
+        jax.block_until_ready(run.state.step)
+        for clock in (run.clock, window):
+            clock.settle()  # of the size before
+            (clock.start if segment.size in run.compiled else clock.stop)()
+        if segment.first > run.epoch_end(epoch - 1):  # a run that was stopped before it evaluated
             _pause(run, epoch, window)
-        while run.step < last:
+        while run.step < segment.stop:
             try:
                 wait_s = _one_step(run, feeder)
             except feed.NoBatchError:
@@ -173,6 +186,7 @@ def _train_epoch(run: Run, epoch: int) -> None:
                 _save_and_leave(run, epoch)
             if run.step < last:
                 _pause(run, epoch, window)
+    return since, window
 
 
 def _pause(run: Run, epoch: int, window: Clock) -> None:
@@ -193,8 +207,8 @@ def _pause(run: Run, epoch: int, window: Clock) -> None:
     if evaluate:
         with transfers("disallow"):
             _evaluate(run, epoch)
-    if run.compiled:
-        for clock in (run.clock, window):
+    for clock in (run.clock, window):
+        if clock.is_running():
             clock.start()
 
 
@@ -210,18 +224,19 @@ def _one_step(run: Run, feeder: feed.Feeder) -> float:
     batch, on_devices = feeder.take(run.interruption)
     wait_s = time.perf_counter() - started
     run.profile.before(run.step + 1)
-    if run.compiled:
+    if (image_size := batch.images.shape[1]) in run.compiled:
         run.interruption.may_leave_now = False  # the state is about to change
-        with jax.no_tracing(True):  # every batch has the same shape: compiling again is a bug
+        with jax.no_tracing(True):  # batches of a size have one shape: compiling again is a bug
             run.state = run.train_step(run.state, on_devices)
     else:
         _first_step(run, batch, on_devices, started)
+        run.compiled.add(image_size)
     run.step += 1
     return wait_s
 
 
 def _first_step(run: Run, batch: loader.Batch, on_devices: DeviceBatch, started: float) -> None:
-    """Compile the step and do it once. The clocks start with the lap after it."""
+    """Compile the step for a size of images and do it once. The clocks start after it."""
     startup.say_first_batch(run.report.say, batch)
     donated = run.state
     with log.waiting(
@@ -230,7 +245,7 @@ def _first_step(run: Run, batch: loader.Batch, on_devices: DeviceBatch, started:
         run.state = run.train_step(donated, on_devices)
         check_donated(donated)
         jax.block_until_ready(run.state.step)
-    run.compiled, run.interruption.may_leave_now = True, False
+    run.interruption.may_leave_now = False
     seconds = time.perf_counter() - started
     run.report.say(f"first step {seconds:.1f} s | {peak_memory(run.devices)}")
 
@@ -285,9 +300,13 @@ def _evaluate(run: Run, epoch: int) -> None:
     row |= {"train_loss": means["loss"], "train_top1": means["top1"], "train_top5": means["top5"]}
     line += f" | train loss {means['loss']:.3f} top1 {means['top1']:.1%}"
     stop = processes.Agreement(run.interruption)
-    variables = _variables_to_evaluate(run, epoch, stop)
+    recalibrated: dict[bool, Any] = {}
     for evaluator in run.evaluators:
-        result = evaluator.run(variables, stop)
+        averaged = isinstance(evaluator, Averaged)
+        if averaged not in recalibrated:
+            variables = run.state.ema if averaged else run.state.variables
+            recalibrated[averaged] = _variables_to_evaluate(run, epoch, variables, stop)
+        result = evaluator.run(recalibrated[averaged], stop)
         if result is None:
             _leave_unevaluated(run, epoch)
         row |= result.values
@@ -302,18 +321,18 @@ def _evaluate(run: Run, epoch: int) -> None:
     _keep_best(run, epoch)
 
 
-def _variables_to_evaluate(run: Run, epoch: int, stop: processes.Agreement) -> Any:
+def _variables_to_evaluate(run: Run, epoch: int, variables: Any, stop: processes.Agreement) -> Any:
     num_images = images_for(
         run.cfg.evaluation.recalibrate_bn,
         run.step,
         run.network.momentum,
         run.train_split.num_records,
     )
-    if not run.evaluators or not num_images:
-        return run.state.variables
+    if not num_images:
+        return variables
     variables = recalibrate(
         run.statistics_step,
-        run.state.variables,
+        variables,
         run.train_split,
         feed.recalibration_options(run.cfg),
         run.devices,

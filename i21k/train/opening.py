@@ -15,12 +15,12 @@ from i21k.data.format.splits import Split
 from i21k.data.load import order
 from i21k.errors import UserError
 from i21k.models.network import Network
-from i21k.train import feed, history, interruption, processes, startup, steps, workdir
+from i21k.train import feed, history, interruption, processes, sizes, startup, steps, workdir
 from i21k.train.augment import make_augmentation
 from i21k.train.best import best_row, check_best
 from i21k.train.clock import Clock
 from i21k.train.devices import put_state
-from i21k.train.evaluators import Evaluator, make_evaluators
+from i21k.train.evaluators import Averaged, Evaluator, make_evaluators
 from i21k.train.history import Parent
 from i21k.train.losses import initial_bias
 from i21k.train.metrics import Sums
@@ -28,13 +28,13 @@ from i21k.train.optimizer import make_optimizer, make_schedule
 from i21k.train.profile import Profile
 from i21k.train.recipe import Recipe, flat, inexact_keys, read_steps
 from i21k.train.report import Listener, Report
-from i21k.train.state import DeviceBatch, TrainState, init_state, make_network
+from i21k.train.state import DeviceBatch, TrainState, copied, init_state, make_network
 from i21k.train.targets import loss_of
 
 
 @dataclasses.dataclass
 class Run:
-    """What a run consists of. The last eight change while it lasts."""
+    """What a run consists of. The last seven change while it lasts."""
 
     cfg: Recipe
     report: Listener  # a `Report` in the first process
@@ -54,7 +54,8 @@ class Run:
     state: TrainState
     step: int  # steps done; the state's own counter stays on the device
     clock: Clock  # of the epoch
-    compiled: bool = False  # whether the train step has run in this process
+    # Sizes of images (px) for which the train step has run in this process.
+    compiled: set[int] = dataclasses.field(default_factory=set)
     saved_at: float = dataclasses.field(default_factory=time.monotonic)  # the last checkpoint
     saved_step: int = -1  # of the last checkpoint that this process has written or restored
 
@@ -89,7 +90,8 @@ def open_run(
     checkpoints = Checkpoints(directory / "checkpoints", cfg.log.keep_checkpoints)
     loss = loss_of(cfg.loss, train_split)
     bias = initial_bias(loss.probability, len(train_split.classes))
-    state = init_state(model, optimizer, cfg.image_size, cfg.model.init, cfg.seed, bias)
+    with_ema, size = cfg.ema.decay > 0, sizes.largest(cfg.image_size)
+    state = init_state(model, optimizer, size, cfg.model.init, cfg.seed, bias, with_ema)
     startup.say_model(processes.say, model, state, cfg)
     meta = workdir.meta(cfg, model, train_split, devices)
     clock, step, parent, changes = Clock(), 0, None, {}
@@ -115,6 +117,7 @@ def open_run(
     meta |= {} if parent is None else {"parent": parent}
     options = feed.eval_options(cfg, len(devices))
     evaluators = make_evaluators(sets, model, train_split.classes, options, devices, loss)
+    evaluators += [Averaged(evaluator) for evaluator in evaluators if with_ema]
     columns = [column for evaluator in evaluators for column in evaluator.columns]
     check_best(cfg.log.keep_best, columns)
     if processes.index() == 0:
@@ -148,6 +151,7 @@ def open_run(
                 loss,
                 make_augmentation(cfg.augment),
                 cfg.seed,
+                cfg.ema.decay,
             ),
             statistics_step=steps.make_statistics_step(model, devices),
             network=model,
@@ -191,8 +195,12 @@ def _parent(branch_from: Parent, train_split: Split, num_steps: int) -> Checkpoi
 def _branched(state: TrainState, origin: Checkpoint, clock: Clock, meta: dict[str, Any]) -> Any:
     """Return the state of another run's checkpoint.
 
+    A moving average that the other run does not have starts from its weights.
     Its sums over the epoch stay only where the position in the epoch is the same.
     """
+    if state.ema and "ema" not in origin.tree:
+        own = {key: origin.tree[key] for key in state.ema}
+        origin = dataclasses.replace(origin, tree=origin.tree | {"ema": copied(own)})
     filled = origin.into(state)
     same_batch = origin.meta["config"]["batch_size"] == meta["config"]["batch_size"]
     if same_batch and origin.meta["data"]["fingerprint"] == meta["data"]["fingerprint"]:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from ml_collections import ConfigDict, FieldReference
 
 from i21k.errors import UserError
+from i21k.train import sizes
 
 Check = Callable[[Any], str | None]  # returns what to use instead, or None if the value is fine
 NEW_SCHEDULE = "a new optimizer.schedule_from_step"
@@ -319,6 +320,19 @@ class AugmentRecipe:
 
 
 @dataclasses.dataclass(frozen=True)
+class EmaRecipe:
+    """The moving average of the weights (`i21k.train.ema`). Columns such as `val_ema_top1`."""
+
+    decay: float = key(
+        0.0, "weight of the old average in each step, such as 0.999; 0: no average", check=fraction
+    )
+    use: bool = key(
+        True, "evaluate, predict with and export the average instead of the last weights",
+        may_change=True,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationRecipe:
     """What is evaluated, and how often."""
 
@@ -332,6 +346,10 @@ class EvaluationRecipe:
     every_steps: int = key(
         0, "steps from one evaluation to the next inside an epoch; 0: only at its end",
         check=at_least(0), may_change=True,
+    )  # fmt: skip
+    image_size: int = key(
+        0, "side of the square that the network sees in evaluations, in pixels; 0: as at the end"
+        " of training", check=at_least(0), may_change=True,
     )  # fmt: skip
     recalibrate_bn: int | Literal["auto"] = key(
         "auto",
@@ -385,14 +403,23 @@ class Recipe:
     reduce_dtype: Literal["float32", "bfloat16"] = key(
         "float32", "type in which devices exchange gradients", may_change=True, exact=False
     )
-    image_size: int = key(224, "side of the square that the network sees, in pixels")
+    image_size: int | str = key(
+        224, f"side of the square that the network sees, in pixels: {sizes.FORM}",
+        check=sizes.sizes_form,
+    )  # fmt: skip
     data: DataRecipe = DataRecipe()
     model: ModelRecipe = ModelRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
     loss: LossRecipe = LossRecipe()
     augment: AugmentRecipe = AugmentRecipe()
+    ema: EmaRecipe = EmaRecipe()
     evaluation: EvaluationRecipe = EvaluationRecipe()
     log: LogRecipe = LogRecipe()
+
+    @property
+    def evaluation_size(self) -> int:
+        """Side of the square that the network sees in evaluations, in pixels."""
+        return self.evaluation.image_size or sizes.last(self.image_size)
 
 
 # Keys that have another name now. What a stored recipe or an old recipe file gives is renamed.

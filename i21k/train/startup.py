@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 
 from i21k.data.format.splits import Split
-from i21k.data.load import loader
+from i21k.data.load import loader, order
 from i21k.models.network import Network
 from i21k.models.summary import forward_gflops
-from i21k.train import feed, workdir
+from i21k.train import feed, sizes, workdir
 from i21k.train.devices import why_no_gpu
 from i21k.train.recipe import Recipe
 from i21k.train.state import TrainState
@@ -44,17 +44,18 @@ def say_run(
     per_device = str(cfg.batch_size // len(devices) // cfg.accumulate_steps)
     if cfg.accumulate_steps > 1:
         per_device += f" x {cfg.accumulate_steps}"
+    num_steps = order.epoch_end(cfg.epochs - 1, train.num_records, cfg.batch_size)
     say(
         f"{cfg.epochs} epochs of {train.num_records / cfg.batch_size:,.1f} steps |"
         f" batch {cfg.batch_size} = {len(devices)} x {per_device} |"
-        f" {cfg.image_size} px, crop {cfg.data.crop}"
+        f" {sizes.describe(cfg.image_size, num_steps)}, crop {cfg.data.crop}"
     )
 
 
 def say_model(say: Say, network: Network, state: TrainState, cfg: Recipe) -> None:
     """Print the number of parameters and of floating-point operations."""
     num_parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    gflops = forward_gflops(network, cfg.image_size)
+    gflops = forward_gflops(network, sizes.largest(cfg.image_size))
     say(
         f"{network.title}: {num_parameters:,} parameters,"
         f" {gflops:.2f} GFLOPs forward an image | {network.dtype}, remat {cfg.model.remat}"

@@ -28,6 +28,8 @@ class TrainState(struct.PyTreeNode):
     batch_stats: Any
     opt_state: Any
     sums: Sums  # of the epoch so far
+    # Moving average of params and batch_stats, by these names; empty where the recipe has none.
+    ema: Any = struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -63,6 +65,7 @@ def init_state(
     init: Init,
     seed: int,
     head_bias: float = 0.0,
+    with_ema: bool = False,
 ) -> TrainState:
     """Make the first state of a run: the same on every machine.
 
@@ -73,6 +76,7 @@ def init_state(
         init: how kernels are drawn; see `Network.initial`.
         seed: of the run.
         head_bias: value of the biases of the classifier head.
+        with_ema: whether it has a moving average, which starts as a copy.
 
     Raises:
         UserError: if the network does not take images of this size.
@@ -81,15 +85,21 @@ def init_state(
     if head_bias:
         fill = functools.partial(_with_head_bias, network=network, value=head_bias)
         variables["params"] = path_aware_map(fill, variables["params"])
+    own = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
+        **own,
         opt_state=jax.jit(optimizer.init)(variables["params"]),
         sums=Sums.zero(),
+        ema=copied(own) if with_ema else {},
     )
 
 
 def _with_head_bias(path: Path, array: Any, network: Network, value: float) -> Any:
     is_bias = path[: len(network.head)] == network.head and not network.is_kernel(path)
     return np.full_like(array, value) if is_bias else array
+
+
+def copied(variables: Any) -> Any:
+    """Return copies on the host. An average must share no buffer with what a step donates."""
+    return jax.tree.map(np.array, variables)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from i21k.models.network import Network, Path
 from i21k.models.probabilities import DEFAULT, Probability, log_probabilities
+from i21k.train import ema
 from i21k.train.augment import Augmentation, Targets, mirror, step_key
 from i21k.train.losses import Loss, SoftmaxLoss
 from i21k.train.metrics import Sums
@@ -34,6 +35,7 @@ def make_train_step(
     loss: Loss = _SOFTMAX,
     augment: Augmentation | None = None,
     seed: int = 0,
+    ema_decay: float = 0.0,
 ) -> Callable[[TrainState, DeviceBatch], TrainState]:
     """Return a step that updates the state in place (its buffers are donated).
 
@@ -48,6 +50,7 @@ def make_train_step(
         loss: of a micro-batch.
         augment: changes images and targets on the device, after mirroring.
         seed: of random numbers on the devices; used by `augment` and by a loss that needs a key.
+        ema_decay: of the moving average; 0: the state has none.
     """
     step = functools.partial(
         train_step,
@@ -58,6 +61,7 @@ def make_train_step(
         loss=loss,
         augment=augment,
         seed=seed,
+        ema_decay=ema_decay,
     )
     return jax.pmap(
         step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=(0,)
@@ -164,6 +168,7 @@ def train_step(
     loss: Loss = _SOFTMAX,
     augment: Augmentation | None = None,
     seed: int = 0,
+    ema_decay: float = 0.0,
 ) -> TrainState:
     """Do one update with one device's part of the batch. See `make_train_step`.
 
@@ -207,12 +212,17 @@ def train_step(
     num_parts = lax.axis_size(AXIS) * accumulate_steps
     gradients, batch_stats = jax.tree.map(lambda x: x / num_parts, (gradients, batch_stats))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params, average = optax.apply_updates(state.params, updates), state.ema
+    if ema_decay:
+        variables = {"params": params, "batch_stats": batch_stats}
+        average = ema.moved(average, variables, state.step, ema_decay)
     return TrainState(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
         sums=state.sums.add(sums),
+        ema=average,
     )
 
 

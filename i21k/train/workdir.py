@@ -190,9 +190,10 @@ def meta(
     return {
         "config": dataclasses.asdict(cfg),
         "model": model.describe(),
+        "weights": "average" if cfg.ema.use and cfg.ema.decay else "last",
         "probability": make_loss(cfg.loss.name).probability,
         "preprocessing": Preprocessing.from_split(
-            split, cfg.image_size, cfg.data.crop_fraction
+            split, cfg.evaluation_size, cfg.data.crop_fraction
         ).to_json(),
         "classes": list(split.classes.ids),
         "classes_hash": split.classes.hash,

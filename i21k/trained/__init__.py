@@ -7,7 +7,7 @@ implementations: a checkpoint of ours, and an ONNX classifier of any program.
 from pathlib import Path
 
 from i21k.checkpoints import Which
-from i21k.trained.checkpoint import CheckpointModel, load_checkpoint
+from i21k.trained.checkpoint import CheckpointModel, Weights, load_checkpoint
 from i21k.trained.model import Origin, TrainedModel
 from i21k.trained.preprocessing import AnyImage, Preprocessing
 
@@ -17,6 +17,7 @@ __all__ = (
     "Origin",
     "Preprocessing",
     "TrainedModel",
+    "Weights",
     "is_onnx",
     "load",
     "load_checkpoint",
@@ -28,13 +29,14 @@ def is_onnx(path: Path) -> bool:
     return path.is_file() or path.suffix == ".onnx" or (path / "model.onnx").is_file()
 
 
-def load(path: str | Path, step: Which = "last") -> TrainedModel:
+def load(path: str | Path, step: Which = "last", weights: Weights = "recipe") -> TrainedModel:
     """Load a trained model: a checkpoint of ours, or an ONNX classifier.
 
     Args:
         path: the working directory of a run or of an imported model; an ONNX file with its class
             list; or a folder with `model.onnx`.
         step: which checkpoint, as for `load_checkpoint`. An ONNX model has only one.
+        weights: which ones of a checkpoint, as for `load_checkpoint`.
 
     Raises:
         UserError: if there is no intact checkpoint, or its description does not fit its arrays.
@@ -44,4 +46,4 @@ def load(path: str | Path, step: Which = "last") -> TrainedModel:
         from i21k.trained.onnx_model import OnnxModel  # onnxruntime takes a second to import
 
         return OnnxModel(path / "model.onnx" if path.is_dir() else path)
-    return load_checkpoint(path, step)
+    return load_checkpoint(path, step, weights)

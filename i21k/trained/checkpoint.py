@@ -1,8 +1,9 @@
 """A checkpoint of ours as a trained model: read, checked against its description, and compiled."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -17,6 +18,8 @@ from i21k.models.probabilities import Probability
 from i21k.trained.model import BATCH_SIZE, Origin
 from i21k.trained.preprocessing import AnyImage, Preprocessing, is_number
 
+Weights = Literal["recipe", "last", "average"]
+
 _NEGATIVE_VARIANCE = -1e-3  # of the largest variance: rounding gives less, damage gives more
 
 
@@ -30,12 +33,27 @@ class CheckpointModel:
         preprocessing: Preprocessing,
         network: Network,
         probability: Probability,
+        is_average: bool = False,
     ) -> None:
+        """Describe a model.
+
+        Args:
+            checkpoint: with its metadata.
+            path: of its run.
+            preprocessing: of images.
+            network: to run.
+            probability: how logits become probabilities.
+            is_average: whether its weights are the moving average of the training.
+        """
         self.checkpoint, self.preprocessing = checkpoint, preprocessing
         self.network, self.probability = network, probability
         self.classes = checkpoint.classes
-        self.origin = Origin(str(path), checkpoint.step, checkpoint.meta["meta_digest"])
-        self.variables = {key: checkpoint.tree[key] for key in ("params", "batch_stats")}
+        digest = checkpoint.meta["meta_digest"]
+        if is_average:  # so that nothing that was measured with the other weights is taken for it
+            digest = hashlib.sha256(f"{digest} average".encode()).hexdigest()
+        self.origin = Origin(str(path), checkpoint.step, digest)
+        self.is_average = is_average
+        self.variables = _weights(checkpoint, is_average)
         self.batch_size = BATCH_SIZE
         data = checkpoint.meta.get("data", {})
         self.train_fingerprint: str | None = data.get("fingerprint")
@@ -95,17 +113,20 @@ class CheckpointModel:
         return self._ready
 
 
-def load_checkpoint(path: str | Path, step: Which = "last") -> CheckpointModel:
+def load_checkpoint(
+    path: str | Path, step: Which = "last", weights: Weights = "recipe"
+) -> CheckpointModel:
     """Load a checkpoint of a run or of an imported model.
 
     Args:
         path: the working directory.
         step: which checkpoint: "last" is the newest intact one, "best" the best by the metric that
             the recipe names in `log.keep_best`, a number that of a step.
+        weights: those of the last step, their moving average, or what the recipe says in `ema.use`.
 
     Raises:
-        UserError: if there is no such intact checkpoint, or its description does not fit its
-            arrays.
+        UserError: if there is no such intact checkpoint, its description does not fit its arrays,
+            or it has no average.
     """
     checkpoint = Checkpoints(Path(path) / "checkpoints").find(step)
     if checkpoint is None:
@@ -119,7 +140,8 @@ def load_checkpoint(path: str | Path, step: Which = "last") -> CheckpointModel:
             "outputs is unknown. Import the model again with its --synset, or train it again."
         )
     try:
-        preprocessing, network, probability = _described(checkpoint)
+        is_average = _is_average(checkpoint, weights)
+        preprocessing, network, probability = _described(checkpoint, is_average)
     except UserError as error:
         raise UserError(
             f"Checkpoint {checkpoint.step} of {path} cannot be used: {error} Use another "
@@ -130,10 +152,31 @@ def load_checkpoint(path: str | Path, step: Which = "last") -> CheckpointModel:
             f"checkpoint {checkpoint.step} of {path} has no record of how its images were packed; "
             f"assuming --short-side {preprocessing.short_side_px} --quality {preprocessing.quality}"
         )
-    return CheckpointModel(checkpoint, path, preprocessing, network, probability)
+    return CheckpointModel(checkpoint, path, preprocessing, network, probability, is_average)
 
 
-def _described(checkpoint: Checkpoint) -> tuple[Preprocessing, Network, Probability]:
+def _is_average(checkpoint: Checkpoint, weights: Weights) -> bool:
+    """Return whether the moving average is to be used.
+
+    Raises:
+        UserError: if the checkpoint has none.
+    """
+    has_average = "ema" in checkpoint.tree
+    if weights == "average" and not has_average:
+        raise UserError("It has no moving average of the weights, because config.ema.decay was 0.")
+    if weights != "recipe":
+        return weights == "average"
+    return has_average and checkpoint.meta.get("weights") == "average"
+
+
+def _weights(checkpoint: Checkpoint, is_average: bool) -> dict[str, Any]:
+    tree = checkpoint.tree["ema"] if is_average else checkpoint.tree
+    return {key: tree[key] for key in ("params", "batch_stats") if key in tree}
+
+
+def _described(
+    checkpoint: Checkpoint, is_average: bool = False
+) -> tuple[Preprocessing, Network, Probability]:
     """Check the whole description of a checkpoint against its arrays, and return what it describes.
 
     Raises:
@@ -154,7 +197,7 @@ def _described(checkpoint: Checkpoint) -> tuple[Preprocessing, Network, Probabil
         raise UserError(f"probability is {probability!r}. Expected 'softmax' or 'sigmoid'.")
     network = _network(meta.get("model"), len(classes))
     network.check_size(preprocessing.image_size, preprocessing.image_size)
-    _check_arrays(network, checkpoint.tree, preprocessing.image_size)
+    _check_arrays(network, _weights(checkpoint, is_average), preprocessing.image_size)
     return preprocessing, network, probability
 
 

@@ -29,6 +29,18 @@ from tests.helpers.datasets import write_dataset
             "warmup_epochs and config.optimizer.decay_epochs are 2.5 together, and config.epochs",
         ),
         (
+            {"image_size": "32@0 48@0.5", "model.revision": "released"},
+            "image_size is '32@0 48@0.5' and config.model.revision is 'released'. .* nearest, 38",
+        ),
+        (
+            {"evaluation.image_size": 20},
+            "config.evaluation.image_size is 20 and config.model.revision is 'symbol2016'",
+        ),
+        (
+            {"optimizer.muon_weight_decay": 0.1},
+            "muon_weight_decay is 0.1 and config.optimizer.name is 'sgd', which does not use it",
+        ),
+        (
             {"optimizer.decay": "kernels", "optimizer.weight_decay_norm": 0.5},
             "weight_decay_norm is 0.5 and config.optimizer.decay is 'kernels'",
         ),

@@ -106,6 +106,10 @@ def test_the_recipe_of_2015(recipe):
         ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate is nan"),
         ("optimizer.schedule", "step", "config.optimizer.schedule is 'step'"),
         ("log.every_steps", 0, "config.log.every_steps is 0"),
+        ("ema.decay", 1.0, "config.ema.decay is 1.0. Use a value from 0 to below 1."),
+        ("image_size", "96 128", "config.image_size is '96 128'. Use an integer, or sizes by"),
+        ("optimizer.name", "soap", "config.optimizer.name is 'soap'. Use 'sgd' or 'adamw' or"),
+        ("optimizer.clip_norm", -1.0, "config.optimizer.clip_norm is -1.0. Use at least 0."),
         (
             "log.profile_steps",
             "9:9",
@@ -288,6 +292,7 @@ def test_every_key_is_read_by_a_run(recipe, tmp_path, monkeypatch, few_blocks):
         recipes.OptimizerRecipe: "optimizer",
         recipes.LossRecipe: "loss",
         recipes.AugmentRecipe: "augment",
+        recipes.EmaRecipe: "ema",
         recipes.EvaluationRecipe: "evaluation",
         recipes.LogRecipe: "log",
     }

@@ -12,7 +12,7 @@ from i21k.interop.mxnet.params import Layout
 from i21k.labels import ClassList
 from i21k.models.inception_network import InceptionNetwork
 from i21k.train import workdir
-from i21k.trained import Preprocessing, load_checkpoint
+from i21k.trained import Preprocessing, Weights, load_checkpoint
 
 IMAGE_SIZE, CROP_FRACTION = 224, 224 / 256  # as in the evaluation of the released model
 
@@ -73,6 +73,7 @@ def export_mxnet(
     order: ClassList | None = None,
     layout: Layout = "V2",
     step: Which = "last",
+    weights: Weights = "recipe",
 ) -> tuple[Path, Path, Path]:
     """Write a checkpoint as files that MXNet 1.9.1 loads.
 
@@ -84,6 +85,7 @@ def export_mxnet(
         order: of the classes in the files. None: sorted, as in the checkpoint.
         layout: of the `.params`: "2015", "V1", "V2" or "V3".
         step: which checkpoint, as for `i21k.trained.load`.
+        weights: which ones of it, as for `i21k.trained.load`.
 
     Returns:
         The three paths.
@@ -92,7 +94,7 @@ def export_mxnet(
         UserError: if there is no checkpoint, it is of another network than Inception-BN, `order` is
             of other classes, or a file exists.
     """
-    loaded = load_checkpoint(checkpoint, step)
+    loaded = load_checkpoint(checkpoint, step, weights)
     for name in ("Inception-symbol.json", "Inception-0000.params", "synset.txt"):
         if (Path(directory) / name).exists():
             raise UserError(f"{directory} holds {name} already. Choose another directory (--out).")

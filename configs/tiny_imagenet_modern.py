@@ -1,0 +1,34 @@
+"""Tiny-ImageNet (200 classes, 64 px) by a recipe of today: small images first, and Muon.
+
+Command:   python launch.py --config configs/tiny_imagenet_modern.py
+Data:      packed as for `tiny_imagenet.py`
+Source:    our choice, after `benchmarks/ladder.py`; Muon by Jordan 2024
+Hours:     not run with 12 epochs
+Accuracy:  see `benchmarks/ladder.py` in docs/results.md for short runs
+"""
+
+from ml_collections import ConfigDict
+
+from i21k.train.recipe import default_config
+
+
+def get_config() -> ConfigDict:
+    config = default_config()
+    config.epochs = 12
+    config.batch_size = 128
+    config.devices = 1
+    config.image_size = "32@0 48@0.4 64@0.7"
+    config.data.directory = "data/tiny_imagenet"
+    config.data.crop_fraction = 1.0  # evaluate on the whole image: 64 px are few enough
+    config.data.min_area = 0.35  # smaller crops need a longer run
+    config.model.revision = "modern"  # takes 48 px
+    config.model.width = 0.5
+    config.optimizer.name = "muon"
+    config.optimizer.muon_learning_rate = 0.03
+    config.optimizer.learning_rate = 0.2  # of the head, by SGD
+    config.optimizer.schedule = "linear"
+    config.optimizer.warmup_epochs = 0.5
+    config.optimizer.weight_decay = 2e-4
+    config.loss.smoothing = 0.1
+    config.evaluation.recalibrate_bn = 2560  # the last epochs have other sizes than the first
+    return config

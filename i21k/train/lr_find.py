@@ -1,0 +1,149 @@
+"""Find a learning rate by a short run whose rate grows at every step.
+
+Source: Smith 2017, "Cyclical Learning Rates for Training Neural Networks", arXiv 1506.01186,
+section 3.3. The rule that reads the curve is ours (`choose`).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from i21k.data.load import loader
+from i21k.errors import UserError
+from i21k.train import conflicts, feed, sizes, steps
+from i21k.train.augment import make_augmentation
+from i21k.train.devices import find_devices, put_batch, put_state
+from i21k.train.losses import initial_bias
+from i21k.train.metrics import Totals
+from i21k.train.optimizer import make_optimizer
+from i21k.train.recipe import Recipe
+from i21k.train.state import init_state, make_network
+from i21k.train.targets import loss_of
+
+FRACTION = 0.1  # of an epoch
+MIN_STEPS, MAX_STEPS = 40, 300  # our choice: fewer are noise, more tell nothing new
+RANGE = 64.0  # our choice: rates from that of the recipe / RANGE to that of the recipe * RANGE
+_SMOOTHING = 0.8  # our choice: weight of the steps before in the smoothed loss
+_DIVERGED = 0.5  # our choice: nats above the lowest smoothed loss
+_BELOW = 4.0  # by what the rate of the lowest loss is divided; measured with benchmarks/lr_find.py
+
+
+class Found(NamedTuple):
+    """What a search has found."""
+
+    learning_rate: float
+    muon_learning_rate: float  # in the ratio of the recipe
+    rates: tuple[float, ...]  # of each step
+    losses: tuple[float, ...]  # of each step, before its update
+    num_images: int
+    epochs: float  # how many of the training split's epochs that is
+
+
+def num_steps(num_records: int, batch_size: int, fraction: float = FRACTION) -> int:
+    """Return the number of steps of a search: a fraction of an epoch, at least `MIN_STEPS`."""
+    return max(MIN_STEPS, min(MAX_STEPS, int(fraction * num_records / batch_size)))
+
+
+def growing(least: float, most: float, num_steps: int) -> optax.Schedule:
+    """Return the schedule that grows by the same factor at each step, from `least` to `most`."""
+
+    def schedule(step: int | Int[Array, ""]) -> Float[Array, ""]:
+        grown = jax.numpy.asarray(step).astype(np.float32) / max(1, num_steps - 1)
+        return np.float32(least) * jax.numpy.exp(grown * np.float32(math.log(most / least)))
+
+    return schedule
+
+
+def choose(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """Return the rate to train with: that of the lowest smoothed loss, divided by `_BELOW`.
+
+    A loss is smoothed by an exponential average. Losses after the first one that is not finite, or
+    that is far above the lowest, do not count.
+
+    Raises:
+        UserError: if the loss falls nowhere, or has not turned at the highest rate.
+    """
+    smooth: list[float] = []
+    total = weight = 0.0
+    for loss in losses:
+        total, weight = (
+            _SMOOTHING * x + (1 - _SMOOTHING) * y for x, y in ((total, loss), (weight, 1))
+        )
+        if not math.isfinite(loss) or (smooth and total / weight > min(smooth) + _DIVERGED):
+            break
+        smooth.append(total / weight)
+    if not smooth or (lowest := int(np.argmin(smooth))) == 0:
+        raise UserError(
+            f"the loss falls at no learning rate from {rates[0]:.2g} to {rates[-1]:.2g}. Use a"
+            " lower --config.optimizer.learning_rate in the recipe, or look at the images."
+        )
+    return rates[lowest] / _BELOW
+
+
+def find(
+    cfg: Recipe,
+    fraction: float = FRACTION,
+    say: Callable[[int, float, float], None] = lambda step, rate, loss: None,
+) -> Found:
+    """Train for a fraction of an epoch with growing rates and return the rate to use.
+
+    Nothing is written. The images are the first ones of the run's own stream.
+
+    Args:
+        cfg: of the run. Its rates are the middle of those that are tried; its schedule is not used.
+        fraction: of an epoch; at least `MIN_STEPS` steps are done.
+        say: called with the number of each step, its rate and its loss.
+
+    Raises:
+        UserError: if the recipe or the data are wrong, or no rate is good.
+    """
+    conflicts.check(cfg)
+    devices = find_devices(cfg)
+    split, _ = feed.open_data(cfg)
+    conflicts.check_with_data(cfg, split, len(devices))
+    size = sizes.size_at(cfg.image_size, 0, 1)
+    count, own = num_steps(split.num_records, cfg.batch_size, fraction), cfg.optimizer
+    schedule = growing(own.learning_rate / RANGE, own.learning_rate * RANGE, count)
+    network = make_network(cfg.model, len(split.classes))
+    optimizer = make_optimizer(own, schedule, network)
+    loss = loss_of(cfg.loss, split)
+    bias = initial_bias(loss.probability, len(split.classes))
+    step = steps.make_train_step(
+        network,
+        optimizer,
+        devices,
+        cfg.accumulate_steps,
+        cfg.reduce_dtype,
+        loss,
+        make_augmentation(cfg.augment),
+        cfg.seed,
+    )
+    state = init_state(network, optimizer, size, cfg.model.init, cfg.seed, bias)
+    state = put_state(state, devices)
+    options, before = feed.train_options(cfg, size), Totals()
+    rates: list[float] = []
+    losses: list[float] = []
+    with loader.batches(split, options, 0, count) as batches:
+        for number, batch in enumerate(batches):
+            state = step(state, put_batch(batch, devices))
+            now = Totals.fetch(state.sums)
+            rates.append(float(schedule(number)))
+            losses.append((now - before).means()["loss"])
+            before = now
+            say(number, rates[-1], losses[-1])
+            if not math.isfinite(losses[-1]):
+                break
+    rate = choose(rates, losses)
+    return Found(
+        learning_rate=rate,
+        muon_learning_rate=rate * own.muon_learning_rate / own.learning_rate,
+        rates=tuple(rates),
+        losses=tuple(losses),
+        num_images=len(rates) * cfg.batch_size,
+        epochs=len(rates) * cfg.batch_size / split.num_records,
+    )

@@ -1,0 +1,94 @@
+"""The search for a learning rate."""
+
+import json
+
+import numpy as np
+import pytest
+
+from i21k import cli
+from i21k.errors import UserError
+from i21k.train import lr_find
+from i21k.train.recipe_file import read_file
+
+RATES = np.geomspace(1e-3, 10, 81)  # a factor of 1.12 a step
+
+
+def test_rates_grow_by_the_same_factor():
+    schedule = lr_find.growing(0.01, 10.0, 31)
+    rates = np.array([float(schedule(step)) for step in range(31)])
+    np.testing.assert_allclose(rates, np.geomspace(0.01, 10, 31), rtol=1e-5)
+
+
+def test_the_rate_is_below_that_of_the_lowest_loss():
+    """Planted: the loss falls up to a rate of 1 and rises from there, with noise."""
+    noise = np.random.default_rng(0).normal(0, 0.02, len(RATES))
+    losses = 5 - 0.5 * (np.log10(RATES) + 3) + np.where(RATES > 1, 3 * np.log10(RATES), 0) + noise
+    assert 0.2 < lr_find.choose(RATES.tolist(), losses.tolist()) < 0.35
+
+
+def test_what_comes_after_a_divergence_does_not_count():
+    losses = np.linspace(5, 3, len(RATES))
+    losses[60:] = np.nan
+    assert lr_find.choose(RATES.tolist(), losses.tolist()) == pytest.approx(RATES[59] / 4)
+    losses[60:] = np.where(np.arange(21) < 5, 9.0, 0.1)  # it explodes and comes back by chance
+    assert lr_find.choose(RATES.tolist(), losses.tolist()) == pytest.approx(RATES[59] / 4)
+    with pytest.raises(UserError, match="the loss falls at no learning rate from 0.001 to 10"):
+        lr_find.choose(RATES.tolist(), (1 + RATES).tolist())
+
+
+def test_a_search_sees_a_tenth_of_an_epoch():
+    assert lr_find.num_steps(14_000_000, 1024) == 300
+    assert lr_find.num_steps(50_000, 64) == 78
+    assert lr_find.num_steps(200, 32) == 40
+
+
+@pytest.fixture
+def config(tmp_path, dataset):
+    path = tmp_path / "small.py"
+    path.write_text(
+        "from i21k.train.recipe import default_config\n"
+        "def get_config(directory):\n"
+        "    config = default_config()\n"
+        "    config.batch_size, config.image_size = 8, '32@0 40@0.5'\n"
+        "    config.data.directory, config.data.threads = directory, 1\n"
+        "    config.model.revision, config.model.width = 'modern', 0.125\n"
+        "    config.optimizer.name = 'muon'\n"
+        "    return config\n"
+    )
+    return f"{path}:{dataset}"
+
+
+def test_the_command_finds_rates_of_a_recipe(config, few_blocks, capsys):
+    assert cli.main(["lr-find", "--config", config, "--set", "devices=2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["rates"]) == len(found["losses"]) <= 40
+    assert found["num_images"] == 8 * len(found["rates"])
+    assert found["rates"][0] == pytest.approx(0.1 / 64) and found["learning_rate"] in [
+        pytest.approx(rate / 4) for rate in found["rates"]
+    ]
+    assert found["muon_learning_rate"] == pytest.approx(0.3 * found["learning_rate"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "gone.py"], "there is no config gone.py"),
+        (["--config", "{config}", "--set", "widht=1"], "widht is not a key of a recipe"),
+        (["--config", "{config}", "--set", "width"], "--set is 'width'. Use KEY=VALUE"),
+        (["--config", "{config}", "--fraction", "0"], "--fraction is 0.0. Use a value above 0"),
+        (
+            ["--config", "{config}", "--set", "model.revision=released"],
+            "config.image_size is '32@0 40@0.5' and config.model.revision is 'released'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(config, capsys, arguments, message):
+    assert cli.main(["lr-find", *(text.format(config=config) for text in arguments)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_recipe_file_is_read_with_changes(config):
+    cfg = read_file(config, {"optimizer.learning_rate": "0.3", "loss.name": "sigmoid"})
+    assert cfg.optimizer.learning_rate == 0.3 and cfg.loss.name == "sigmoid"
+    assert cfg.data.directory == config.rpartition(":")[2]
+    assert read_file("configs/quickstart.py").image_size == 64
