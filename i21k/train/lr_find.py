@@ -66,7 +66,7 @@ def choose(rates: Sequence[float], losses: Sequence[float]) -> float:
     that is far above the lowest, do not count.
 
     Raises:
-        UserError: if the loss falls nowhere, or has not turned at the highest rate.
+        UserError: if the loss falls nowhere, or still falls at the highest rate.
     """
     smooth: list[float] = []
     total = weight = 0.0
@@ -81,6 +81,11 @@ def choose(rates: Sequence[float], losses: Sequence[float]) -> float:
         raise UserError(
             f"the loss falls at no learning rate from {rates[0]:.2g} to {rates[-1]:.2g}. Use a"
             " lower --config.optimizer.learning_rate in the recipe, or look at the images."
+        )
+    if lowest == len(losses) - 1:
+        raise UserError(
+            f"the loss still falls at the highest learning rate, {rates[-1]:.2g}. Use a higher"
+            " --config.optimizer.learning_rate in the recipe, and search again."
         )
     return rates[lowest] / _BELOW
 

@@ -34,6 +34,8 @@ def test_what_comes_after_a_divergence_does_not_count():
     assert lr_find.choose(RATES.tolist(), losses.tolist()) == pytest.approx(RATES[59] / 4)
     with pytest.raises(UserError, match="the loss falls at no learning rate from 0.001 to 10"):
         lr_find.choose(RATES.tolist(), (1 + RATES).tolist())
+    with pytest.raises(UserError, match="still falls at the highest learning rate, 10. Use a"):
+        lr_find.choose(RATES.tolist(), (9 - 0.1 * RATES).tolist())
 
 
 def test_a_search_sees_a_tenth_of_an_epoch():
