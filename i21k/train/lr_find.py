@@ -30,7 +30,7 @@ MIN_STEPS, MAX_STEPS = 40, 300  # our choice: fewer are noise, more tell nothing
 RANGE = 64.0  # our choice: rates from that of the recipe / RANGE to that of the recipe * RANGE
 _SMOOTHING = 0.8  # our choice: weight of the steps before in the smoothed loss
 _DIVERGED = 0.5  # our choice: nats above the lowest smoothed loss
-_BELOW = 4.0  # by what the rate of the lowest loss is divided; measured with benchmarks/lr_find.py
+_BELOW = 4.0  # our choice; `benchmarks/lr_find.py` compares what it gives with a sweep
 
 
 class Found(NamedTuple):
