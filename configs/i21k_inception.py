@@ -34,6 +34,9 @@ def get_config() -> ConfigDict:
     config.optimizer.nesterov = False
     config.optimizer.weight_decay = 1e-5
     config.optimizer.decay = "all"  # biases and BatchNorm's parameters too
+    # In 2015 only training images were counted. After packing ILSVRC's validation images:
+    # --config.evaluation.sets=val=ilsvrc_val
+    config.evaluation.sets = "none"
     config.log.every_steps = 100
     config.log.keep_checkpoints = 0  # all nine, 269 MB each
     return config

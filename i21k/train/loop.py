@@ -177,7 +177,7 @@ def _train_segment(
                 _save_and_leave(run, epoch)
             for clock in (run.clock, window):
                 clock.lap(run.cfg.batch_size, wait_s)
-            is_due = time.monotonic() - said_at >= _LINE_EVERY_S
+            is_due = window.steps > 0 and time.monotonic() - said_at >= _LINE_EVERY_S
             if run.step % run.cfg.log.every_steps == 0 or run.step == last or is_due:
                 with transfers("allow"):
                     since, window = _log_step(run, epoch, since, window)

@@ -98,12 +98,14 @@ def arguments(recipe, directory: Path) -> list[str]:
 
 def start_two(start, recipe, directory: Path, changes: tuple[str, ...] = ()) -> list[Process]:
     """Start both processes of a run; `changes` are flags of the second alone."""
+    return start_both(start, arguments(recipe, directory), changes)
+
+
+def start_both(start, how: list[str], changes: tuple[str, ...] = ()) -> list[Process]:
+    """Start both processes with the arguments `how`; `changes` are flags of the second alone."""
     place = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "2"]
     own = [["--process-id", "0"], ["--process-id=1", *changes]]
-    return [
-        start([*arguments(recipe, directory), *place, *own[i]], {"JAX_NUM_CPU_DEVICES": "2"})
-        for i in (0, 1)
-    ]
+    return [start([*how, *place, *own[i]], {"JAX_NUM_CPU_DEVICES": "2"}) for i in (0, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -187,11 +189,23 @@ def test_a_signal_to_one_and_kill_9_to_both_lose_nothing(of_three_epochs, alone,
         -1
     ]  # perhaps of the end of an epoch, in between
 
-    both = start_two(start, of_three_epochs, tmp_path / "w")
+    both = start_both(start, ["--resume", str(tmp_path / "w")])
     assert [process.end() for process in both] == [0, 0], both[0].out + both[1].out
     assert f"resuming at step {saved}" in both[0].out
     assert metrics(tmp_path / "w") == metrics(alone)
     assert_same_checkpoint(tmp_path / "w", alone)
+
+
+def test_two_processes_branch_from_a_run_of_one(alone, tmp_path, start):
+    first = Checkpoints(alone / "checkpoints").steps()[0]
+    both = start_both(
+        start, [f"--branch-from={alone}@{first}", "--workdir", str(tmp_path / "branch")]
+    )
+    assert [process.end() for process in both] == [0, 0], both[0].out + both[1].out
+    assert f"branching from {alone} at step {first}" in both[0].out and both[1].out == ""
+    assert metrics(tmp_path / "branch")[-1] == metrics(alone)[-1]
+    assert_same_checkpoint(tmp_path / "branch", alone)
+    assert Checkpoints(tmp_path / "branch" / "checkpoints").newest().meta["parent"]["step"] == first
 
 
 def test_processes_that_differ_are_refused_and_those_that_do_not_meet(

@@ -8,7 +8,6 @@ import dataclasses
 import errno
 import functools
 import itertools
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +38,7 @@ from i21k.data.sources.recognise import Recognised, Wanted, recognise
 from i21k.data.sources.tables import read_labels
 from i21k.errors import UserError
 from i21k.labels import ClassList
+from i21k.workers import num_cpus
 
 __all__ = ["PackOptions", "PackReport", "Progress", "SplitReport", "pack"]
 
@@ -81,7 +81,7 @@ def pack(
             full. What is complete of the split stays in `.packing` inside `out` then.
     """
     if num_workers is None:
-        num_workers = os.cpu_count() or 1
+        num_workers = num_cpus()
     check_number("workers", num_workers, 1, None)
     labels = read_labels(options.labels, classes) if options.labels is not None else None
     paths = [source] if isinstance(source, str | Path) else list(source)
