@@ -10,6 +10,7 @@ import importlib
 import io
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -47,10 +48,15 @@ def set_rank(rank: int) -> None:
     _rank = rank
 
 
-def info(text: str = "") -> None:
-    """Print a line to the standard output, in process 0 only."""
+def info(text: str = "", *, wrap: bool = True) -> None:
+    """Print a line to the standard output, in process 0 only.
+
+    Args:
+        text: the line. On a terminal it is wrapped between words.
+        wrap: set it to False for a command that the user copies.
+    """
     if _rank == 0:
-        _print(text, sys.stdout)
+        _print(text, sys.stdout, wrap)
 
 
 def warning(text: str) -> None:
@@ -209,16 +215,44 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _print(text: str, stream: TextIO | None) -> None:
+def _print(text: str, stream: TextIO | None, wrap: bool = True) -> None:
     text = _escaped(text, "\n\t")
     if stream is not None:
         shown = _encodable(text, stream)
+        if wrap and stream.isatty():
+            with contextlib.suppress(OSError):  # a terminal without a size
+                shown = wrapped(shown, os.get_terminal_size(stream.fileno()).columns)
         if _bars is not None and stream.isatty():  # above the bar, not through it
             _bars.console.print(shown, markup=False, highlight=False, soft_wrap=True)
         else:
             print(shown, file=stream, flush=True)
     for file in list(_files):
         file.write(text)
+
+
+def wrapped(text: str, num_columns: int) -> str:
+    """Break lines between words. A word that is longer than a line stays whole.
+
+    Args:
+        text: lines; spaces inside of a line stay, as in a table.
+        num_columns: of the terminal; 0: unknown, nothing is changed.
+    """
+    if num_columns <= 0:
+        return text
+    lines = []
+    for line in text.split("\n"):
+        start, width = "", 0
+        for word in re.findall(r"\s*\S+", line) or [line]:
+            if start and width + _num_columns(word) > num_columns:
+                lines.append(start)
+                start, width, word = "", 0, f"  {word.lstrip()}"
+            start, width = start + word, width + _num_columns(word)
+        lines.append(start)
+    return "\n".join(lines)
+
+
+def _num_columns(text: str) -> int:
+    return len(text) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
 
 
 def _encodable(text: str, stream: TextIO) -> str:

@@ -238,3 +238,26 @@ def test_a_terminal_that_cannot_write_a_character_gets_an_escape():
         text=True,
     )
     assert r"\udcff \xe9 \u65e5\u672c" in done.stdout, done
+
+
+@pytest.mark.parametrize("num_columns", [80, 200])
+def test_lines_on_a_terminal_break_between_words(num_columns):
+    master, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, num_columns, 0, 0))
+    words = [f"{letter}{'-word' * 3}" for letter in "abcdefghijklmnopqrst"]
+    with os.fdopen(terminal, "w") as stream:
+        log._print("  ".join(words), stream)
+        log._print("resume with: " + "x" * 30 + " y" * 100, stream, False)
+        lines = os.read(master, 10_000).decode().replace("\r", "").splitlines()
+    os.close(master)
+    *broken, whole = lines
+    assert all(len(line) <= num_columns for line in broken) and len(broken) > 20 * 16 // num_columns
+    assert " ".join(broken).split() == words
+    assert whole.endswith("x" + " y" * 100), "a command that is copied stays one line"
+
+
+def test_wide_letters_take_two_columns_and_long_words_stay_whole():
+    assert log.wrapped("猫猫猫 猫猫", 8) == "猫猫猫\n  猫猫"
+    assert log.wrapped("a " + "b" * 20, 8) == "a\n  " + "b" * 20
+    assert log.wrapped("  two   spaces\n\nend", 80) == "  two   spaces\n\nend"
+    assert log.wrapped("of no size", 0) == "of no size"

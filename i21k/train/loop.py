@@ -301,16 +301,24 @@ def _evaluate(run: Run, epoch: int) -> None:
     line += f" | train loss {means['loss']:.3f} top1 {means['top1']:.1%}"
     stop = processes.Agreement(run.interruption)
     recalibrated: dict[bool, Any] = {}
+    num_images = images_for(
+        run.cfg.evaluation.recalibrate_bn,
+        run.step,
+        run.network.momentum,
+        run.train_split.num_records,
+    )
     for evaluator in run.evaluators:
         averaged = isinstance(evaluator, Averaged)
         if averaged not in recalibrated:
             variables = run.state.ema if averaged else run.state.variables
-            recalibrated[averaged] = _variables_to_evaluate(run, epoch, variables, stop)
+            recalibrated[averaged] = _variables_to_evaluate(run, epoch, variables, num_images, stop)
         result = evaluator.run(recalibrated[averaged], stop)
         if result is None:
             _leave_unevaluated(run, epoch)
         row |= result.values
         line += f" | {result.text}"
+    if run.evaluators and num_images:
+        line += f" | BatchNorm recalibrated on {num_images:,} images"
     row |= {
         "images_per_s": run.clock.images_per_s(),
         "data_wait_fraction": run.clock.wait_fraction(),
@@ -321,13 +329,9 @@ def _evaluate(run: Run, epoch: int) -> None:
     _keep_best(run, epoch)
 
 
-def _variables_to_evaluate(run: Run, epoch: int, variables: Any, stop: processes.Agreement) -> Any:
-    num_images = images_for(
-        run.cfg.evaluation.recalibrate_bn,
-        run.step,
-        run.network.momentum,
-        run.train_split.num_records,
-    )
+def _variables_to_evaluate(
+    run: Run, epoch: int, variables: Any, num_images: int, stop: processes.Agreement
+) -> Any:
     if not num_images:
         return variables
     variables = recalibrate(

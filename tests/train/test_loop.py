@@ -558,7 +558,5 @@ def test_slow_steps_have_a_line_each_whatever_the_recipe_says(
     monkeypatch.setattr(loop, "_LINE_EVERY_S", 0.0)
     loop.run(recipe, tmp_path / "w")
     lines = [line for line in capsys.readouterr().out.splitlines() if "| step " in line]
-    assert [line.split("| step ")[1].split("/")[0] for line in lines] == list("23456")[
-        : len(lines)
-    ]
+    assert [line.split("| step ")[1].split("/")[0] for line in lines] == list("23456")[: len(lines)]
     assert len(lines) >= 4  # the first step has no time yet
