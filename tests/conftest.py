@@ -122,7 +122,7 @@ def recipe(dataset: Path) -> ConfigDict:
     config.model.remat = "none"
     config.model.init = "he_normal"
     config.optimizer.learning_rate = 0.01
-    config.evaluation.batch_size = 8
+    config.evaluation.sets, config.evaluation.batch_size = "val=val", 8
     config.log.every_steps = 3
     config.evaluation.recalibrate_bn = 0  # its compilation is tested where it matters
     return config
