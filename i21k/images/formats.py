@@ -42,6 +42,10 @@ class Unreadable(UserError):
     """
 
 
+class TooManyPixels(Unreadable):
+    """An image that is too large to decode; no decoder has run."""
+
+
 class Frame(NamedTuple):
     """What the frame header of a JPEG says."""
 

@@ -25,6 +25,7 @@ from i21k.images.decode import MAX_PIXELS
 from i21k.images.formats import (
     FORMATS,
     Frame,
+    TooManyPixels,
     Unreadable,
     decode_deep_jpeg,
     formats_for,
@@ -33,7 +34,7 @@ from i21k.images.formats import (
 )
 from i21k.images.jpeg_bands import with_index
 
-__all__ = ["FORMATS", "MAX_SIDE_PX", "Unreadable", "recode", "recode_odd"]
+__all__ = ["FORMATS", "MAX_SIDE_PX", "TooManyPixels", "Unreadable", "recode", "recode_odd"]
 MAX_SIDE_PX = 65_500  # of libjpeg
 _MAX_COMMENT = 60_000  # characters; a segment of a JPEG has up to 65,533 bytes
 _CHROMA = "4:2:0"
@@ -113,7 +114,7 @@ def _read_header(data: bytes, frame: Frame | None) -> Image.Image:
     except Unreadable:
         raise
     except Image.DecompressionBombError as error:
-        raise Unreadable("too many pixels") from error
+        raise TooManyPixels("too many pixels") from error
     except Exception as error:
         is_image = looks_like_image(data)
         raise Unreadable(
@@ -127,7 +128,7 @@ def _read_header(data: bytes, frame: Frame | None) -> Image.Image:
 
 def _refuse_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
-        raise Unreadable(f"too many pixels: {width} x {height}")
+        raise TooManyPixels(f"too many pixels: {width} x {height}")
 
 
 def _is_camera_raw(header: Any) -> bool:

@@ -1,6 +1,7 @@
 """The calibration of the view `hedge`: `hedge.json` beside the checkpoint that it belongs to."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from i21k.trained import Origin
 from i21k.wordnet.views import Calibration
 
 CALIBRATION = "hedge.json"  # in the working directory
+# One pass over the held-out images calibrates for all of these, besides the accuracy asked for.
+ACCURACIES = tuple(percent / 100 for percent in range(50, 100))
 
 
 class HedgeCalibration:
@@ -27,19 +30,39 @@ class HedgeCalibration:
         return {"step": self._origin.step, "digest": self._origin.digest}
 
     def save(
-        self, accuracy: float, found: Calibration, data: str | Path, split: str, fingerprint: str
+        self,
+        accuracy: float,
+        found: Calibration,
+        data: str | Path,
+        split: str,
+        fingerprint: str,
+        curve: Mapping[float, Calibration] | None = None,
     ) -> None:
-        """Add a calibration to those of this checkpoint; those of another are removed."""
+        """Add a calibration to those of this checkpoint; those of another are removed.
+
+        Args:
+            accuracy: that was asked for.
+            found: for it.
+            data: where the held-out images are.
+            split: their split.
+            fingerprint: of the split.
+            curve: calibrations for further accuracies on the same images. They replace earlier
+                ones.
+        """
         kept = self._read()
         if kept.get("checkpoint") != self._identity:
             kept = {"checkpoint": self._identity, "accuracies": {}}
         origin = {"data": str(data), "split": split, "fingerprint": fingerprint}
         kept["accuracies"][repr(float(accuracy))] = {**found._asdict(), **origin}
+        if curve:
+            kept["curve"] = [[wanted, *point] for wanted, point in sorted(curve.items())]
         with replaced(self.path) as temporary:
             temporary.write_text(json.dumps(kept, indent=1))
 
     def generality(self, accuracy: float) -> float:
         """Return how general `hedge` has to be.
+
+        An accuracy that was not asked for is answered by the next higher one of the curve.
 
         Raises:
             UserError: if the checkpoint is not calibrated for this accuracy, or the file is
@@ -61,11 +84,29 @@ class HedgeCalibration:
                 f"(step {its}; the newest is step {ours}); {how}"
             )
         if repr(float(accuracy)) not in kept["accuracies"]:
+            for wanted, point in _curve(kept):
+                if wanted >= accuracy - 1e-9:
+                    return point.generality
             there = ", ".join(kept["accuracies"])
             raise UserError(
                 f"view 'hedge' is calibrated for accuracy {there}, not for {accuracy}; {how}"
             )
         return float(kept["accuracies"][repr(float(accuracy))]["generality"])
+
+    def curve(self) -> list[tuple[float, Calibration]]:
+        """Return the accuracies that the checkpoint is calibrated for, ascending; maybe none.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        kept = self._read()
+        if not kept or kept["checkpoint"] != self._identity:
+            return []
+        asked = {
+            float(accuracy): Calibration(*(entry[field] for field in Calibration._fields))
+            for accuracy, entry in kept["accuracies"].items()
+        }
+        return sorted((dict(_curve(kept)) | asked).items())
 
     def _read(self) -> dict[str, Any]:
         if not self.path.exists():
@@ -74,8 +115,21 @@ class HedgeCalibration:
             kept = json.loads(self.path.read_text())
             for entry in kept["accuracies"].values():
                 float(entry["generality"])
-            return {"checkpoint": dict(kept["checkpoint"]), "accuracies": kept["accuracies"]}
+            _curve(kept)
+            known = ("accuracies", "curve")
+            return {
+                "checkpoint": dict(kept["checkpoint"]),
+                **{key: kept[key] for key in known if key in kept},
+            }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{self.path} is damaged ({error!r}); remove it and calibrate again"
             ) from error
+
+
+def _curve(kept: Mapping[str, Any]) -> list[tuple[float, Calibration]]:
+    """Return the curve of a file; those of earlier versions have none."""
+    return [
+        (float(wanted), Calibration(float(generality), float(accuracy), float(specific), int(num)))
+        for wanted, generality, accuracy, specific, num in kept.get("curve", [])
+    ]

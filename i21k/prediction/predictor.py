@@ -25,7 +25,7 @@ from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.images.recode import FORMATS
 from i21k.labels import ClassList
-from i21k.prediction.calibration import HedgeCalibration
+from i21k.prediction.calibration import ACCURACIES, HedgeCalibration
 from i21k.trained import AnyImage, TrainedModel, load
 from i21k.wordnet import class_lists, subsets, views
 from i21k.wordnet.hierarchy import Hierarchy
@@ -295,7 +295,7 @@ class Predictor:
             chosen = subsets.select(among, hierarchy)
             return lambda probabilities: views.subset(probabilities, self.classes, chosen, k)
         if name == "fold":
-            onto = self._onto(FOLD_ONTO if among is None else among)
+            onto = self.onto(FOLD_ONTO if among is None else among)
             return lambda probabilities: views.fold(probabilities, hierarchy, onto, k)
         if name == "hedge":
             generality = self.calibration.generality(accuracy)
@@ -306,8 +306,12 @@ class Predictor:
             return lambda probabilities: views.diverse(probabilities, hierarchy, k)
         return lambda probabilities: views.basic(probabilities, hierarchy, k)
 
-    def _onto(self, among: str) -> list[str]:
-        """Return the chosen synsets that have classes of the model at or below them."""
+    def onto(self, among: str) -> list[str]:
+        """Return the synsets that `fold` takes for an expression: with classes at or below them.
+
+        Raises:
+            UserError: if the expression is wrong, or chooses none.
+        """
         known = class_lists.named("fall11").ids + class_lists.named("ilsvrc2012").ids
         candidates = ClassList.sorted(self.classes.ids + known)
         chosen = subsets.select(among, Hierarchy(candidates))
@@ -326,6 +330,8 @@ class Predictor:
     def calibrate(self, data: str | Path, split: str = "val", accuracy: float = 0.9) -> Calibration:
         """Find how general `hedge` has to be on held-out images, and save it beside the checkpoint.
 
+        The other accuracies from 0.5 to 0.99 are calibrated on the way.
+
         Raises:
             UserError: if the data cannot be used (see `held_out`), the model was trained on them,
                 or the accuracy is out of range or cannot be reached.
@@ -338,10 +344,17 @@ class Predictor:
                 "calibrate on another split"
             )
         with log.progress("calibrate", opened.num_records) as bar:
-            found = views.calibrate(
-                _counted(self.held_out(data, split), bar), self.hierarchy, accuracy
+            found, *others = views.calibrate_each(
+                _counted(self.held_out(data, split), bar), self.hierarchy, (accuracy, *ACCURACIES)
             )
-        self.calibration.save(accuracy, found, data, split, opened.fingerprint)
+        if isinstance(found, UserError):
+            raise found
+        curve = {
+            wanted: point
+            for wanted, point in zip(ACCURACIES, others, strict=True)
+            if not isinstance(point, UserError)
+        }
+        self.calibration.save(accuracy, found, data, split, opened.fingerprint, curve)
         return found
 
 

@@ -1,6 +1,6 @@
 """The view `hedge`: one synset for an image, as specific as it can be while right often enough."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -64,10 +64,47 @@ def calibrate(
         UserError: if there are no images, a label or `accuracy` is out of range, or the accuracy
             cannot be reached.
     """
-    if not 0 < accuracy <= 1:
-        raise UserError(
-            f"accuracy is {accuracy}. Use a fraction above 0 and at most 1, for example 0.9."
-        )
+    (found,) = calibrate_each(held_out, hierarchy, (accuracy,))
+    if isinstance(found, UserError):
+        raise found
+    return found
+
+
+def calibrate_each(
+    held_out: Iterable[tuple[Float[np.ndarray, "_ K"], Int[np.ndarray, " _"]]],
+    hierarchy: Hierarchy,
+    accuracies: Sequence[float],
+) -> list[Calibration | UserError]:
+    """Find what `calibrate` finds, for several accuracies in one pass over the images.
+
+    Returns:
+        For each accuracy the calibration, or the error if it cannot be reached.
+
+    Raises:
+        UserError: if there are no images, or a label or an accuracy is out of range.
+    """
+    for accuracy in accuracies:
+        if not 0 < accuracy <= 1:
+            raise UserError(
+                f"accuracy is {accuracy}. Use a fraction above 0 and at most 1, for example 0.9."
+            )
+    outcomes = _outcomes(held_out, hierarchy)
+    return [_calibration(outcomes, accuracy) for accuracy in accuracies]
+
+
+class _Outcomes(NamedTuple):
+    """The results of `hedge` on held-out images, over generality: a step function."""
+
+    starts: Float[np.ndarray, " S"]  # generality from which on the values hold
+    num_right: Int[np.ndarray, " S"]
+    sum_specific: Float[np.ndarray, " S"]
+    num_images: int
+
+
+def _outcomes(
+    held_out: Iterable[tuple[Float[np.ndarray, "_ K"], Int[np.ndarray, " _"]]],
+    hierarchy: Hierarchy,
+) -> _Outcomes:
     by_specificity = np.lexsort((-np.arange(len(hierarchy.ids)), -hierarchy.specificity))
     count, right, specific = 0, 0, 0.0
     # Generality, and what changes there: the number of right answers, the sum of specificity.
@@ -99,14 +136,16 @@ def calibrate(
     num_right = np.cumsum([right, *(more for _, more, _ in changes)])
     sum_specific = np.cumsum([specific, *(more for _, _, more in changes)])
     last_of_equal = np.append(starts[1:] > starts[:-1], True)
-    starts, num_right, sum_specific = (
-        starts[last_of_equal],
-        num_right[last_of_equal],
-        sum_specific[last_of_equal],
+    return _Outcomes(
+        starts[last_of_equal], num_right[last_of_equal], sum_specific[last_of_equal], count
     )
+
+
+def _calibration(outcomes: _Outcomes, accuracy: float) -> Calibration | UserError:
+    starts, num_right, sum_specific, count = outcomes
     enough = num_right >= np.ceil(accuracy * count - 1e-9)
     if not enough[-1]:
-        raise UserError(
+        return UserError(
             f"accuracy {accuracy} cannot be reached: the model gives probability 0 to the class of"
             f" {count - num_right[-1]:,} of {count:,} held-out images. Use at most"
             f" {num_right[-1] / count}."

@@ -42,7 +42,7 @@ _COMPARE: dict[str, Callable[..., np.ndarray]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq,
 }  # fmt: skip
 _QUANTITIES = ("ic", "size", "rank")
-_KEYWORDS = (
+KEYWORDS = (
     "all",
     "leaf",
     "internal",
@@ -54,6 +54,18 @@ _KEYWORDS = (
     *_QUANTITIES,
     *class_lists.NAMES,
 )
+
+
+MAX_DEPTH = 50  # our choice: parentheses and negations inside each other; Python's stack ends too
+
+
+class SubsetError(UserError):
+    """What is wrong with an expression, and where."""
+
+    def __init__(self, problem: str, expression: str, position: int) -> None:
+        super().__init__(f"{problem}\n  {expression}\n  {' ' * position}^")
+        self.problem = problem
+        self.position = position  # of the first character that is wrong, from 0
 
 
 class _Token(NamedTuple):
@@ -84,11 +96,11 @@ class _Parser:
     def __init__(self, expression: str, hierarchy: Hierarchy) -> None:
         self.expression, self.hierarchy = expression, hierarchy
         self.token = _Token("", "", 0)
-        self._end = 0
+        self._end, self._depth = 0, 0
         self._next()
 
-    def _error(self, problem: str, position: int) -> UserError:
-        return UserError(f"{problem}\n  {self.expression}\n  {' ' * position}^")
+    def _error(self, problem: str, position: int) -> SubsetError:
+        return SubsetError(problem, self.expression, position)
 
     def _next(self) -> _Token:
         """Return the current token and read the next one."""
@@ -132,20 +144,31 @@ class _Parser:
         return chosen
 
     def _operand(self) -> Mask:
-        if self._accept("!"):
-            return ~self._operand()
-        if self._accept("("):
-            chosen = self._union()
-            self._expect(")")
+        if self.token.kind == "sign" and self.token.text in ("!", "("):
+            self._depth += 1
+            if self._depth > MAX_DEPTH:
+                raise self._error(
+                    f"more than {MAX_DEPTH} '(' and '!' inside each other", self.token.position
+                )
+            chosen = self._nested()
+            self._depth -= 1
             return chosen
         token = self._next()
         if token.kind not in ("word", "quoted"):
             raise self._error(
-                f"expected one of {', '.join(_KEYWORDS[:8])}, the name of a class or of a list, or"
+                f"expected one of {', '.join(KEYWORDS[:8])}, the name of a class or of a list, or"
                 " '(' here",
                 token.position,
             )
         return self._named(token) if token.kind == "word" else self._single(token)
+
+    def _nested(self) -> Mask:
+        if self._accept("!"):
+            return ~self._operand()
+        self._expect("(")
+        chosen = self._union()
+        self._expect(")")
+        return chosen
 
     def _named(self, token: _Token) -> Mask:
         hierarchy, word = self.hierarchy, token.text
@@ -180,7 +203,7 @@ class _Parser:
             return self.hierarchy.taxonomy.find(token.text)
         except UserError as error:
             near = (
-                difflib.get_close_matches(token.text, _KEYWORDS, 1, 0.75)
+                difflib.get_close_matches(token.text, KEYWORDS, 1, 0.75)
                 if token.kind == "word"
                 else []
             )

@@ -13,13 +13,13 @@ from i21k.errors import UserError
 from i21k.labels import ClassList
 from i21k.wordnet.answers import Answer, Answers, Probabilities, checked, rank
 from i21k.wordnet.diverse import diverse, num_branches
-from i21k.wordnet.hedge import Calibration, calibrate, hedge
+from i21k.wordnet.hedge import Calibration, calibrate, calibrate_each, hedge
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.partition import membership
 
 __all__ = [
-    "Answer", "Answers", "Calibration", "Probabilities", "basic", "calibrate", "diverse", "fold",
-    "hedge", "num_branches", "subset", "top",
+    "Answer", "Answers", "Calibration", "Probabilities", "basic", "calibrate",
+    "calibrate_each", "diverse", "fold", "hedge", "num_branches", "subset", "top",
 ]  # fmt: skip
 
 

@@ -255,6 +255,10 @@ def test_calibration_belongs_to_one_checkpoint(workdir, dataset, folder, tmp_pat
     Predictor(mine).calibrate(dataset, accuracy=0.5)
     for accuracy in (0.9, 0.5):
         Predictor(mine).view("hedge", accuracy=accuracy)
+    path = mine / calibration.CALIBRATION
+    kept = json.loads(path.read_text())
+    kept.pop("curve")  # as an earlier version saved it
+    path.write_text(json.dumps(kept))
     with pytest.raises(
         ValueError, match=r"calibrated for accuracy 0.9, 0.5, not for 0.7; calibrate with"
     ):
@@ -282,6 +286,25 @@ def test_calibration_belongs_to_one_checkpoint(workdir, dataset, folder, tmp_pat
         ValueError, match=r"hedge.json is damaged .*; remove it and calibrate again"
     ):
         Predictor(mine).view("hedge")
+
+
+def test_one_calibration_serves_every_accuracy(workdir, dataset, tmp_path):
+    shutil.copytree(workdir, mine := tmp_path / "run")
+    once = Predictor(mine)
+    once.calibrate(dataset, accuracy=0.9)
+    curve = once.calibration.curve()
+    wanted = [accuracy for accuracy, _ in curve]
+    assert wanted == sorted(wanted) and {0.5, 0.9} <= set(wanted) <= {a / 100 for a in range(101)}
+    assert all(point.accuracy >= accuracy for accuracy, point in curve)
+    generality = [point.generality for _, point in curve]
+    assert generality == sorted(generality) and generality[0] < generality[-1]
+    shutil.copytree(workdir, other := tmp_path / "other")
+    for accuracy in (0.6, 0.75):
+        alone = Predictor(other)
+        alone.calibrate(dataset, accuracy=accuracy)
+        assert once.calibration.generality(accuracy) == alone.calibration.generality(accuracy)
+    between = once.calibration.generality(0.745)  # the next higher one
+    assert between == once.calibration.generality(0.75)
 
 
 def test_held_out_data_may_have_fewer_classes_in_another_order(

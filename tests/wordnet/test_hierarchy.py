@@ -13,7 +13,7 @@ from i21k.labels import ClassList
 from i21k.wordnet import partition, views
 from i21k.wordnet.class_lists import named
 from i21k.wordnet.hierarchy import Hierarchy
-from i21k.wordnet.subsets import select
+from i21k.wordnet.subsets import SubsetError, select
 from tests.helpers import dags
 
 
@@ -308,12 +308,16 @@ def test_superclasses_of_a_model_with_only_leaves():
         ("cut(depth=3)", r"expected ic or size here, as in cut\(ic=3\) or cut\(size=500\)", 4),
         ("leaf & ic>=x", "expected a number here", 11),
         ("ic & leaf", "expected one of < <= > >= = here, as in ic>=3", 3),
+        ("!" * 2000 + "leaf", r"more than 50 '\(' and '!' inside each other", 50),
+        ("dog | " + "(" * 2000, r"more than 50 '\(' and '!' inside each other", 56),
     ],
 )
 def test_errors_show_where(fall11, expression, message, position):
     with pytest.raises(ValueError, match=message) as raised:
         select(expression, fall11)
     assert str(raised.value).splitlines()[1:] == [f"  {expression}", "  " + " " * position + "^"]
+    assert isinstance(raised.value, SubsetError) and raised.value.position == position
+    assert len(select("!" * 50 + "leaf", fall11)) == 21_841
 
 
 def test_refuses_an_empty_subset(fall11):
