@@ -40,6 +40,10 @@ ONLY_IN = {
     "apache_beam": {"data/pack/beam.py"},
     "tensorflow": set(),
     "pyarrow": {"data/sources/parquet.py", "evaluation/features.py"},
+    "starlette": {
+        f"serve/{name}.py" for name in ("app", "bounds", "guard", "parameters", "server")
+    },
+    "uvicorn": {"serve/server.py"},
     "torch": set(),
     "clu": set(),
 }

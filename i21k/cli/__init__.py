@@ -24,6 +24,7 @@ from i21k.cli import (
     probe,
     runs,
     search,
+    serve,
     summary,
     verify,
 )
@@ -43,6 +44,7 @@ _COMMANDS = {
     "embed": embed,
     "probe": probe,
     "search": search,
+    "serve": serve,
     "runs": runs,
     "lr-find": lr_find,
 }

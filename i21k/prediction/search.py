@@ -2,11 +2,12 @@
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from i21k.data.format.readers import RecordReader
@@ -32,6 +33,43 @@ class Found(NamedTuple):
     cosine: float  # 1 for the same direction
 
 
+class Index:
+    """Features of images in a form that is quick to search. It holds them a second time."""
+
+    def __init__(self, features: Features, model: TrainedModel) -> None:
+        """Prepare the search.
+
+        Raises:
+            UserError: if the features are another model's.
+        """
+        made_by = features.about.get("model", {})
+        if made_by.get("digest") != model.origin.digest:
+            raise UserError(
+                f"the features were made by {made_by.get('path', 'another model')}, and the model"
+                f" is {model.origin}. Give the model that made them."
+            )
+        self.features = features
+        self._known = features.array.astype(np.float32)
+        self._norms = np.linalg.norm(self._known, axis=1)
+
+    def nearest(self, query: Float[np.ndarray, " F"], k: int = NUM_FOUND) -> list[Found]:
+        """Return the images that are nearest to the features of one, by cosine."""
+        query = query.astype(np.float32)
+        norms = self._norms * max(float(np.linalg.norm(query)), 1e-12)
+        cosines = self._known @ query / np.maximum(norms, 1e-12)
+        features = self.features
+        ids = () if features.classes is None else features.classes.ids
+        return [
+            Found(
+                row,
+                features.names[row],
+                ids[features.labels[row]] if features.labels[row] >= 0 else "",
+                float(cosines[row]),
+            )
+            for row in np.argsort(-cosines, kind="stable")[:k].tolist()
+        ]
+
+
 def search(
     features: Features, model: TrainedModel, image: AnyImage, k: int = NUM_FOUND
 ) -> list[Found]:
@@ -48,26 +86,8 @@ def search(
     """
     if k < 1:
         raise UserError(f"{k} images are wanted. Use at least 1.")
-    made_by = features.about.get("model", {})
-    if made_by.get("digest") != model.origin.digest:
-        raise UserError(
-            f"the features were made by {made_by.get('path', 'another model')}, and the model is"
-            f" {model.origin}. Give the model that made them."
-        )
-    query = model.features(model.prepare(image)[None])[0].astype(np.float32)
-    known = features.array.astype(np.float32)
-    norms = np.linalg.norm(known, axis=1) * max(float(np.linalg.norm(query)), 1e-12)
-    cosines = known @ query / np.maximum(norms, 1e-12)
-    ids = () if features.classes is None else features.classes.ids
-    return [
-        Found(
-            row,
-            features.names[row],
-            ids[features.labels[row]] if features.labels[row] >= 0 else "",
-            float(cosines[row]),
-        )
-        for row in np.argsort(-cosines, kind="stable")[:k].tolist()
-    ]
+    index = Index(features, model)
+    return index.nearest(model.features(model.prepare(image)[None])[0], k)
 
 
 def draw(image: AnyImage, found: Sequence[Found], features: Features, path: str | Path) -> None:
@@ -86,10 +106,10 @@ def draw(image: AnyImage, found: Sequence[Found], features: Features, path: str 
     cells = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     upright = Preprocessing(_SHOWN_PX, 1.0, _SHOWN_PX)
     shown = [("searched for", image)]
-    stored = _stored(features, found)
-    for one, source in zip(found, stored, strict=True):
+    image_of = stored(features)
+    for one in found:
         name = wordnet().name(one.class_id) if one.class_id else Path(one.name).name
-        shown.append((f"{one.cosine:.3f} {name}", source))
+        shown.append((f"{one.cosine:.3f} {name}", image_of(one.row)))
     for cell in cells:
         cell.axis("off")
     for cell, (title, source) in zip(cells, shown, strict=False):
@@ -99,11 +119,15 @@ def draw(image: AnyImage, found: Sequence[Found], features: Features, path: str 
     figure.savefig(path, dpi=100, format="png")
 
 
-def _stored(features: Features, found: Sequence[Found]) -> list[AnyImage]:
-    """Return the images themselves: files, or records of the split."""
+def stored(features: Features) -> Callable[[int], AnyImage]:
+    """Return a function from a row to the image itself: a file, or a record of the split.
+
+    Raises:
+        UserError: if the data are not those that the features were made of.
+    """
     origin = features.about.get("images", {})
     if "split" not in origin:
-        return [Path(one.name) for one in found]
+        return lambda row: Path(features.names[row])
     split = open_split(origin["directory"], origin["split"])
     if split.num_records != len(features):
         raise UserError(
@@ -111,4 +135,4 @@ def _stored(features: Features, found: Sequence[Found]) -> list[AnyImage]:
             f" {len(features):,} are expected. Use the data that the features were made of."
         )
     reader = RecordReader(split)
-    return [decode_example(reader[one.row])[0] for one in found]
+    return lambda row: decode_example(reader[row])[0]
