@@ -92,6 +92,13 @@ def make_pictures(folder: Path, env: dict[str, str]) -> None:
         output_of(command.format(pictures / name), folder, env)
 
 
+def make_screenshots(folder: Path, env: dict[str, str]) -> None:
+    """Take the pictures of the page of `i21k serve`, which needs Chromium."""
+    print("docs/pictures/serve*.png")
+    command = f"{sys.executable} {DOCS / 'screenshots.py'} --checkpoint runs/quickstart"
+    output_of(f"{command} --data data/quickstart --out {DOCS / 'pictures'}", folder, env)
+
+
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     cli.add_argument("pages", metavar="PAGE", nargs="*", type=Path, help="pages to make; all")
@@ -105,6 +112,7 @@ def main() -> None:
             make_page(page.resolve(), folder, env)
         if not args.pages:
             make_pictures(folder, env)
+            make_screenshots(folder, env)
     finally:
         if args.keep is None:
             shutil.rmtree(folder)
