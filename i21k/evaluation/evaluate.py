@@ -9,7 +9,8 @@ import numpy as np
 
 from i21k import log
 from i21k.checkpoints import Which
-from i21k.data.format.readers import labels_in
+from i21k.data.format.readers import all_records, labels_in
+from i21k.data.format.records import labels_of
 from i21k.data.format.splits import Split, open_split, split_names
 from i21k.data.load import loader
 from i21k.errors import UserError
@@ -90,6 +91,7 @@ def evaluate_checkpoint(
         )
     scores = Scores(loaded.classes, opened.classes, over)
     right_of = None if real is None else right_by_real(read_real(real), opened)
+    all_labels = list(map(labels_of, all_records(opened))) if opened.has_labels else None
     sizes = _sizes(loaded.classes, open_split(data, sizes_of) if sizes_of else None)
     if isinstance(loaded, CheckpointModel):
         found, recalibrated_on = _on_devices(loaded, opened, batch_size, recalibrate_bn, flip)
@@ -102,11 +104,12 @@ def evaluate_checkpoint(
         found, recalibrated_on = _on_host(loaded, opened, batch_size, flip), 0
     with log.progress("evaluate", opened.num_records) as bar:
         for log_probabilities, labels in found:
-            first = scores.count
+            these = slice(scores.count, scores.count + len(labels))
             scores.add(
                 log_probabilities,
                 labels,
-                None if right_of is None else right_of[first : first + len(labels)],
+                None if right_of is None else right_of[these],
+                None if all_labels is None else all_labels[these],
             )
             bar.advance(len(labels))
     about = {

@@ -81,6 +81,7 @@ class Scores:
         names = [name for name in ("all", "over", "folded", "tolerant") if name in self._accepted]
         self._table = {name: Column(calibrated=name != "tolerant") for name in names}
         self._real = {name: Column() for name in self._table if name != "tolerant"}
+        self.num_several = 0  # images of which several classes are right
         self._by_class = ByClass(model, data)
         self._distances = None if self.hierarchy is None else Distances(self.hierarchy, model, data)
 
@@ -111,12 +112,14 @@ class Scores:
         log_probabilities: Float[np.ndarray, "B K"],
         labels: Labels,
         real: Sequence[Sequence[str]] | None = None,
+        all_labels: Sequence[Sequence[int]] | None = None,
     ) -> None:
         """Count a batch of images.
 
         Args:
             log_probabilities: of the model's classes.
-            labels: of the images, in the data's class list.
+            labels: of the images, in the data's class list. By them images are put into classes.
+            all_labels: all labels that are right for each image, where images have several.
             real: ids of all classes that are right for each image by the ReaL labels. Images
                 without any are not counted by them.
 
@@ -141,17 +144,18 @@ class Scores:
                 " logits"
             )
         of_column = self._values(values)
-        ids = [self.data.ids[label] for label in labels.tolist()]
+        right_labels = [[label] for label in labels.tolist()] if all_labels is None else all_labels
+        self.num_several += sum(len(right) > 1 for right in right_labels)
+        ids = [[self.data.ids[label] for label in right] for right in right_labels]
         found = {
-            name: column.add(of_column[name], self._right(name, ids))
+            name: column.add(of_column[name], self._right_of_each(name, ids))
             for name, column in self._table.items()
         }
         if real is not None:
             known = np.array([bool(right) for right in real], bool)
             sets = [right for right in real if right]
             for name, column in self._real.items():
-                accepted = [np.concatenate(self._right(name, right)) for right in sets]
-                column.add(of_column[name][known], accepted)
+                column.add(of_column[name][known], self._right_of_each(name, sets))
         self._by_class.add(labels, values.argmax(axis=1), found["all"], found.get("tolerant"))
         if self._distances is not None:
             self._distances.add(values, labels)
@@ -167,9 +171,15 @@ class Scores:
                 of_column["folded"] = np.log(mass)
         return of_column
 
-    def _right(self, name: str, ids: Sequence[str]) -> list[Labels]:
-        nothing = np.zeros(0, int)
-        return [self._accepted[name].get(class_id, nothing) for class_id in ids]
+    def _right_of_each(self, name: str, ids: Sequence[Sequence[str]]) -> list[Labels]:
+        """Return what a column counts as right for each image, whose classes are all right."""
+        nothing, accepted = np.zeros(0, int), self._accepted[name]
+        return [
+            accepted.get(right[0], nothing)
+            if len(right) == 1
+            else np.unique(np.concatenate([accepted.get(class_id, nothing) for class_id in right]))
+            for right in ids
+        ]
 
     @property
     def count(self) -> int:
@@ -207,6 +217,7 @@ class Scores:
         by_size = sizes is not None and not (sizes == sizes[0]).all()
         return {
             "count": self.count,
+            "num_several": self.num_several,
             "classes": counts,
             "lacking": {"classes": list(self.lacking), "images": int(num_lacking)},
             "omitted": self.omitted,

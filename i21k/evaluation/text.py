@@ -53,6 +53,8 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
         if column.get("answerable") is not None
     )
     yield f"  class the column can answer: {', '.join(answerable)}"
+    if several := summary["num_several"]:
+        yield f"{several:,} images have several classes, of which any is right"
     if recalibrated := summary["recalibrated_on"]:
         yield f"BatchNorm statistics are of {recalibrated:,} training images"
     if summary["real"]:

@@ -124,8 +124,14 @@ def put_batch(batch: Batch, devices: Sequence[jax.Device]) -> DeviceBatch:
     """
     mesh = _mesh(devices)
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    parts = (np.reshape(x, (mesh.size, -1, *x.shape[1:])) for x in batch)
-    return DeviceBatch(*(jax.device_put(part, sharding) for part in parts))
+
+    def put(array: np.ndarray | None) -> jax.Array | None:
+        if array is None:
+            return None
+        parts = np.reshape(array, (mesh.size, -1, *array.shape[1:]))
+        return jax.device_put(parts, sharding)
+
+    return DeviceBatch(*map(put, batch))
 
 
 @contextlib.contextmanager

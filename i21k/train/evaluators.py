@@ -262,7 +262,7 @@ def evaluate_subset(
     with loader.batches(split, options) as batches:
         for batch in batches:
             if columns is not None:
-                batch = batch._replace(labels=columns[batch.labels])
+                batch = _in_columns(batch, columns)
             sums = step(variables, put_batch(batch, devices))
             if pending is not None:
                 fetch(pending)
@@ -274,6 +274,17 @@ def evaluate_subset(
     counts = {each.count for each in totals} or {0}
     assert counts == {split.num_records}, f"{counts} images counted, not {split.num_records}"
     return totals or [Totals()]
+
+
+def _in_columns(batch: loader.Batch, columns: Int32[np.ndarray, " L"]) -> loader.Batch:
+    """Return a batch with columns of the model as labels; the first is -1 only if all are."""
+    if batch.others is None:
+        return batch._replace(labels=columns[batch.labels])
+    labels = np.concatenate([batch.labels[:, None], batch.others], axis=1)
+    found = np.where(labels >= 0, columns[labels], -1)
+    known_first = np.argsort(found < 0, axis=1, kind="stable")
+    found = np.take_along_axis(found, known_first, axis=1)
+    return batch._replace(labels=found[:, 0], others=found[:, 1:])
 
 
 def answers(

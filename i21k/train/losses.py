@@ -23,6 +23,14 @@ class Several(NamedTuple):
     weights: Float[Array, "b T"]
 
 
+def with_others(labels: Int[Array, " b"], others: Int[Array, "b M"]) -> Several:
+    """Return a uniform target over the label of each image and its others; -1 is none."""
+    all_labels = jnp.concatenate([labels[:, None], others], axis=1)
+    is_there = (all_labels >= 0).astype(jnp.float32)
+    weights = is_there / jnp.sum(is_there, axis=1, keepdims=True)
+    return Several(jnp.where(all_labels >= 0, all_labels, labels[:, None]), weights)
+
+
 # A label per image, several of them, or a weight per class and image. Weights add up to 1 under
 # softmax.
 Targets = Int[Array, " b"] | Several | Float[Array, "b K"]

@@ -39,6 +39,7 @@ class Sums:
         labels: Int[Array, " b"],
         weights: Float[Array, " b"],
         known: Bool[Array, " b"] | None = None,
+        others: Int[Array, "b M"] | None = None,
     ) -> "Sums":
         """Sum over a batch. Images of weight 0 do not count.
 
@@ -53,10 +54,12 @@ class Sums:
             weights: 0 for padding.
             known: False where the model lacks the true class: the image counts, is never a hit, and
                 has no loss.
+            others: labels that are right too; -1 for none.
         """
-        true = jnp.take_along_axis(logits, labels[:, None], axis=1)
-        earlier = jnp.arange(logits.shape[1]) < labels[:, None]
-        rank = jnp.sum((logits > true) | ((logits == true) & earlier), axis=1)
+        rank = _rank(logits, labels)
+        for label in () if others is None else others.T:
+            other = jnp.where(label >= 0, _rank(logits, jnp.maximum(label, 0)), logits.shape[1])
+            rank = jnp.minimum(rank, other)
         counted = weights > 0
         can_hit = counted & jnp.isfinite(losses)
         if known is not None:
@@ -71,6 +74,12 @@ class Sums:
         total = self.loss + term
         carry = (total - self.loss) - term
         return Sums(total, carry, self.hits + batch.hits, self.count + batch.count)
+
+
+def _rank(logits: Float[Array, "b K"], labels: Int[Array, " b"]) -> Int[Array, " b"]:
+    true = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    earlier = jnp.arange(logits.shape[1]) < labels[:, None]
+    return jnp.sum((logits > true) | ((logits == true) & earlier), axis=1)
 
 
 @dataclasses.dataclass(frozen=True)

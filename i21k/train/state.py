@@ -47,6 +47,7 @@ class DeviceBatch(struct.PyTreeNode):
     labels: Any  # int32 [D, b]
     mirror: Any  # bool [D, b]
     weights: Any  # float32 [D, b]
+    others: Any = None  # int32 [D, b, M]: labels that are right too, -1 for none
 
 
 def make_network(cfg: ModelRecipe, num_classes: int) -> Network:

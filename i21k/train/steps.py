@@ -19,7 +19,7 @@ from i21k.models.network import Network, Path
 from i21k.models.probabilities import DEFAULT, Probability, log_probabilities
 from i21k.train import ema
 from i21k.train.augment import Augmentation, Targets, mirror, step_key
-from i21k.train.losses import Loss, SoftmaxLoss
+from i21k.train.losses import Loss, SoftmaxLoss, with_others
 from i21k.train.metrics import Sums
 from i21k.train.state import AXIS, DeviceBatch, TrainState
 
@@ -102,7 +102,7 @@ def make_subset_eval_step(
 
         def count(logits: Float[Array, "b K"]) -> Sums:
             losses = evaluated.per_image(logits, labels)
-            return Sums.of(losses, logits, labels, batch.weights, known)
+            return Sums.of(losses, logits, labels, batch.weights, known, batch.others)
 
         return lax.psum((count(logits), count(jnp.where(columns, logits, -jnp.inf))), AXIS)
 
@@ -184,6 +184,8 @@ def train_step(
     def micro_step(micro_index: Any, part: DeviceBatch) -> tuple[Any, Any, Sums]:
         images: Any = mirror(part.images, part.mirror)
         targets: Targets = part.labels
+        if part.others is not None:
+            targets = with_others(part.labels, part.others)
         loss_key = None
         if is_random:  # otherwise the step has no instructions for it
             part_index = lax.axis_index(AXIS) * accumulate_steps + micro_index
@@ -233,7 +235,12 @@ def eval_step(
     images = network.prepare(mirror(batch.images, batch.mirror))
     logits = network.apply(variables, images).logits
     losses = loss.per_image(logits, batch.labels)
-    return lax.psum(Sums.of(losses, logits, batch.labels, batch.weights), AXIS)
+    if batch.others is not None:  # the loss of the most probable right class
+        for others in batch.others.T:
+            of_other = loss.per_image(logits, jnp.maximum(others, 0))
+            losses = jnp.where(others >= 0, jnp.minimum(losses, of_other), losses)
+    sums = Sums.of(losses, logits, batch.labels, batch.weights, others=batch.others)
+    return lax.psum(sums, AXIS)
 
 
 def _add_up(

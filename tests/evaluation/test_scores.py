@@ -238,6 +238,17 @@ def test_real_labels_pass_over_images_without_any():
     )
 
 
+def test_any_of_several_classes_is_right():
+    values = logs([[0.5, 0.3, 0.1, 0.05, 0.03, 0.02]] * 3)
+    scores = Scores(SMALL, SMALL)
+    scores.add(values, np.array([1, 1, 2]), all_labels=[[1, 0], [1], [2, 3]])
+    found = scores.summary()
+    table = found["table"]["all"]
+    assert (found["num_several"], table["top1"]) == (1 + 1, pytest.approx(1 / 3))
+    assert table["loss"] == pytest.approx(-np.log([0.5, 0.3, 0.1]).mean(), rel=1e-6)
+    assert found["hierarchy"]["mistakes"] == 2
+
+
 def test_calibration_finds_what_was_planted():
     """Answers given with 80 % that are right 80 % of the time, and with 60 % that are right 20 % of
     the time."""

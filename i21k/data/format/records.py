@@ -53,14 +53,14 @@ def decode_example(record: bytes) -> tuple[bytes, int]:
 
 
 def labels_of(record: bytes) -> tuple[int, ...]:
-    """Return all labels of a record: `labels` if it has them, or its one `label`.
+    """Return all labels of a record: its `label`, then the others of `labels` if it has them.
 
     Raises:
         UserError: as `decode_example` does.
     """
     _, label = decode_example(record)
     labels = _Example.FromString(record).features.feature["labels"].int64_list.value
-    return tuple(labels) or (label,)
+    return tuple(dict.fromkeys((label, *labels)))
 
 
 def file_name_of(record: bytes) -> str:

@@ -43,6 +43,9 @@ class Split:
     num_bytes: int  # of all shards
     classes: ClassList
     fingerprint: str  # SHA-256 (hex) of the content; does not depend on the directory's path
+    has_labels: bool = (
+        False  # whether images may have several labels, as `--duplicates merge` packs
+    )
     # Of each shard: when it was checked, and its hash where the manifest has one.
     stamps: tuple[Stamp, ...] = dataclasses.field(default=(), compare=False, repr=False)
     sha256s: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
@@ -139,6 +142,7 @@ def open_split(directory: str | Path, split: str) -> Split:
         num_bytes=sum(file.num_bytes for file in stamps),
         classes=classes,
         fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        has_labels="sequence" in features.get("labels", {}),
         stamps=stamps,
         sha256s=tuple(content.get("sha256", ())),
     )

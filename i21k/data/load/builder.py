@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 
 from i21k.data.format.readers import RecordReader, allow_open_files
-from i21k.data.format.records import decode_example
+from i21k.data.format.records import decode_example, labels_of
 from i21k.data.format.splits import ShardChangedError, Split
 from i21k.data.load.options import LoaderOptions, batch_shape
 from i21k.data.load.order import (
@@ -28,6 +28,9 @@ from i21k.images.decode import cut_into, read_size
 
 # Give up after this many consecutive bad records: the shard is damaged, not a record. Our choice.
 MAX_TRIES = 100
+# Labels of an image beside the first. Of more, the smallest count. Our choice: images of five
+# classes are too rare to make every batch larger.
+MAX_OTHERS = 3
 
 
 class Batch(NamedTuple):
@@ -37,6 +40,8 @@ class Batch(NamedTuple):
     labels: Int32[np.ndarray, " B"]
     mirror: Bool[np.ndarray, " B"]  # whether the device must mirror the image
     weights: Float32[np.ndarray, " B"]  # 1 for an image, 0 for padding at an evaluation's end
+    # Other labels that are right too, -1 for none. None if no image of the split has several.
+    others: Int32[np.ndarray, "B M"] | None = None
 
 
 class Built(NamedTuple):
@@ -52,6 +57,7 @@ class _Encoded(NamedTuple):
     number: int  # of its record
     encoded: bytes
     label: int
+    others: tuple[int, ...]  # labels that are right too
     size: tuple[int, int]  # height and width in pixels
 
 
@@ -120,6 +126,8 @@ class BatchBuilder:
             mirror = alternating(records, positions, self.split.num_records, self.options.seed)
         images[num_real:] = 0
         labels = np.zeros(len(positions), np.int32)
+        shape = (len(positions), MAX_OTHERS)
+        others = np.full(shape, -1, np.int32) if self.split.has_labels else None
         weights = (np.arange(len(positions)) < num_real).astype(np.float32)
         on_host, flags = mirror, np.zeros_like(mirror)
         if self.options.mirror_on == "device":
@@ -128,21 +136,28 @@ class BatchBuilder:
         found = [self._fetch(number, bad) for number in records]
         boxes = self._boxes([image.size for image in found], uniforms[:num_real])
         for i, (image, box, flip) in enumerate(zip(found, boxes, on_host.tolist(), strict=False)):
-            labels[i] = image.label
             try:
                 cut_into(images[i], image.encoded, image.size, box, mirror=flip)
             except ValueError as error:
-                labels[i] = self._replace(images[i], image.number, error, uniforms[i], flip, bad)
-        return Built(Batch(images, labels, flags, weights), tuple(bad))
+                image = self._replace(images[i], image.number, error, uniforms[i], flip, bad)
+            labels[i] = image.label
+            if others is not None:
+                others[i, : len(image.others)] = image.others
+        return Built(Batch(images, labels, flags, weights, others), tuple(bad))
 
     def _fetch(self, number: int, bad: list[str]) -> _Encoded:
         """Read a record, or the next good one if bad records may be skipped."""
         for _ in range(MAX_TRIES):
             try:
-                encoded, label = decode_example(self._source[number])
-                if not 0 <= label < len(self.split.classes):
-                    raise UserError(f"label {label}; expected 0 to {len(self.split.classes) - 1}")
-                return _Encoded(number, encoded, label, read_size(encoded))
+                record = self._source[number]
+                encoded, label = decode_example(record)
+                labels = labels_of(record) if self.split.has_labels else (label,)
+                for each in labels:
+                    if not 0 <= each < len(self.split.classes):
+                        end = len(self.split.classes) - 1
+                        raise UserError(f"label {each}; expected 0 to {end}")
+                others = labels[1 : 1 + MAX_OTHERS]
+                return _Encoded(number, encoded, label, others, read_size(encoded))
             except ValueError as error:
                 number = self._next(number, error, bad)
         raise _too_many(bad)
@@ -155,14 +170,14 @@ class BatchBuilder:
         uniforms: Float[np.ndarray, " draws"],
         flip: bool,
         bad: list[str],
-    ) -> int:
-        """Write the next good image instead of one that does not decode; return its label."""
+    ) -> _Encoded:
+        """Write the next good image instead of one that does not decode, and return it."""
         for _ in range(MAX_TRIES):
             image = self._fetch(self._next(number, error, bad), bad)
             box = self._boxes([image.size], uniforms[None])[0]
             try:
                 cut_into(out, image.encoded, image.size, box, mirror=flip)
-                return image.label
+                return image
             except ValueError as another:
                 number, error = image.number, another
         raise _too_many(bad)

@@ -215,7 +215,9 @@ def _pack_split(
                 written = write.write(engine, work, options.name, made, classes, on_progress)
                 counts = _counts(made)
                 new = {
-                    split: SplitManifest(files, described, counts)
+                    split: SplitManifest(
+                        files, described, counts, made.counts_of(split, classes.ids)
+                    )
                     for split, files in written.items()
                 }
                 manifest = manifest or Manifest(options.name, classes.hash, {})

@@ -11,7 +11,7 @@ import io
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from i21k.data.pack.duplicates import (
     DROPPED,
     TO_SPLIT,
     TO_VAL,
+    Duplicates,
     choose_val,
     choose_val_by_content,
     fates,
@@ -55,6 +56,13 @@ class Plan:
     dropped: dict[str, int]  # by reason
     class_ids: tuple[str, ...]  # that the source has, sorted
     odd: dict[str, int] = dataclasses.field(default_factory=dict)  # images, by oddity
+    # Images of each class id, of each split. A plan of an earlier version has none.
+    class_counts: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+    def counts_of(self, split: str, class_ids: Sequence[str]) -> tuple[int, ...] | None:
+        """Return the images of each class of a split, in the order of a class list."""
+        counts = self.class_counts.get(split)
+        return None if counts is None else tuple(counts.get(id, 0) for id in class_ids)
 
 
 def make(
@@ -101,8 +109,9 @@ def make(
     slices_per_shard = max(1, math.ceil(num_bytes / options.num_shards / SLICE_BYTES))
     bounds = slice_places(options.num_shards * slices_per_shard)
     _save(work.verdicts, joined)
+    merged = merged_labels(duplicates) if options.duplicates == "merge" else {}
     if options.duplicates == "merge":
-        spill.write_whole(work.merged, json.dumps(merged_labels(duplicates)).encode())
+        spill.write_whole(work.merged, json.dumps(merged).encode())
     _save(work.cuts, np.stack([_cuts(file, bounds) for file in looked_at(files)]))
     skipped = collections.Counter(
         reason.partition(":")[0] for file in files for _, _, reason in file.skipped()
@@ -122,6 +131,7 @@ def make(
         dropped={reason: counts[verdict] for verdict, reason in DROPPED.items() if counts[verdict]},
         class_ids=tuple(sorted(set[str]().union(*(file.about.class_ids for file in files)))),
         odd=dict(sorted(odd.items())),
+        class_counts=_class_counts(files, verdicts, options, merged, duplicates),
     )
     assert plan.num_read == sum(num_records.values()) + skipped.total() + num_dropped
     spill.write_whole(work.plan, json.dumps(dataclasses.asdict(plan)).encode())
@@ -193,6 +203,28 @@ class _Looks:
     def _report(self, share: float) -> None:
         num_bytes, num_images = round(share * self._num_bytes), round(share * self._num_images)
         self._on_progress(Progress("planning", num_bytes, self._num_bytes, num_images))
+
+
+def _class_counts(
+    files: Sequence[SpillFile],
+    verdicts: Sequence[np.ndarray],
+    options: PlanOptions,
+    merged: Mapping[int, Sequence[str]],
+    duplicates: Duplicates,
+) -> dict[str, dict[str, int]]:
+    """Count the images of each class in each split. An image of several classes counts for each."""
+    splits = {TO_SPLIT: options.split} | ({TO_VAL: VAL_SPLIT} if options.has_val else {})
+    found = {split: collections.Counter[str]() for split in splits.values()}
+    for file, verdict in zip(files, verdicts, strict=True):
+        class_ids, classes = sorted(file.about.class_ids), file.classes()
+        for value, split in splits.items():
+            counts = np.bincount(classes[verdict == value], minlength=len(class_ids))
+            found[split].update(dict(zip(class_ids, counts.tolist(), strict=True)))
+    for first, *_ in duplicates.values():
+        kept_in = splits.get(int(verdicts[first.file][first.record]))
+        if kept_in is not None and first.sequence in merged:
+            found[kept_in].update(merged[first.sequence][1:])
+    return {split: dict(counts) for split, counts in found.items()}
 
 
 def _sizes(
