@@ -279,8 +279,14 @@ class Predictor:
                 f"view {name!r} takes no expression, and {among!r} was given; "
                 "use the view subset or fold"
             )
+        exclusive = self.trained.probability == "softmax"
         if name == "top":
-            return lambda probabilities: views.top(probabilities, self.classes, k)
+            return lambda probabilities: views.top(probabilities, self.classes, k, exclusive)
+        if not exclusive:
+            raise UserError(
+                f"view {name!r} needs probabilities that add up to 1, and the model in"
+                f" {self.workdir} was trained with sigmoid. Use the view top."
+            )
         try:
             hierarchy = self.hierarchy
         except UserError as error:

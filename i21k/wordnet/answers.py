@@ -26,11 +26,19 @@ class Answer(NamedTuple):
 Answers = list[list[Answer]]  # for each image, the most probable first
 
 
-def checked(probabilities: Probabilities, classes: ClassList) -> Probabilities:
+def checked(
+    probabilities: Probabilities, classes: ClassList, exclusive: bool = True
+) -> Probabilities:
     """Return the probabilities in float64, scaled to add up to 1 for each image.
 
+    Args:
+        probabilities: of the classes.
+        classes: the class list.
+        exclusive: False for sigmoids, which are not scaled.
+
     Raises:
-        UserError: if the shape is wrong, or they are not a softmax over the classes.
+        UserError: if the shape is wrong, or they are not a softmax over the classes (or not from 0
+            to 1, for sigmoids).
     """
     if probabilities.ndim != 2 or probabilities.shape[1] != len(classes):
         raise UserError(
@@ -38,6 +46,13 @@ def checked(probabilities: Probabilities, classes: ClassList) -> Probabilities:
             f" [images, {len(classes)} classes]. Use the class list of the model."
         )
     probabilities = probabilities.astype(np.float64)
+    if not exclusive:
+        if not ((probabilities >= 0) & (probabilities <= 1)).all():
+            raise UserError(
+                f"probabilities are between {probabilities.min():.3g} and"
+                f" {probabilities.max():.3g}. Apply a sigmoid to logits."
+            )
+        return probabilities
     total = probabilities.sum(axis=1, keepdims=True)
     # The tolerance is for bfloat16: a softmax in bfloat16 may be off by 0.01.
     if not ((probabilities >= 0).all() and np.allclose(total, 1, atol=0.02)):

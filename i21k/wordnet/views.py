@@ -23,9 +23,19 @@ __all__ = [
 ]  # fmt: skip
 
 
-def top(probabilities: Probabilities, classes: ClassList, k: int = 5) -> Answers:
-    """Answer with the `k` most probable classes."""
-    return rank(checked(probabilities, classes), classes.ids, k)
+def top(
+    probabilities: Probabilities, classes: ClassList, k: int = 5, exclusive: bool = True
+) -> Answers:
+    """Answer with the `k` most probable classes.
+
+    Args:
+        probabilities: of the classes.
+        classes: the class list.
+        k: number of answers.
+        exclusive: whether the classes exclude each other, so that probabilities add up to 1. Those
+            of sigmoids do not.
+    """
+    return rank(checked(probabilities, classes, exclusive), classes.ids, k)
 
 
 def subset(

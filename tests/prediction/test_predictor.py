@@ -17,6 +17,7 @@ from i21k.data.dataset import open_dataset
 from i21k.data.format import shards
 from i21k.data.format.records import decode_example
 from i21k.data.format.splits import open_split
+from i21k.errors import UserError
 from i21k.evaluation.evaluate import evaluate_checkpoint
 from i21k.labels import ClassList
 from i21k.models.inception_bn import InceptionBN
@@ -235,6 +236,19 @@ def test_classes_that_are_no_synsets(few_blocks, folder, tmp_path, capsys):
             rf"view top takes any",
         ):
             Predictor(mine).view(view)
+
+
+def test_a_sigmoid_model_has_answers_but_no_distribution(few_blocks, folder, tmp_path, capsys):
+    workdir = save_model(tmp_path / "w", probability="sigmoid")
+    predictor = Predictor(workdir)
+    found = predictor.probabilities(folder / "a.png")
+    assert not 0.98 < found.sum() < 1.02  # otherwise this shows nothing
+    (answers,) = [predictor.view("top", k=4)(found[None])[0]]
+    assert [answer.probability for answer in answers] == sorted(found.tolist(), reverse=True)
+    for view in ("subset", "fold", "hedge", "diverse", "basic"):
+        with pytest.raises(UserError, match=f"view '{view}' needs probabilities that add up to 1"):
+            predictor.view(view, **({"among": "leaf"} if view == "subset" else {}))
+    assert run("--checkpoint", workdir, folder / "a.png") == 0
 
 
 def test_calibration_belongs_to_one_checkpoint(workdir, dataset, folder, tmp_path):
