@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from i21k.data.format.class_counts import class_counts
-from i21k.data.format.splits import Split, open_split
+from i21k.data.format.splits import Split, open_split, split_names
 from i21k.errors import UserError
 from i21k.train.losses import Loss, make_loss
 from i21k.train.recipe import LossRecipe
@@ -42,11 +42,21 @@ def _hierarchy(cfg: LossRecipe, split: Split) -> Hierarchy:
         ) from error
 
 
+def _expected(cfg: LossRecipe, train_split: Split) -> Split:
+    if cfg.prior_for not in (known := split_names(train_split.directory)):
+        raise UserError(
+            f"config.loss.prior_for is {cfg.prior_for!r}, and config.data.directory"
+            f" {train_split.directory} has the splits {', '.join(known)}. Use one of them, or"
+            " --config.loss.prior_for=uniform."
+        )
+    return open_split(train_split.directory, cfg.prior_for)
+
+
 def _offsets(cfg: LossRecipe, train_split: Split) -> Float32[np.ndarray, " K"]:
     """Return what is added to the logits in training, so that they fit other class frequencies."""
     offsets = log_prior(class_counts(train_split))
     if cfg.prior_for != "uniform":
-        offsets -= log_prior(class_counts(open_split(train_split.directory, cfg.prior_for)))
+        offsets -= log_prior(class_counts(_expected(cfg, train_split)))
     else:
         offsets -= offsets.mean()  # a constant changes nothing; this one keeps the logits small
     return np.float32(cfg.prior_weight) * offsets

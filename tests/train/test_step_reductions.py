@@ -76,7 +76,7 @@ def whole(trained, batch) -> tuple[Any, Totals]:
 
 
 def part(batch: Batch, some: slice | list[int]) -> Batch:
-    return Batch(*(x[some] for x in batch))
+    return Batch(*(x[some] for x in batch[:4]))  # no image has several labels
 
 
 def assert_same_sums(got: Sums, wanted: Totals) -> None:

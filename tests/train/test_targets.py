@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from i21k.data.format.splits import open_split
+from i21k.errors import UserError
 from i21k.train import evaluators, interruption, loop, steps
 from i21k.train.augment import make_augmentation
 from i21k.train.devices import put_batch, put_state
@@ -77,6 +78,9 @@ def test_frequencies_may_be_those_of_a_split(recipe, dataset):
     uniform = loss_of(parse(recipe).loss, split)
     recipe.loss.prior_for = "val"
     of_val = loss_of(parse(recipe).loss, split)
+    recipe.loss.prior_for = "test"
+    with pytest.raises(UserError, match=r"prior_for is 'test', and .* has the splits train, val\."):
+        loss_of(parse(recipe).loss, split)
     train, val = np.array([11, 11, 11, 11]) / 44, np.array([6, 5, 5, 5]) / 21
     np.testing.assert_allclose(uniform.offsets, 0, atol=1e-6)
     np.testing.assert_allclose(of_val.offsets, 0.5 * np.log(train / val), rtol=1e-5)
