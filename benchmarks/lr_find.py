@@ -20,6 +20,7 @@ backend.keep_memory(128 * 32**2)
 
 import jax
 
+from i21k.models.inception_tables import WIDTHS
 from i21k.train import loop, lr_find
 from i21k.train.recipe import parse
 from i21k.train.report import read_metrics
@@ -38,7 +39,12 @@ def main() -> None:
     cli.add_argument("--width", type=float, default=0.25)
     cli.add_argument("--epochs", type=int, default=1)
     cli.add_argument("--factors", type=float, nargs="*", default=FACTORS)
+    cli.add_argument("--few-blocks", action="store_true", help="three of the network's ten blocks")
     args = cli.parse_args()
+    if args.few_blocks:
+        whole = WIDTHS["standard"]
+        few = {name: whole.blocks[name] for name in ("3a", "3c", "5b")}
+        WIDTHS["standard"] = whole._replace(blocks=few)
     config = tiny_imagenet_modern.get_config()
     config.data.directory, config.data.threads = str(args.data), 1
     config.image_size, config.model.width, config.epochs = 32, args.width, args.epochs
@@ -46,7 +52,8 @@ def main() -> None:
     config.evaluation.recalibrate_bn = 0
     config.log.keep_best = "none"
     own = parse(config).optimizer
-    about = {"optimizer": args.optimizer, "width": args.width, "jax": jax.__version__}
+    about = {"optimizer": args.optimizer, "width": args.width, "few_blocks": args.few_blocks}
+    about["jax"] = jax.__version__
     start = time.perf_counter()
     found = lr_find.find(parse(config))
     line = about | {
