@@ -44,6 +44,8 @@ INGREDIENTS: dict[str, Values] = {
     "mixup 0.2": {"augment.mixup": 0.2},
     "CutMix 1": {"augment.cutmix": 1.0},
     "alternating mirror": {"data.mirror_order": "alternating"},
+    "moving average 0.99": {"ema.decay": 0.99},
+    "clip 1": {"optimizer.clip_norm": 1.0},
     "revision modern": {"model.revision": "modern"},
 }
 IN_R2 = ("schedule linear", "Muon", "smoothing 0.1", "alternating mirror", "revision modern")

@@ -6,7 +6,7 @@ from hypothesis import given
 
 from i21k.wordnet.class_lists import named
 from i21k.wordnet.hierarchy import Hierarchy
-from i21k.wordnet.levels import Levels, make_levels
+from i21k.wordnet.levels import MAX_LEVELS, Levels, make_levels
 from i21k.wordnet.partition import main_parent
 from tests.helpers.dags import hierarchies
 
@@ -50,8 +50,11 @@ def test_sets_are_the_classes_below_each_synset_above(hierarchy):
 
 def test_on_fall11():
     levels = make_levels(Hierarchy(named("fall11")), 0.5)
-    assert levels.first.shape == (21841, 19)
+    assert levels.first.shape == (21841, MAX_LEVELS)
     label = named("fall11").label_of["n02110341"]  # dalmatian
     sizes = levels.sizes[label][levels.weights[label] > 0]
-    assert (np.diff(sizes) > 0).all() and sizes[-1] == 21841
+    assert (np.diff(sizes) > 0).all() and len(sizes) == MAX_LEVELS
+    label = named("fall11").label_of["n00004475"]  # organism, whose sets end with all classes
+    sizes = levels.sizes[label][levels.weights[label] > 0]
+    assert len(sizes) < MAX_LEVELS and sizes[-1] == 21841
     assert levels.weights.sum(axis=1) == pytest.approx(1, rel=1e-5)
