@@ -12,7 +12,6 @@ from jaxtyping import Float32, Int32
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.partition import main_parent
 
-
 # The sets beyond have 0.4 % of the weight at a decay of 0.5, and each one costs time in every step.
 MAX_LEVELS = 8
 
