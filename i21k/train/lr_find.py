@@ -28,9 +28,8 @@ from i21k.train.targets import loss_of
 FRACTION = 0.1  # of an epoch
 MIN_STEPS, MAX_STEPS = 40, 300  # our choice: fewer are noise, more tell nothing new
 RANGE = 64.0  # our choice: rates from that of the recipe / RANGE to that of the recipe * RANGE
-_SMOOTHING = 0.8  # our choice: weight of the steps before in the smoothed loss
-_DIVERGED = 0.5  # our choice: nats above the lowest smoothed loss
-_BELOW = 4.0  # our choice; `benchmarks/lr_find.py` compares what it gives with a sweep
+_WINDOW = 4  # our choice: the steepest part is a quarter of the steps
+_DIVERGED = 1.5  # our choice: times the first losses
 
 
 class Found(NamedTuple):
@@ -60,34 +59,36 @@ def growing(least: float, most: float, num_steps: int) -> optax.Schedule:
 
 
 def choose(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Return the rate to train with: that of the lowest smoothed loss, divided by `_BELOW`.
+    """Return the rate to train with: that at the end of the steepest fall of the loss.
 
-    A loss is smoothed by an exponential average. Losses after the first one that is not finite, or
-    that is far above the lowest, do not count.
+    The fall is the slope of a straight line through a quarter of the steps, over the logarithm of
+    the rate. What comes after a loss that is not finite, or far above the first ones, does not
+    count. A network with BatchNorm need not diverge at rates that are far too high: its loss stays
+    where it is. So the lowest loss says little.
 
     Raises:
-        UserError: if the loss falls nowhere, or still falls at the highest rate.
+        UserError: if the loss falls nowhere, or fastest at the highest rate.
     """
-    smooth: list[float] = []
-    total = weight = 0.0
-    for loss in losses:
-        total, weight = (
-            _SMOOTHING * x + (1 - _SMOOTHING) * y for x, y in ((total, loss), (weight, 1))
-        )
-        if not math.isfinite(loss) or (smooth and total / weight > min(smooth) + _DIVERGED):
-            break
-        smooth.append(total / weight)
-    if not smooth or (lowest := int(np.argmin(smooth))) == 0:
+    width = max(5, len(rates) // _WINDOW)
+    limit = _DIVERGED * float(np.mean(losses[:5]))
+    good = 0
+    while good < len(losses) and losses[good] < limit:  # false for NaN
+        good += 1
+    x, y = np.log(rates[:good]), np.asarray(losses[:good])
+    parts = range(good - width + 1)
+    slopes = [float(np.polyfit(x[k : k + width], y[k : k + width], 1)[0]) for k in parts]
+    if not slopes or min(slopes) >= 0:
         raise UserError(
             f"the loss falls at no learning rate from {rates[0]:.2g} to {rates[-1]:.2g}. Use a"
             " lower --config.optimizer.learning_rate in the recipe, or look at the images."
         )
-    if lowest == len(losses) - 1:
+    end = int(np.argmin(slopes)) + width - 1
+    if end == len(losses) - 1:
         raise UserError(
-            f"the loss still falls at the highest learning rate, {rates[-1]:.2g}. Use a higher"
+            f"the loss falls fastest at the highest learning rate, {rates[-1]:.2g}. Use a higher"
             " --config.optimizer.learning_rate in the recipe, and search again."
         )
-    return rates[lowest] / _BELOW
+    return rates[end]
 
 
 def find(
