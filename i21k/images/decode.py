@@ -5,6 +5,7 @@ packing has applied it.
 """
 
 import io
+import re
 import threading
 
 import cv2
@@ -14,9 +15,10 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from i21k.images.formats import Unreadable
-from i21k.images.jpeg_bands import band
+from i21k.images.jpeg_bands import band, head
 
 MAX_PIXELS = 64 * 2**20  # our choice: a larger image is refused before any decoder runs
+_UNREAD = re.compile(r"\d+ extraneous bytes before marker 0xd9")
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 
 cv2.setNumThreads(1)  # several images are decoded in parallel; OpenCV's threads slow that down
@@ -64,10 +66,7 @@ def decode(encoded: bytes, height: int, width: int) -> UInt8[np.ndarray, "h w 3"
     """
     try:
         if encoded[:2] == b"\xff\xd8":
-            buffer = getattr(_scratch, "buffer", None)
-            if buffer is None or buffer.size < height * width * 3:
-                buffer = _scratch.buffer = np.empty(height * width * 3, np.uint8)
-            return simplejpeg.decode_jpeg(encoded, "RGB", buffer=buffer)
+            return simplejpeg.decode_jpeg(encoded, "RGB", buffer=_buffer(height * width * 3))
         image = cv2.imdecode(
             np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         )
@@ -77,6 +76,29 @@ def decode(encoded: bytes, height: int, width: int) -> UInt8[np.ndarray, "h w 3"
     if image is None:
         raise Unreadable(f"{len(encoded)} bytes that do not decode; expected a whole image")
     return image
+
+
+def decode_head(encoded: bytes, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode what `jpeg_bands.head` returns; the arguments are those of `decode`.
+
+    Raises:
+        Unreadable: if it does not decode, or has fewer data than rows.
+    """
+    buffer = _buffer(height * width * 3)
+    try:
+        return simplejpeg.decode_jpeg(encoded, "RGB", buffer=buffer)
+    except ValueError as error:
+        if not _UNREAD.search(str(error)):
+            raise Unreadable(f"{len(encoded)} bytes that do not decode: {error}") from error
+    # The pixels were written before the decoder looked for the end.
+    return buffer[: height * width * 3].reshape(height, width, 3)
+
+
+def _buffer(num_bytes: int) -> UInt8[np.ndarray, " n"]:
+    buffer = getattr(_scratch, "buffer", None)
+    if buffer is None or buffer.size < num_bytes:
+        buffer = _scratch.buffer = np.empty(num_bytes, np.uint8)
+    return buffer
 
 
 def cut_into(
@@ -96,7 +118,11 @@ def cut_into(
     """
     top, left, height, width = box
     rows, first, num_rows = band(encoded, size[0], top, top + height)
-    crop_into(out, decode(rows, num_rows, size[1]), (top - first, left, height, width))
+    if rows is encoded and (cut := head(encoded, size[0], top + height)) is not None:
+        image = decode_head(*cut, size[1])
+    else:
+        image = decode(rows, num_rows, size[1])
+    crop_into(out, image, (top - first, left, height, width))
     if mirror:
         cv2.flip(out, 1, dst=out)
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from i21k.images.boxes import NUM_DRAWS, region_boxes, window_boxes
-from i21k.images.decode import crop_into, cut_into, decode, read_size
-from i21k.images.jpeg_bands import band, with_index
+from i21k.images.decode import crop_into, cut_into, decode, decode_head, read_size
+from i21k.images.jpeg_bands import band, head, with_index
 
 
 def smooth(height: int, width: int) -> np.ndarray:
@@ -214,3 +214,52 @@ def test_resizing_agrees_with_pillow():
         ).max()
         <= 1
     )
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("size", [(100, 70), (97, 130), (40, 33)])
+def test_a_head_decodes_to_the_first_rows_of_the_whole_image(subsampling, size):
+    buffer = io.BytesIO()
+    Image.fromarray(smooth(*size)).save(buffer, "JPEG", quality=90, subsampling=subsampling)
+    data, num_cut = buffer.getvalue(), 0
+    whole = decode(data, *size).copy()
+    for bottom in range(1, size[0] + 1):
+        if (cut := head(data, size[0], bottom)) is None:
+            continue
+        num_cut += 1
+        assert bottom < cut[1] < size[0]
+        assert np.array_equal(decode_head(*cut, size[1])[:bottom], whole[:bottom])
+    assert num_cut
+    out = np.empty((24, 24, 3), np.uint8)
+    cut_into(out, data, size, (3, 5, 8, 24))
+    expected = np.empty_like(out)
+    crop_into(expected, whole, (3, 5, 8, 24))
+    assert np.array_equal(out, expected)
+
+
+def test_only_a_baseline_jpeg_without_restart_markers_gets_a_head():
+    image = Image.fromarray(smooth(100, 70))
+
+    def saved(**options):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", **options)
+        return buffer.getvalue()
+
+    assert head(saved(), 100, 20)
+    for data in (saved(progressive=True), saved(restart_marker_blocks=3), b"\x89PNG", saved()[:99]):
+        assert head(data, 100, 20) is None
+    # A preview in the metadata, whose header comes first, has another height.
+    preview = saved()
+    exif = b"\xff\xe1" + (len(preview) + 2).to_bytes(2, "big") + preview
+    assert head(saved()[:2] + exif + saved()[2:], 200, 20) is None
+
+
+def test_a_head_with_missing_rows_is_refused():
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (160, 160, 3), np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG", quality=95)
+    data = buffer.getvalue()
+    jpeg, height = head(data, 160, 100)
+    decode_head(jpeg, height, 160)
+    with pytest.raises(ValueError, match="do not decode"):
+        decode_head(jpeg[: len(jpeg) // 4], height, 160)
