@@ -102,7 +102,8 @@ def recalibration_options(recipe: Recipe) -> loader.LoaderOptions:
     Runs and `i21k evaluate --recalibrate-bn` both use this, so they see the same crops in batches
     of the same size.
     """
-    return train_options(recipe, recipe.evaluation_size)
+    options = train_options(recipe, recipe.evaluation_size)
+    return dataclasses.replace(options, workers=max(options.workers, 0))
 
 
 def eval_options(recipe: Recipe, num_devices: int) -> loader.LoaderOptions:
@@ -114,7 +115,7 @@ def eval_options(recipe: Recipe, num_devices: int) -> loader.LoaderOptions:
         data.crop_fraction,
         num_devices,
         data.threads,
-        data.workers,
+        max(data.workers, 0),  # an evaluation is too short to start processes for
     )
     return dataclasses.replace(
         options,

@@ -183,8 +183,8 @@ class DataRecipe:
         check=at_least(0), may_change=True, may_differ=True,
     )  # fmt: skip
     workers: int = key(
-        0, "processes that build batches instead of threads; 0: none",
-        check=at_least(0), may_change=True, may_differ=True,
+        -1, "processes that build batches instead of threads; 0: none; -1: for many images",
+        check=at_least(-1), may_change=True, may_differ=True,
     )  # fmt: skip
     max_wait_s: int = key(
         900, "seconds to wait for a batch before the run ends; 0: for ever",

@@ -31,7 +31,8 @@ def say_run(
     versions = workdir.versions()
     say(" | ".join(f"{name} {versions[name]}" for name in _PACKAGES if name in versions))
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    workers = loader.describe_workers(feed.train_options(cfg))
+    options = loader.choose_workers(feed.train_options(cfg), train.num_records)
+    workers = loader.describe_workers(options)
     say(f"{len(devices)} x {devices[0].device_kind}{processes} | {workers} | workdir {directory}")
     if devices[0].platform == "cpu" and (reason := why_no_gpu()):
         say(f"warning: {reason}")

@@ -19,6 +19,7 @@ from i21k.data.load.builder import Batch, BatchBuilder, Built
 from i21k.data.load.options import (
     LoaderOptions,
     batch_shape,
+    choose_workers,
     describe_workers,
     num_threads,
 )
@@ -26,7 +27,7 @@ from i21k.data.load.order import epoch_end
 from i21k.data.load.stalls import Stalls
 from i21k.errors import UserError
 
-__all__ = ["Batch", "LoaderOptions", "batches", "describe_workers"]
+__all__ = ["Batch", "LoaderOptions", "batches", "choose_workers", "describe_workers"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ def batches(
     """
     if num_steps is None:
         num_steps = epoch_end(0, split.num_records, options.batch_size)
+    options = choose_workers(options, split.num_records)
     split.check_unchanged()
     builder, steps = BatchBuilder(split, options), range(start_step, num_steps)
     stream: Any

@@ -2,11 +2,16 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Literal
 
 from i21k.data.load import slots
 from i21k.errors import UserError
 from i21k.workers import num_cpus
+
+AUTO = -1
+_MANY_RECORDS = 100_000  # our choice: a minute of loading, so that a second to start is little
+_WORKER_BYTES = 300 << 20  # of a process; 208 MiB at 14 million records, and some to spare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +34,8 @@ class LoaderOptions:
     on_bad_record: Literal["stop", "skip"] = "stop"  # skip: use the next good record instead
     max_bad_fraction: float = 0.001  # of the split's records; stop when more are skipped
     threads: int = 0  # of this process that build batches; 0: one per CPU
-    workers: int = 0  # processes that build batches instead, one batch each at a time
+    # Processes that build batches instead, one batch each at a time; AUTO: `choose_workers`.
+    workers: int = 0
     max_wait_s: int = 900  # for a batch, until reading is given up; 0: for ever
     host: int = 0
     num_hosts: int = 1
@@ -65,6 +71,32 @@ class LoaderOptions:
 def batch_shape(options: LoaderOptions) -> tuple[int, int, int, int]:
     """Return the shape of one host's part of the images of a batch."""
     return options.batch_size // options.num_hosts, options.image_size, options.image_size, 3
+
+
+def choose_workers(options: LoaderOptions, num_records: int) -> LoaderOptions:
+    """Return the options with a number of processes, if it is `AUTO`.
+
+    Processes build more batches than as many threads (`docs/results.md`), but they take a second to
+    start and each needs memory. So a large split gets one per CPU if that takes at most half of the
+    memory that is available, and another split gets none. The batches are the same.
+    """
+    if options.workers != AUTO:
+        return options
+    num_workers = num_threads(options.threads)
+    needed = num_workers * _WORKER_BYTES + slots.memory_bytes(num_workers, batch_shape(options))
+    if num_workers < 2 or num_records < _MANY_RECORDS or needed > _available_bytes() // 2:
+        num_workers = 0
+    return dataclasses.replace(options, workers=num_workers)
+
+
+def _available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Return how much memory new processes may use; 0 where that is not known."""
+    try:
+        lines = meminfo.read_text().splitlines()
+    except OSError:  # not Linux
+        return 0
+    kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), "0")
+    return int(kib) * 1024
 
 
 def num_threads(threads: int) -> int:
