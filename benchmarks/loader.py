@@ -117,8 +117,9 @@ def main() -> None:
     cli.add_argument(
         "--workers",
         type=int,
-        default=0,
-        help="processes that share the threads; 0: threads of this process",
+        nargs="+",
+        default=[0],
+        help="processes that share the threads; 0: threads of this process; several take turns",
     )
     cli.add_argument("--crop", choices=("region", "plain"), default="region")
     cli.add_argument("--mirror", choices=("host", "device"), default="host")
@@ -139,16 +140,21 @@ def main() -> None:
 
     with contextlib.ExitStack() as stack:
         split = pack(files, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        threads = args.threads // (args.workers or 1)
         how = loader.LoaderOptions(
             BATCH, SIZE_PX, crop=args.crop, crop_fraction=224 / 256, mirror_on=args.mirror
         )
-        options = dataclasses.replace(how, threads=threads, workers=args.workers)
+        ours = {
+            f"i21k_{number}_workers" if at else "i21k": dataclasses.replace(
+                how, threads=args.threads // (number or 1), workers=number
+            )
+            for at, number in enumerate(args.workers)
+        }
         rounds: list[dict[str, float]] = []
         for _ in range(args.rounds):
             rates = {"bare_decoding": decoding_rate(files, args.threads, args.seconds / 2)}
-            with loader.batches(split, options, 0, 10**9) as batches:
-                rates["i21k"] = rate(batches, args.seconds)
+            for name, options in ours.items():
+                with loader.batches(split, options, 0, 10**9) as batches:
+                    rates[name] = rate(batches, args.seconds)
             rates |= {name: peer_rate(name, python, args) for name, python in peers.items()}
             rounds.append(rates)
             if args.rounds > 1:
@@ -170,8 +176,11 @@ def main() -> None:
         )
     }
     line |= {
-        f"over_{name}": round(statistics.median(r["i21k"] / r[name] for r in rounds), 2)
+        f"{mine}_over_{name}".removeprefix("i21k_"): round(
+            statistics.median(r[mine] / r[name] for r in rounds), 2
+        )
         for name in peers
+        for mine in ours
     }
     line |= {
         f"{name}_images_per_s": round(value, 1) for name, value in median.items() if name != "i21k"
