@@ -113,8 +113,9 @@ class ImageSource(abc.ABC):
     resumes after a crash and so that several machines can read one source.
 
     To add a source: derive from this class, set the four attributes in `__init__` with
-    `super().__init__`, implement the three abstract methods, and let `recognise.open_source` return
-    it for the layout. Instances are pickled when several machines read, so they hold no open file.
+    `super().__init__`, implement the three abstract methods, and return it for its layout in
+    `recognise_file` or `recognise_folder`. Instances are pickled when several machines read, so
+    they hold no open file.
 
     Guarantees that the packer relies on:
     - `members` gives the same files in the same order each time, whatever it starts behind.

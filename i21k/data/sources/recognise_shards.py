@@ -1,0 +1,76 @@
+"""Recognise datasets whose format says it: WebDataset, Parquet and RecordIO."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from i21k.data.sources import parquet, recordio, webdataset
+from i21k.data.sources.base import ImageSource
+from i21k.data.sources.recognised import Recognised, Wanted, choose_splits, of_splits
+from i21k.data.sources.tables import Labels
+from i21k.data.sources.tar_folders import why_webdataset
+from i21k.data.sources.tar_reader import tar_stem
+from i21k.errors import UserError
+
+
+def recognise_shards(
+    path: Path, files: list[Path], labels: Labels | None, wanted: Wanted
+) -> Recognised:
+    """Return several files as one source."""
+    if all(file.suffix == ".parquet" for file in files):
+        return parquet_files(path, files, wanted)
+    if wanted.layout in (None, "webdataset") and all(tar_stem(file.name) for file in files):
+        if wanted.layout is None and labels is None and not why_webdataset(files):
+            raise UserError(
+                f"Source {path} stands for {len(files)} tars that are no WebDataset. Put them into "
+                "one folder and give the folder."
+            )
+        return webdataset_shards(path, files, wanted, labels)
+    raise UserError(
+        f"Source {path} stands for {len(files)} files; expected WebDataset tars or Parquet files. "
+        "Give one file or folder."
+    )
+
+
+def webdataset_shards(
+    path: Path, tars: Sequence[Path], wanted: Wanted, labels: Labels | None = None
+) -> Recognised:
+    """Return the shards of a WebDataset, by the splits in their names."""
+    shards = webdataset.shards_by_split(tars)
+    chosen, notes = choose_splits(path, shards, wanted, lambda split: True)
+    sources: dict[str, ImageSource] = {
+        split: webdataset.WebDataset(path, of_split, wanted.names, labels)
+        for split, of_split in chosen.items()
+    }
+    return of_splits(sources, notes, "WebDataset")
+
+
+def parquet_files(path: Path, files: Sequence[Path], wanted: Wanted) -> Recognised:
+    """Return Parquet files, by the splits in their names."""
+    found: dict[str, parquet.ParquetSource] = {
+        split: parquet.ParquetSource(path, of_split, wanted.names)
+        for split, of_split in webdataset.shards_by_split(files).items()
+    }
+    chosen, notes = choose_splits(path, found, wanted, lambda split: found[split].has_labels())
+    if not chosen:
+        raise UserError(f"Source {path} has no rows with a label. Give another one.")
+    sources: dict[str, ImageSource] = dict(chosen)
+    return of_splits(sources, notes, "Parquet dataset")
+
+
+def record_files(path: Path, files: Sequence[Path], wanted: Wanted) -> Recognised:
+    """Return RecordIO files, one for each split in their names."""
+    found = webdataset.shards_by_split([f.with_name(f"{f.stem}-{f.suffix}") for f in files])
+    by_split = {
+        split: [f.with_name(f"{f.stem.removesuffix('-')}{f.suffix}") for f in of_split]
+        for split, of_split in found.items()
+    }
+    if several := next((of for of in by_split.values() if len(of) > 1), None):
+        raise UserError(
+            f"Source {path} holds {several[0].name} and {several[1].name}. Give one of them."
+        )
+    chosen, notes = choose_splits(path, by_split, wanted, lambda split: True)
+    sources: dict[str, ImageSource] = {
+        split: recordio.RecordSource(of_split[0], wanted.names)
+        for split, of_split in chosen.items()
+    }
+    return of_splits(sources, notes, "folder of RecordIO files")
