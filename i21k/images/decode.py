@@ -87,8 +87,9 @@ def decode_head(encoded: bytes, height: int, width: int) -> UInt8[np.ndarray, "h
     buffer = _buffer(height * width * 3)
     try:
         return simplejpeg.decode_jpeg(encoded, "RGB", buffer=buffer)
-    except ValueError as error:
-        if not _UNREAD.search(str(error)):
+    # Broad: decoders raise whatever they meet in hostile bytes.
+    except Exception as error:
+        if not isinstance(error, ValueError) or not _UNREAD.search(str(error)):
             raise Unreadable(f"{len(encoded)} bytes that do not decode: {error}") from error
     # The pixels were written before the decoder looked for the end.
     return buffer[: height * width * 3].reshape(height, width, 3)

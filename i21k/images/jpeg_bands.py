@@ -88,17 +88,17 @@ def _plain_frame(encoded: bytes, height: int) -> int:
     preview inside the metadata has another height.
     """
     frame = encoded.find(_FRAME, 2, _HEADER_BYTES)
+    scan = encoded.find(_SCAN, frame + len(_FRAME) + 14, _HEADER_BYTES) if frame >= 0 else -1
     if (
-        frame < 0
+        scan < 0
+        or encoded.find(_RESTART_INTERVAL, 2, scan) >= 0
         or encoded[frame + 5 : frame + 7] != height.to_bytes(2, "big")
         or encoded[frame + 14] != 0x11
         or encoded[frame + 17] != 0x11
         or not 0 < encoded[frame + 11] & 15 <= 2
     ):
         return -1
-    scan = encoded.find(_SCAN, frame, _HEADER_BYTES)
-    has_restarts = encoded.find(_RESTART_INTERVAL, 2, scan) >= 0
-    return -1 if scan < 0 or has_restarts else frame
+    return frame
 
 
 def with_index(jpeg: bytes) -> bytes:

@@ -14,7 +14,7 @@ from i21k.errors import UserError
 _COMPLETE_BYTES = 1 << 30  # a compressed tar up to this size is read to its end; our choice
 _LOOK_BYTES = 256 << 20  # of a larger one are decompressed; our choice
 _NUM_FIRST = 32  # files that decide whether it is a tar of tars
-_NUM_NAMES = 100  # that are kept of each top folder
+_NUM_NAMES = 8  # that are kept of each folder; our choice
 _NUM_LOOK = 1000  # files of one tar of many; our choice
 _UNREAD = {
     b"\x28\xb5\x2f\xfd": ("compressed by Zstandard", "zstd -d FILE"),
