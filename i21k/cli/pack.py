@@ -190,16 +190,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         log.info(describe(report))
     if report.skipped_share > _WARN_SKIPPED:
-        tables = ", ".join(
-            f"{report.directory}/skipped-{s}.tsv"
-            for s in report.splits
-            if s != "val" or len(report.splits) == 1
-        )
         log.warning(
-            f"{report.skipped_share:.1%} of the files were skipped. {tables} names each with the"
-            " reason."
+            f"{report.skipped_share:.1%} of the files were skipped. {_tables(report)} names each"
+            " with the reason."
         )
     return 0
+
+
+def _tables(report: "PackReport") -> str:
+    """Return the tables of skipped files that are there."""
+    paths = (Path(report.directory) / f"skipped-{split}.tsv" for split in report.splits)
+    return ", ".join(str(path) for path in paths if path.exists())
 
 
 def describe(report: "PackReport") -> str:
@@ -217,6 +218,8 @@ def describe(report: "PackReport") -> str:
         f" wrote {report.num_written:,} images"
     )
     lines += [f"skipped {count:,}: {reason}" for reason, count in report.skipped.items()]
+    if report.skipped:
+        lines.append(f"listed in {_tables(report)}")
     lines += [f"mended {count:,}: {oddity}" for oddity, count in report.odd.items()]
     lines += [f"dropped {count:,}: {reason}" for reason, count in report.dropped.items()]
     if report.resumed_after:
