@@ -127,7 +127,15 @@ def _split_parents(inside: list[tuple[str, ...]]) -> dict[tuple[str, ...], set[s
 
 def _refuse_splits_beside(source: object, inside: list[tuple[str, ...]]) -> None:
     """Refuse folders of splits that are not alone, since their images would become one split."""
-    for where, splits in _split_parents(inside).items():
+    parents = _split_parents(inside)
+    if len(parents) > 1:
+        first, second, *_ = ("/".join(parent) or str(source) for parent in parents)
+        raise UserError(
+            f"Source {source} has folders of splits in several folders, such as {first} and "
+            f"{second}. Move them to the top (train/{PurePosixPath(first).name}), give one of "
+            "these folders as SOURCE, or --as class-folders to make one split of all."
+        )
+    for where, splits in parents.items():
         depth = len(where)
         other = next(p for p in inside if p[:depth] != where or not split_of(p[depth]))
         at = next((k for k in range(depth) if other[k : k + 1] != where[k : k + 1]), depth)

@@ -45,6 +45,10 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
         files("photos/train/cat/1.jpg", "photos/val/cat/2.jpg", "misc/3.jpg"),
         r"splits train, val in photos and also misc",
     ),
+    "splits in classes": (
+        files("cat/train/1.jpg", "cat/val/2.jpg", "dog/train/3.jpg", "dog/val/4.jpg"),
+        r"splits in several folders, such as cat and dog. Move them to the top \(train/cat\)",
+    ),
     "flat": (files("1.jpg", "2.jpg"), r"without class folders, such as 1.jpg. Give --labels FILE"),
     "flat val of ILSVRC": (files("ILSVRC2012_val_00000001.JPEG"), r"Give --labels ilsvrc2012-val"),
     "test of ILSVRC": (files("ILSVRC2012_test_00000001.JPEG"), r"labels are not published"),
