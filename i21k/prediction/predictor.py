@@ -419,9 +419,10 @@ def find_files(paths: Iterable[str | Path]) -> Files:
         below = [file for file in everything if not _leaves(file, path)]
         found = [file for file in below if _is_image(file)]
         if not found and not unreadable:
+            num_out = len(everything) - len(below)
+            links = f", and {num_out:,} links out of it" if num_out else ""
             raise UserError(
-                f"folder {path} has no images, {len(below):,} other files and"
-                f" {len(everything) - len(below):,} links out of it; expected"
+                f"folder {path} has no images, and {len(below):,} other files{links}; expected"
                 f" {', '.join(FORMATS)} files"
             )
         num_links += len(everything) - len(below)

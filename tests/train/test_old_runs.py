@@ -34,6 +34,7 @@ def small_recipe() -> ConfigDict:
     config.optimizer.warmup_epochs, config.optimizer.nesterov = 0.0, False
     config.optimizer.weight_decay, config.optimizer.decay = 1e-5, "all"
     config.evaluation.batch_size, config.evaluation.recalibrate_bn = 8, 0
+    config.data.workers = 0  # the default of version one
     config.log.every_steps, config.log.keep_checkpoints = 2, 0
     return config
 
