@@ -104,7 +104,11 @@ def test_beam_checks_the_room_before_it_begins(
     }
     source, table = tmp_path / "source", tmp_path / "table.tsv"
     table.write_text("".join(f"{name}\ta\n" for name in files))
-    options = PackOptions(short_side=60, labels=str(table) if layout == "labelled" else None)
+    options = PackOptions(
+        short_side=60,
+        labels=str(table) if layout == "labelled" else None,
+        layout="class-folders" if layout == "folder" else None,
+    )
     if "tar" in layout:
         source.write_bytes(tar_of({"a.tar": tar_of(files)}, "w:gz" if "gz" in layout else "w"))
     else:
