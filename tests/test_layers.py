@@ -28,7 +28,7 @@ LAYERS = (
     ("models",),
     ("images",),
     ("wordnet",),
-    ("workers", "files", "log", "labels", "backend", "look"),
+    ("workers", "files", "log", "labels", "backend", "look", "table_files"),
     ("errors", "jax_private"),
 )
 # The only files that may import a library.
@@ -39,7 +39,7 @@ ONLY_IN = {
     "tensorboardX": {"train/report.py", "train/tensorboard.py"},
     "apache_beam": {"data/pack/beam.py"},
     "tensorflow": set(),
-    "pyarrow": {"data/sources/parquet.py", "evaluation/features.py"},
+    "pyarrow": {"data/sources/parquet.py", "evaluation/features.py", "table_files.py"},
     "starlette": {
         f"serve/{name}.py" for name in ("app", "bounds", "guard", "parameters", "server")
     },

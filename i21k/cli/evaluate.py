@@ -64,21 +64,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--per-class", metavar="TSV", type=Path, help="write one line per class to this file")
     add("--reliability", metavar="PNG", type=Path, help="plot accuracy over confidence to a file")
+    add(
+        "--predictions",
+        metavar="FILE",
+        type=Path,
+        help="write the truth and the best answers of each image to this file (.csv, .jsonl or"
+        " .parquet)",
+    )
+    add(
+        "--accuracy",
+        type=float,
+        metavar="A",
+        default=0.9,
+        help="fraction of images for which the hedged answer of --predictions has to be right"
+        " (%(default)s); i21k predict --calibrate prepares it",
+    )
     arguments.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    for path in filter(None, (args.per_class, args.reliability)):
+    for path in filter(None, (args.per_class, args.reliability, args.predictions)):
         if not path.parent.is_dir():  # now, not after the last image
             raise UserError(
                 f"there is no directory {path.parent} for {path.name}."
                 " Make it, or choose another directory."
             )
     from i21k.evaluation import evaluate, plots, text
+    from i21k.prediction.calibration import known_generality
 
+    model = arguments.open_model(args)
     with log.without_progress(args.json):
         result = evaluate.evaluate_checkpoint(
-            model=arguments.open_model(args),
+            model=model,
             data=args.data,
             split=args.split,
             batch_size=args.batch_size,
@@ -87,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
             flip=args.tta == "flip",
             real=args.real,
             sizes_of=args.sizes_of,
+            predictions=args.predictions,
+            generality=known_generality(model, args.accuracy) if args.predictions else None,
         )
     if args.per_class:
         args.per_class.write_text(text.per_class_table(result.scores), "utf-8")

@@ -1,5 +1,6 @@
 """Evaluate a trained model on a dataset split. Every image is counted exactly once."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from i21k.data.format.records import labels_of
 from i21k.data.format.splits import Split, open_split, split_names
 from i21k.data.load import loader
 from i21k.errors import UserError
+from i21k.evaluation.predictions import PredictionFile
 from i21k.evaluation.real import read_real, right_by_real
 from i21k.evaluation.scores import Scores
 from i21k.labels import ClassList
@@ -51,6 +53,8 @@ def evaluate_checkpoint(
     real: str | Path | None = None,
     sizes_of: str | None = None,
     step: Which = "last",
+    predictions: str | Path | None = None,
+    generality: float | None = None,
 ) -> Evaluation:
     """Evaluate a model; classes are matched by their ids. A checkpoint uses all local devices.
 
@@ -69,6 +73,8 @@ def evaluate_checkpoint(
             By default a model with all classes of fall11 takes their order of 2015
             (`released2015`), and others have no sizes.
         step: which checkpoint of the run, as for `i21k.trained.load`.
+        predictions: file for the best answers to each image, see `PredictionFile`.
+        generality: of the hedged answer in that file, see `i21k.wordnet.hedge`; None: it is empty.
 
     Raises:
         UserError: if checkpoint or data are missing, they have no class in common, or a number or
@@ -93,6 +99,11 @@ def evaluate_checkpoint(
     right_of = None if real is None else right_by_real(read_real(real), opened)
     all_labels = list(map(labels_of, all_records(opened))) if opened.has_labels else None
     sizes = _sizes(loaded.classes, open_split(data, sizes_of) if sizes_of else None)
+    table = (
+        PredictionFile(Path(predictions), loaded.classes, opened, generality)
+        if predictions
+        else None
+    )
     if isinstance(loaded, CheckpointModel):
         found, recalibrated_on = _on_devices(loaded, opened, batch_size, recalibrate_bn, flip)
     elif recalibrate_bn:
@@ -102,21 +113,25 @@ def evaluate_checkpoint(
         )
     else:
         found, recalibrated_on = _on_host(loaded, opened, batch_size, flip), 0
-    with log.progress("evaluate", opened.num_records) as bar:
+    with table or contextlib.nullcontext(), log.progress("evaluate", opened.num_records) as bar:
         for log_probabilities, labels in found:
             these = slice(scores.count, scores.count + len(labels))
-            scores.add(
+            ranks = scores.add(
                 log_probabilities,
                 labels,
                 None if right_of is None else right_of[these],
                 None if all_labels is None else all_labels[these],
             )
+            if table is not None:
+                table.add(log_probabilities, labels, ranks)
             bar.advance(len(labels))
     about = {
         "checkpoint": loaded.origin.path,
         "step": loaded.origin.step,
+        "digest": loaded.origin.digest,
         "data": str(data),
         "split": split,
+        "fingerprint": opened.fingerprint,
         "recalibrated_on": recalibrated_on,
         "tta": "flip" if flip else "none",
         "real": None if real is None else str(real),

@@ -113,7 +113,7 @@ class Scores:
         labels: Labels,
         real: Sequence[Sequence[str]] | None = None,
         all_labels: Sequence[Sequence[int]] | None = None,
-    ) -> None:
+    ) -> Int[np.ndarray, " B"]:
         """Count a batch of images.
 
         Args:
@@ -122,6 +122,10 @@ class Scores:
             all_labels: all labels that are right for each image, where images have several.
             real: ids of all classes that are right for each image by the ReaL labels. Images
                 without any are not counted by them.
+
+        Returns:
+            The rank of the right class among all classes for each image, from 0; `NEVER` where the
+            model cannot answer it.
 
         Raises:
             UserError: if an array does not fit the class lists, or is not a number.
@@ -159,6 +163,7 @@ class Scores:
         self._by_class.add(labels, values.argmax(axis=1), found["all"], found.get("tolerant"))
         if self._distances is not None:
             self._distances.add(values, labels)
+        return found["all"]
 
     def _values(self, values: np.ndarray) -> dict[str, np.ndarray]:
         """Return the log-probabilities that each column ranks."""
@@ -189,6 +194,12 @@ class Scores:
     def reliability(self) -> list[dict[str, float]]:
         """Return the bins of confidence over all classes: images, mean confidence, accuracy."""
         return self._table["all"].reliability()
+
+    def reliabilities(self) -> dict[str, list[dict[str, float]]]:
+        """Return the bins of each column that has probabilities."""
+        return {
+            name: column.reliability() for name, column in self._table.items() if column.calibrated
+        }
 
     def per_class(self) -> list[dict[str, Any]]:
         """Return a row for each class that has images, in the order of the data's list."""

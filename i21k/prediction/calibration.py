@@ -5,14 +5,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from i21k import log
 from i21k.errors import UserError
 from i21k.files import replaced
-from i21k.trained import Origin
+from i21k.trained import Origin, TrainedModel
 from i21k.wordnet.views import Calibration
 
 CALIBRATION = "hedge.json"  # in the working directory
 # One pass over the held-out images calibrates for all of these, besides the accuracy asked for.
 ACCURACIES = tuple(percent / 100 for percent in range(50, 100))
+
+
+def known_generality(model: TrainedModel, accuracy: float) -> float | None:
+    """Return how general `hedge` has to be; None, with a note, if the model is not calibrated."""
+    try:
+        return HedgeCalibration(model.origin).generality(accuracy)
+    except UserError as error:
+        log.note(f"there is no hedged answer: {error}")
+        return None
 
 
 class HedgeCalibration:

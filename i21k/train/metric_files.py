@@ -132,6 +132,11 @@ def read_metrics(workdir: Path) -> list[Row]:
     return rows
 
 
+def read_records(workdir: Path) -> list[Record]:
+    """Return the records of a run's `metrics.jsonl`, without damaged lines."""
+    return _read_records(workdir / "metrics.jsonl")[0]
+
+
 _NUMBER = r"[0-9]+(\.[0-9]+)?"
 
 
