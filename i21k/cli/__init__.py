@@ -22,6 +22,7 @@ from i21k.cli import (
     pack,
     predict,
     probe,
+    report,
     runs,
     search,
     serve,
@@ -45,6 +46,7 @@ _COMMANDS = {
     "probe": probe,
     "search": search,
     "serve": serve,
+    "report": report,
     "runs": runs,
     "lr-find": lr_find,
 }

@@ -38,16 +38,18 @@ def directory_of(model: str | Path, split: str) -> Path:
 def evaluate_and_store(
     model: TrainedModel,
     data: Path,
+    directory: Path,
     split: str = "val",
     batch_size: int = BATCH_SIZE,
     sizes_of: str | None = None,
     generality: float | None = None,
-) -> Path:
-    """Evaluate a model and keep numbers and answers; return their directory.
+) -> None:
+    """Evaluate a model and keep numbers and answers.
 
     Args:
         model: to evaluate.
         data: packed directory, or another TFDS dataset.
+        directory: for the files, see `directory_of`.
         split: its name.
         batch_size: changes only speed and memory.
         sizes_of: split whose labels are counted, to tell large classes from small ones. By default
@@ -60,7 +62,6 @@ def evaluate_and_store(
     if sizes_of is None and "train" in split_names(data):
         train = open_split(data, "train")
         sizes_of = "train" if 0 < train.num_records <= MOST_COUNTED else None
-    directory = directory_of(model.origin.path, split)
     directory.mkdir(parents=True, exist_ok=True)
     found = evaluate_checkpoint(
         model,
@@ -72,7 +73,6 @@ def evaluate_and_store(
         generality=generality,
     )
     files.write_text(directory / NUMBERS, json.dumps(content_of(found), allow_nan=False))
-    return directory
 
 
 def content_of(evaluation: Evaluation) -> dict[str, Any]:
@@ -80,9 +80,7 @@ def content_of(evaluation: Evaluation) -> dict[str, Any]:
     counted = evaluation.sizes is not None and evaluation.about["sizes_of"] != "released2015"
     sizes = None
     if counted and evaluation.sizes is not None:
-        sizes = dict(
-            zip(evaluation.scores.model.ids, map(int, evaluation.sizes), strict=True)
-        )
+        sizes = dict(zip(evaluation.scores.model.ids, map(int, evaluation.sizes), strict=True))
     return {
         "format": FORMAT,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -11,8 +11,8 @@ def accuracy_class(accuracy: float) -> str:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Return `89.8 %`; a dash for None."""
-    return "–" if value is None else f"{value * 100:.{digits}f} %"
+    """Return `89.8 %` on one line; a dash for None."""
+    return "–" if value is None else f"{value * 100:.{digits}f}\u00a0%"
 
 
 def table(

@@ -1,5 +1,6 @@
 """The classes of an evaluation as a tree of WordNet, for the map of the report."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def tree_of(predictions: Predictions) -> dict[str, list[Any]]:
     children: dict[str, dict[str, None]] = {"": {}}  # dicts keep the order
     for class_id in order_of(seen):
         path = ("", *(_path(class_id) if class_id in wordnet() else (_OTHERS, class_id)))
-        for parent, child in zip(path, path[1:], strict=False):
+        for parent, child in itertools.pairwise(path):
             children.setdefault(parent, {})[child] = None
             children.setdefault(child, {})
     own = set(seen)
