@@ -70,7 +70,8 @@ class _JsonLines:
 
     def write(self, rows: Iterable[Row]) -> None:
         for row in rows:
-            self._stream.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+            shown = {key: _text(value) for key, value in row.items()}
+            self._stream.write(json.dumps(shown, allow_nan=False).encode() + b"\n")
 
     def close(self) -> None:
         self._stream.flush()

@@ -121,7 +121,9 @@ class PredictionFile:
             hedged = list(views.hedge(np.exp(log_probabilities), self._hierarchy, self._generality))
         self._writer.write(
             self._row(*one)
-            for one in zip(names, log_probabilities, labels, ranks, hedged, strict=True)
+            for one in zip(
+                names, log_probabilities, labels.tolist(), ranks.tolist(), hedged, strict=True
+            )
         )
 
     def _row(
@@ -137,7 +139,7 @@ class PredictionFile:
             "file": name,
             "truth": truth,
             "truth_name": wordnet().name(truth),
-            "rank": None if rank >= NEVER else int(rank) + 1,
+            "rank": None if rank >= NEVER else rank + 1,
             **answer_row(answers),
         }
         if hedged is not None:

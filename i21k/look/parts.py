@@ -66,22 +66,18 @@ def bar(fraction: float, kind: str = "") -> str:
 
 
 def card(jpeg: bytes | None, caption: str, description: str) -> str:
-    """Return an image with a caption (HTML); without an image, an empty frame.
+    """Return an image with a caption (HTML); the caption alone without an image.
 
     Args:
         jpeg: the image.
         caption: HTML below it.
         description: plain text for readers that cannot see it.
     """
-    inside = (
-        '<span class="soft small">no image</span>'
-        if jpeg is None
-        else f'<img src="{jpeg_address(jpeg)}" alt="{escape(description)}" loading="lazy">'
-    )
-    return (
-        f'<li><figure><div class="frame">{inside}</div>'
-        f"<figcaption>{caption}</figcaption></figure></li>\n"
-    )
+    inside = ""
+    if jpeg is not None:
+        image = f'<img src="{jpeg_address(jpeg)}" alt="{escape(description)}" loading="lazy">'
+        inside = f'<div class="frame">{image}</div>'
+    return f"<li><figure>{inside}<figcaption>{caption}</figcaption></figure></li>\n"
 
 
 def cards(items: Iterable[str]) -> str:

@@ -20,14 +20,16 @@ MATRIX_SIZE = 36  # our choice: classes of the matrix, which fill a screen
 def best_and_worst(predictions: Predictions) -> str:
     """Return the classes with the highest and the lowest accuracy.
 
-    Classes of few images are at both ends by chance alone, so of equal ones the class with more
-    images comes first.
+    Many classes of few images are equal. Of those, the worst is the one whose truths have the
+    lowest ranks, and the best is the one whose answers are most certain.
     """
-    images, top1, top5 = class_counts(predictions)
+    images, top1, _ = class_counts(predictions)
     labels = np.flatnonzero(images)
     accuracy = top1[labels] / images[labels]
-    worst = labels[np.lexsort((labels, -images[labels], top5[labels] / images[labels], accuracy))]
-    best = labels[np.lexsort((labels, -images[labels], -accuracy))]
+    depth = _mean_of_class(predictions, np.log(predictions.ranks))[labels]
+    certainty = _mean_of_class(predictions, predictions.probabilities[:, 0])[labels]
+    worst = labels[np.lexsort((labels, -depth, accuracy))]
+    best = labels[np.lexsort((labels, -certainty, -accuracy))]
     wrong = ~predictions.right
     parts = []
     for title, chosen in (("Lowest accuracy", worst), ("Highest accuracy", best)):
@@ -51,6 +53,12 @@ def best_and_worst(predictions: Predictions) -> str:
         "<p>The map at the end of the page lists all classes.</p>\n"
         f'<div class="columns">{"".join(parts)}</div>\n'
     )
+
+
+def _mean_of_class(predictions: Predictions, values: np.ndarray) -> np.ndarray:
+    num = len(predictions.classes)
+    count = np.bincount(predictions.truths, minlength=num)
+    return np.bincount(predictions.truths, weights=values, minlength=num) / np.maximum(count, 1)
 
 
 def _name(class_id: str) -> str:

@@ -156,11 +156,13 @@ def _paired_section(pair: Pair, predictions: Predictions, names: tuple[str, str]
     spread = (changed - (only_second - only_first) ** 2 / total) ** 0.5 / total
     chance = scipy.stats.binomtest(only_second, changed).pvalue if changed else 1.0
     verdict = "more than chance explains" if chance < 0.01 else "which chance may explain"
+    first_name, second_name = map(escape, names)
+    points, way = abs(difference) * 100, "lower" if difference < 0 else "higher"
     text = (
-        f"<p>{escape(names[1])} is {difference * 100:+.2f} ± {1.96 * spread * 100:.2f} points"
-        f" better in top-1 over the same {total:,} images (95 %): it is right for"
-        f" {only_second:,} images that {escape(names[0])} gets wrong, and wrong for {only_first:,}"
-        f" that {escape(names[0])} gets right, {verdict} (sign test, p = {chance:.2g}).</p>\n"
+        f"<p>Top-1 of {second_name} is {points:.2f} points {way}"
+        f" (± {1.96 * spread * 100:.2f}, 95 %) on the same {total:,} images. {second_name} alone is"
+        f" right for {only_second:,} of them, and {first_name} alone for {only_first:,}, {verdict}"
+        f" (sign test, p = {chance:.2g}).</p>\n"
     )
     num = len(predictions.classes)
     images = class_counts(predictions)[0]

@@ -1,5 +1,6 @@
 """The classes of an evaluation as a tree of WordNet, for the map of the report."""
 
+import functools
 import itertools
 from typing import Any
 
@@ -25,11 +26,19 @@ def order_of(ids: list[str]) -> list[str]:
 
 def _path(class_id: str) -> tuple[str, ...]:
     """Return a synset and its main ancestors, the root first."""
-    taxonomy, path, node = wordnet(), [class_id], class_id
-    while node in taxonomy and (parent := main_parent(taxonomy, taxonomy[node].parents)):
+    path = [class_id]
+    while parent := _parent(path[-1]):
         path.append(parent)
-        node = parent
     return tuple(reversed(path))
+
+
+@functools.cache
+def _parent(class_id: str) -> str | None:
+    """Return the most specific parent of a synset; None for the root, and for other classes."""
+    taxonomy = wordnet()
+    if class_id not in taxonomy:
+        return None
+    return main_parent(taxonomy, taxonomy[class_id].parents)
 
 
 def class_counts(
