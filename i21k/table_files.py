@@ -6,7 +6,7 @@ All formats have the same columns. A missing value is an empty cell, null, or nu
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -44,7 +44,12 @@ def format_of(path: Path) -> str:
 
 def writer(table_format: str, stream: BinaryIO, columns: Columns) -> TableWriter:
     """Return a writer of a format in `FORMATS`."""
-    return {"csv": _Csv, "jsonl": _JsonLines, "parquet": _Parquet}[table_format](stream, columns)
+    kinds: dict[str, Callable[[BinaryIO, Columns], TableWriter]] = {
+        "csv": _Csv,
+        "jsonl": _JsonLines,
+        "parquet": _Parquet,
+    }
+    return kinds[table_format](stream, columns)
 
 
 class _Csv:

@@ -78,7 +78,8 @@ def recipe(run: Run) -> str:
     if run.recipe is None:
         return "<p>The model was not trained here, so there is no recipe.</p>\n"
     infos = {info.name: info for info in describe_keys()}
-    changed, unchanged = [], []
+    changed: list[list[str]] = []
+    unchanged: list[list[str]] = []
     for key, value in run.recipe.items():
         info = infos.get(key)
         default = info.default if info else None

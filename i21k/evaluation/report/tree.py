@@ -69,9 +69,9 @@ def tree_of(predictions: Predictions) -> dict[str, list[Any]]:
     children: dict[str, dict[str, None]] = {"": {}}  # dicts keep the order
     for class_id in order_of(seen):
         path = ("", *(_path(class_id) if class_id in wordnet() else (_OTHERS, class_id)))
-        for parent, child in itertools.pairwise(path):
-            children.setdefault(parent, {})[child] = None
-            children.setdefault(child, {})
+        for above, below in itertools.pairwise(path):
+            children.setdefault(above, {})[below] = None
+            children.setdefault(below, {})
     own = set(seen)
     columns: dict[str, list[Any]] = {
         key: [] for key in ("names", "ids", "parents", "images", "top1", "top5")
