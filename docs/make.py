@@ -27,14 +27,18 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 TABLE = re.compile(r"(<!-- table of: (?P<command>.+?) -->\n\n)(?:\|.*\n)*")
 BLOCK = re.compile(r"(<!-- output of: (?P<command>.+?) -->\n+)```text\n.*?```\n", re.DOTALL)
+REPORT = "i21k report --checkpoint runs/quickstart --data data/quickstart"
 PICTURES = {  # file in docs/pictures: command that writes it, with {} for its path
-    "contact_sheet.jpg": (
-        "i21k info data/quickstart --contact-sheet sheet.png && python -c 'from PIL import Image;"
-        ' Image.open("sheet.png").convert("RGB").save("{}", quality=85)\''
-    ),
+    "contact_sheet.jpg": "i21k info data/quickstart --contact-sheet {}",
     "learning_curve.png": "cp runs/quickstart/learning_curve.png {}",
     "reliability.png": (
         "i21k evaluate --checkpoint runs/quickstart --data data/quickstart --reliability {}"
+    ),
+    "report.png": f"{REPORT} && python {DOCS}/page_picture.py report.html {{}} --height 880",
+    "report_map.png": f"{REPORT} && python {DOCS}/page_picture.py report.html {{}} --section map",
+    "dataset_page.jpg": (
+        "i21k info data/quickstart --html dataset.html &&"
+        f" python {DOCS}/page_picture.py dataset.html {{}} --width 900 --height 760"
     ),
 }
 

@@ -20,7 +20,15 @@ LAYERS = (
     ("train",),
     ("trained",),
     ("checkpoints",),
-    ("data.synthetic", "data.verify", "data.overview", "data.dataset"),
+    ("data.overview_page",),
+    (
+        "data.synthetic",
+        "data.verify",
+        "data.overview",
+        "data.contents",
+        "data.contact_sheet",
+        "data.dataset",
+    ),
     ("data.pack",),
     ("data.load",),
     ("data.sources",),
@@ -28,7 +36,8 @@ LAYERS = (
     ("models",),
     ("images",),
     ("wordnet",),
-    ("workers", "files", "log", "labels", "backend", "look", "table_files"),
+    ("look", "table_files"),
+    ("workers", "files", "log", "labels", "backend"),
     ("errors", "jax_private"),
 )
 # The only files that may import a library.

@@ -1,7 +1,7 @@
 """`i21k predict`: classify images with a checkpoint."""
 
 import argparse
-import textwrap
+import contextlib
 from pathlib import Path
 
 from i21k import log
@@ -13,6 +13,7 @@ HELP = "Classify images with a checkpoint; choose how the classes are shown."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.prepare_jax()
+    from i21k.prediction.outputs import FORMATS
     from i21k.prediction.predictor import Predictor
 
     view, calibrate = (
@@ -78,12 +79,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images at a time; changes only speed and memory (%(default)s)",
     )
     add("--png", metavar="FILE", type=Path, help="plot each image with bars to this file")
-    add("--json", action="store_true", help="print one line of JSON per image")
+    add(
+        "--format",
+        choices=FORMATS,
+        default="text",
+        help="how the answers are written to standard output (%(default)s)",
+    )
+    add("--json", action="store_true", help="the same as --format jsonl")
 
 
 def run(args: argparse.Namespace) -> int:
     from i21k.data.dataset import open_dataset
-    from i21k.prediction import plots, predictor, text
+    from i21k.prediction import outputs, plots, predictor
 
     if not (args.images or args.data or args.calibrate):
         raise UserError(
@@ -130,18 +137,19 @@ def run(args: argparse.Namespace) -> int:
     else:
         images = model.see(files, view)
     few = num_images <= 2 * args.batch_size
+    output_format = "jsonl" if args.json else args.format
     with (
-        log.without_progress(args.json or few),
+        log.without_progress(output_format != "text" or few),
+        contextlib.closing(
+            outputs.output(output_format, 1 if args.view == "hedge" else args.k)
+        ) as output,
         log.progress("predict", num_images) as bar,
     ):
         for one in images:
             if one.fault:
                 log.error(log.printable(one.fault))
-            elif args.json:
-                arguments.print_json(text.as_json(one))
             else:
-                answers = textwrap.indent(text.describe(one.answers), "  ")
-                log.info(f"{text.heading(one)}\n{answers}\n")
+                output.add(one)
             if args.png:
                 drawn.append(one)
             some_failed = some_failed or bool(one.fault)

@@ -1,25 +1,12 @@
-"""Describe a dataset directory: numbers from its JSON, and a sheet of random images."""
+"""Describe a dataset directory by the numbers in its JSON and the sizes of its files."""
 
 import dataclasses
-import io
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-
-from i21k.data.format import shards
 from i21k.data.format.manifest import read_manifest
-from i21k.data.format.records import decode_example
-from i21k.data.format.splits import open_split, split_names
+from i21k.data.format.splits import open_split
 from i21k.data.format.tfds import list_shards, read_classes
-from i21k.images.decode import read_size
-from i21k.labels import ClassList
-
-SHEET_COLUMNS, SHEET_ROWS = 8, 5  # chosen here: fills a screen
-CELL_PX, CAPTION_PX, GAP_PX = 144, 34, 8
-_FONT_PX = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,81 +86,3 @@ def overview(directory: str | Path) -> Overview:
         class_list_hash=classes.hash,
         splits=splits,
     )
-
-
-def contact_sheet(
-    directory: str | Path, columns: int = SHEET_COLUMNS, rows: int = SHEET_ROWS, seed: int = 0
-) -> Image.Image:
-    """Lay out random images of all splits, each record with the same probability, with class, label
-    and split below; the same for a seed.
-
-    Raises:
-        ValueError: if there is no dataset, or `open_split` refuses one of its splits.
-    """
-    directory = Path(directory)
-    opened = [open_split(directory, split) for split in split_names(directory)]
-    places = [
-        (split, path, count)
-        for split in opened
-        for path, count in zip(split.shard_paths, split.shard_counts, strict=True)
-    ]
-    ends = np.cumsum([count for _, _, count in places])
-    chosen = np.random.default_rng(seed).choice(
-        int(ends[-1]), min(columns * rows, int(ends[-1])), replace=False
-    )
-    rows = math.ceil(len(chosen) / columns)
-    size = (columns * (CELL_PX + GAP_PX) + GAP_PX, rows * (CELL_PX + CAPTION_PX + GAP_PX) + GAP_PX)
-    sheet = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_PX)
-    for k, number in enumerate(chosen.tolist()):
-        shard = int(np.searchsorted(ends, number, "right"))
-        split, path, count = places[shard]
-        ((_, record),) = shards.read_records(path, (number - int(ends[shard]) + count,))
-        left = GAP_PX + k % columns * (CELL_PX + GAP_PX)
-        top = GAP_PX + k // columns * (CELL_PX + CAPTION_PX + GAP_PX)
-        thumbnail, caption = _thumbnail(record, split.classes)
-        sheet.paste(
-            thumbnail,
-            (left + (CELL_PX - thumbnail.width) // 2, top + (CELL_PX - thumbnail.height) // 2),
-        )
-        for line, text in enumerate((caption, split.split)):
-            draw.text(
-                (left, top + CELL_PX + 2 + line * (_FONT_PX + 3)),
-                _fit(text, font),
-                "black" if line == 0 else "gray",
-                font,
-            )
-    return sheet
-
-
-def _thumbnail(record: bytes | ValueError, classes: ClassList) -> tuple[Image.Image, str]:
-    """Return an image that fits into a cell, and its caption; a grey cell where there is none to
-    be had."""
-    nothing = Image.new("RGB", (CELL_PX, CELL_PX), "lightgray")
-    if isinstance(record, ValueError):
-        return nothing, "damaged record"
-    try:
-        image, label = decode_example(record)
-    except ValueError:
-        return nothing, "no image with a label"
-    caption = (
-        f"{classes.ids[label]} ({label})" if 0 <= label < len(classes) else f"no class ({label})"
-    )
-    try:
-        read_size(image)  # refuses what is too large to decode
-        with Image.open(io.BytesIO(image)) as opened:
-            thumbnail = opened.convert("RGB")
-    except (ValueError, OSError, SyntaxError):
-        return nothing, f"{caption}, damaged"
-    scale = CELL_PX / max(thumbnail.size)
-    width, height = (max(1, round(side * scale)) for side in thumbnail.size)
-    return thumbnail.resize((width, height), Image.Resampling.BICUBIC), caption
-
-
-def _fit(text: str, font: Any) -> str:
-    """Shorten a caption to the width of a cell."""
-    if font.getlength(text) <= CELL_PX:
-        return text
-    while text and font.getlength(text + "…") > CELL_PX:
-        text = text[:-1]
-    return text + "…"

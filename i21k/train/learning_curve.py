@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from i21k.files import replaced
+from i21k.look import colours
 from i21k.train.history import Change
 
 if TYPE_CHECKING:
@@ -45,6 +46,20 @@ def draw_learning_curve(
         steps_per_epoch: to place the points between epochs; 0: unknown.
         changes: of the recipe. Those that change the training are marked.
     """
+    import matplotlib as mpl
+
+    with mpl.rc_context(colours.plot_style()):
+        _draw(rows, path, sets, points, steps_per_epoch, changes)
+
+
+def _draw(
+    rows: Sequence[dict[str, str]],
+    path: Path,
+    sets: Sequence[str],
+    points: Sequence[Point],
+    steps_per_epoch: float,
+    changes: Sequence[Change],
+) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
@@ -67,14 +82,16 @@ def draw_learning_curve(
     accuracies.yaxis.set_major_formatter(PercentFormatter(1))
     for axes in (rates, notes):  # the same below both, so that one can read across
         if shown:
-            axes.plot([p.step for p in shown], [p.lr for p in shown], color="grey", linewidth=1)
+            axes.plot(
+                [p.step for p in shown], [p.lr for p in shown], color=colours.FAINT, linewidth=1
+            )
         else:
             _draw_column(axes, rows, "lr", "", per_unit)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(unit)
     rates.set_ylabel("learning rate")
     for axes in (losses, accuracies, rates, notes):
-        axes.grid(alpha=0.3)
+        axes.grid()
         if axes in (losses, accuracies) and axes.lines:
             axes.legend(fontsize="small")
         _mark(axes, changes, per_unit, with_text=axes is losses)
@@ -110,7 +127,9 @@ def _draw_training(axes: "Axes", points: Sequence[Point]) -> None:
         return
     parts = np.array_split(np.array(points, np.float64), min(len(points), _MAX_POINTS))
     means = np.array([part.mean(axis=0) for part in parts])
-    axes.plot(means[:, 0], means[:, 1], color="grey", alpha=0.4, linewidth=0.8, label="train, log")
+    axes.plot(
+        means[:, 0], means[:, 1], color=colours.FAINT, alpha=0.6, linewidth=0.8, label="train, log"
+    )
 
 
 def _scale_losses(axes: "Axes") -> None:
@@ -147,7 +166,7 @@ def _mark(axes: "Axes", changes: Sequence[Change], per_unit: float, with_text: b
         if not keys:
             continue
         x = change.step / per_unit
-        axes.axvline(x, color="black", linestyle="--", linewidth=0.8, alpha=0.6)
+        axes.axvline(x, color=colours.INK, linestyle="--", linewidth=0.8, alpha=0.6)
         if with_text:
             text = "\n".join(f"{key.rpartition('.')[2]} {_short(v)}" for key, v in keys.items())
             axes.annotate(

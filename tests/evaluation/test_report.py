@@ -14,9 +14,9 @@ from i21k.evaluation.stored import read_stored
 from i21k.labels import ClassList
 from i21k.train import loop
 from i21k.wordnet.class_lists import named
-from tests.helpers.browser import opened_page
 from tests.helpers.datasets import NUM_TRAIN, NUM_VAL, write_dataset
 from tests.helpers.evaluations import made_up
+from tests.helpers.pages import opened_page
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\x1b\u202e猫"
 ANIMALS = ClassList(("n01440764", "n01443537", "n02085620", "n02123045", "n02834778"))
@@ -107,7 +107,7 @@ def test_names_of_any_kind_are_text(tmp_path):
     assert "<img src=x" not in text and "run <b>" not in text and "\u202e" not in text
     assert "Käfer" in text and "🦋" in text and "run &lt;b&gt;猫" in text
     (tmp_path / "report.html").write_text(text, "utf-8")
-    with opened_page(f"file://{tmp_path / 'report.html'}") as (shown, errors):
+    with opened_page(tmp_path / "report.html") as (shown, errors):
         assert shown.locator("#class-map .block").count() >= 4
         assert errors == []
 
@@ -140,7 +140,7 @@ def test_a_page_of_all_classes_is_small_and_usable(everything, tmp_path):
     assert len(text.encode()) < 10e6
     path = tmp_path / "report.html"
     path.write_text(text, "utf-8")
-    with opened_page(f"file://{path}", viewport={"width": 375, "height": 800}) as (shown, errors):
+    with opened_page(path, viewport={"width": 375, "height": 800}) as (shown, errors):
         width = shown.evaluate("document.documentElement.scrollWidth")
         assert width <= 375
         assert shown.locator("#class-map .block").count() < 1000
@@ -159,7 +159,7 @@ def test_a_page_of_all_classes_is_small_and_usable(everything, tmp_path):
 def test_curves_zoom(trained, tmp_path):
     path = tmp_path / "report.html"
     path.write_text(page.run_page(trained, None), "utf-8")
-    with opened_page(f"file://{path}") as (shown, errors):
+    with opened_page(path) as (shown, errors):
         chart = shown.locator("#charts .chart svg").first
         before = chart.inner_html()
         box = chart.bounding_box()
