@@ -162,6 +162,7 @@ class Predictions(NamedTuple):
     ranks: Int[np.ndarray, " N"]  # from 1; `NEVER` where the truth cannot be answered
     answers: Int[np.ndarray, "N A"]  # -1 where there are fewer
     probabilities: Float[np.ndarray, "N A"]  # 0 where there are fewer
+    hedges: list[tuple[str, float] | None]  # synset and probability of hedged answers
 
     @property
     def right(self) -> np.ndarray:
@@ -175,15 +176,8 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         UserError: if the file is another one, or has no images.
     """
-    used = ("record", "file", "truth", "rank", "answer", "probability")
-    columns = table_files.read(
-        path,
-        {
-            name: kind
-            for name, kind in COLUMNS.items()
-            if name.partition("_")[0] in used and name != "truth_name"
-        },
-    )
+    used = {name: kind for name, kind in COLUMNS.items() if "name" not in name}
+    columns = table_files.read(path, used)
     ids = [columns["truth"], *(columns[f"answer_{n}"] for n in range(1, NUM_ANSWERS + 1))]
     present = {str(class_id) for of_column in ids for class_id in of_column if class_id is not None}
     if not columns["truth"] or None in columns["truth"] or None in columns["record"]:
@@ -205,4 +199,10 @@ def read_predictions(path: Path) -> Predictions:
         probabilities=np.array(
             [[0.0 if p is None else p for p in column] for column in probabilities], float
         ).T,
+        hedges=[
+            None if synset is None or probability is None else (str(synset), float(probability))
+            for synset, probability in zip(
+                columns["hedge"], columns["hedge_probability"], strict=True
+            )
+        ],
     )

@@ -105,7 +105,7 @@ def test_names_of_any_kind_are_text(tmp_path):
     text = page.run_page(workdir, stored)
     text.encode("utf-8")
     assert "<img src=x" not in text and "run <b>" not in text and "\u202e" not in text
-    assert "Käfer" in text and "🦋" in text and "run &lt;b&gt;猫" in text
+    assert "hedged: " in text and "Käfer" in text and "🦋" in text and "run &lt;b&gt;猫" in text
     (tmp_path / "report.html").write_text(text, "utf-8")
     with opened_page(tmp_path / "report.html") as (shown, errors):
         assert shown.locator("#class-map .block").count() >= 4
@@ -151,6 +151,10 @@ def test_a_page_of_all_classes_is_small_and_usable(everything, tmp_path):
         shown.click("#class-map .path button >> nth=0")
         assert shown.inner_text("#class-map .tip").startswith("entity")
         shown.locator("#class-map .block").nth(1).focus()
+        shown.keyboard.press("ArrowDown")
+        below = shown.inner_text("#class-map .tip")
+        shown.keyboard.press("ArrowRight")
+        assert shown.inner_text("#class-map .tip") != below
         shown.keyboard.press("Enter")
         assert not shown.inner_text("#class-map .tip").startswith("entity:")
         assert errors == []

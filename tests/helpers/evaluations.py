@@ -27,6 +27,7 @@ def made_up(classes: ClassList, per_class: int = 3, seed: int = 0, accuracy: flo
         probabilities=np.stack(
             [confidence, *((1 - confidence) * share for share in (0.4, 0.2, 0.1, 0.05))], axis=1
         ),
+        hedges=[("n00001740", 0.99) if k % 2 else None for k in range(len(truths))],
     )
     column = {"top1": float(right.mean()), "top5": 0.8, "top20": 0.9, "loss": 1.5, "ece": 0.1}
     bins = [{"images": len(truths), "confidence": 0.6, "accuracy": float(right.mean())}]

@@ -6,7 +6,7 @@ import numpy as np
 
 from i21k.evaluation.predictions import Predictions
 from i21k.evaluation.report import figures
-from i21k.evaluation.report.tree import class_counts, order_of
+from i21k.evaluation.report.tree import class_counts, order_of, path_of
 from i21k.labels import ClassList
 from i21k.look.parts import bar, class_name, percent, table
 from i21k.wordnet.hierarchy import Hierarchy
@@ -86,10 +86,7 @@ def confusions(predictions: Predictions) -> str:
 
 def _matrix(predictions: Predictions, ranked: list[tuple[int, int, int]]) -> str:
     """Return the matrix of the classes that have the most frequent confusions."""
-    chosen: dict[int, None] = {}
-    for truth, answer, _ in ranked:
-        if len(chosen.keys() | {truth, answer}) <= MATRIX_SIZE:
-            chosen |= {truth: None, answer: None}
+    chosen = _block(predictions, ranked)
     ids = order_of([predictions.classes.ids[label] for label in chosen])
     place = {predictions.classes.label_of[class_id]: n for n, class_id in enumerate(ids)}
     counts = np.zeros((len(ids), len(ids)), int)
@@ -104,10 +101,38 @@ def _matrix(predictions: Predictions, ranked: list[tuple[int, int, int]]) -> str
     inside = int(counts.sum() - np.trace(counts))
     figure = figures.matrix(names, counts, images, f"confusions between {len(ids)} classes")
     return (
-        f'<figure><div class="scroll">{figure}</div><figcaption>The {len(ids)} classes with the'
-        f" most frequent confusions; {inside:,} of all {num_wrong:,} mistakes."
+        f'<figure><div class="scroll">{figure}</div><figcaption>{len(ids)} classes with frequent'
+        f" confusions between them; {inside:,} of all {num_wrong:,} mistakes."
         "</figcaption></figure>\n"
     )
+
+
+def _block(predictions: Predictions, ranked: list[tuple[int, int, int]]) -> list[int]:
+    """Return the classes of the matrix.
+
+    They are all that are confused, if there are few. Otherwise they are the synsets of WordNet with
+    the most mistakes inside, as many as fill the matrix, and after them the most frequent pairs.
+    """
+    ids = predictions.classes.ids
+    chosen: dict[int, None] = {}
+    if len({label for truth, answer, _ in ranked for label in (truth, answer)}) > MATRIX_SIZE:
+        below = collections.defaultdict[str, list[int]](list)
+        for label, class_id in enumerate(ids):
+            for node in path_of(class_id):
+                below[node].append(label)
+        inside = collections.Counter[str]()
+        for truth, answer, n in ranked:
+            for a, b in zip(path_of(ids[truth]), path_of(ids[answer]), strict=False):
+                if a != b:
+                    break
+                inside[a] += n
+        for node, _ in inside.most_common():
+            if len(chosen.keys() | below[node]) <= MATRIX_SIZE:
+                chosen |= dict.fromkeys(below[node])
+    for truth, answer, _ in ranked:
+        if len(chosen.keys() | {truth, answer}) <= MATRIX_SIZE:
+            chosen |= {truth: None, answer: None}
+    return list(chosen)
 
 
 def _list(predictions: Predictions, ranked: list[tuple[int, int, int]]) -> str:

@@ -20,7 +20,7 @@
     children[parent].push(n);
     for (const key in sums) sums[key][parent] += sums[key][n];
   }
-  let focus = 0, metric = "top1", width = "images", shownRows = PAGE, order = "size", marked = -1;
+  let blocks = [], focus = 0, metric = "top1", width = "images", shownRows = PAGE, order = "size", marked = -1;
 
   const make = (name, attributes = {}, parent = null, text = null) => {
     const element = document.createElementNS(SVG, name);
@@ -90,23 +90,47 @@
     }
   };
   const block = (node, x, w, level, text, kind, value = share(sums[metric][node], sums.images[node])) => {
-    const group = make("g", { class: "block " + kind, tabindex: w > 14 ? "0" : "-1", role: "button", "aria-label": text }, svg);
+    const group = make("g", { class: "block " + kind, tabindex: blocks.length ? "-1" : "0", role: "button", "aria-label": text }, svg);
     make("rect", { class: look(value), x: x.toFixed(1), y: level * ROW, width: Math.max(w, 0.6).toFixed(1), height: ROW }, group);
     make("title", {}, group, text);
-    if (w > 34) {
-      const most = Math.floor((w - 10) / 6.6);
-      let label = kind === "rest" ? "…" : tree.names[node];
-      if (label.length > most) label = Array.from(label).slice(0, Math.max(1, most - 1)).join("") + "…";
+    if (w > 28) {
+      const label = kind === "rest" ? "…" : shortened(tree.names[node], w - 10);
       make("text", { x: (x + 6).toFixed(1), y: level * ROW + 16 }, group, label);
-      if (w > 52) make("text", { x: (x + 6).toFixed(1), y: level * ROW + 30 }, group, percent(value));
+      if (w > 54) make("text", { x: (x + 6).toFixed(1), y: level * ROW + 30 }, group, percent(value));
     }
-    const act = () => open(node);
+    const entry = { group, level, x, end: x + w };
+    blocks.push(entry);
+    const act = () => { const had = document.activeElement === group; open(node); if (had) blocks[0].group.focus(); };
     group.addEventListener("click", act);
-    group.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); act(); } });
+    group.addEventListener("keydown", (event) => {
+      const next = neighbour(entry, event.key);
+      if (next) next.group.focus();
+      else if (event.key === "Enter" || event.key === " ") act();
+      else if (event.key === "Escape" && tree.parents[focus] >= 0) { open(tree.parents[focus]); blocks[0].group.focus(); }
+      else return;
+      event.preventDefault();
+    });
     for (const name of ["pointerenter", "focus"]) group.addEventListener(name, () => { tip.textContent = text; });
   };
 
+  // One block is reached with Tab, the others from it with the arrows.
+  const neighbour = (from, key) => {
+    const row = (level) => blocks.filter((b) => b.level === level).sort((a, b) => a.x - b.x);
+    const near = (level) => row(level).find((b) => b.end > from.x + 0.5 && b.x < from.end - 0.5);
+    const same = row(from.level), at = same.indexOf(from);
+    return { ArrowLeft: same[at - 1], ArrowRight: same[at + 1], ArrowUp: near(from.level - 1), ArrowDown: near(from.level + 1) }[key];
+  };
+  const pen = document.createElement("canvas").getContext("2d");
+  const shortened = (text, most) => {
+    pen.font = "12px " + getComputedStyle(document.body).fontFamily;
+    if (pen.measureText(text).width <= most) return text;
+    const letters = Array.from(text);
+    while (letters.length && pen.measureText(letters.join("") + "…").width > most) letters.pop();
+    return letters.join("") + "…";
+  };
+
   const draw = () => {
+    blocks = [];
     const trail = [];
     for (let n = focus; n >= 0; n = tree.parents[n]) trail.unshift(n);
     path.replaceChildren(...trail.flatMap((n, k) => {

@@ -112,8 +112,8 @@ def map_section(tree: dict[str, list[Any]]) -> str:
     """Return the tree of WordNet, drawn by the script of the page."""
     return (
         "<p>WordNet from the top down. The width of a block is its share, its colour the accuracy"
-        " of all classes in it. Choose a block to open it, and a block of the path to go back."
-        "</p>\n"
+        " of all classes in it. Choose a block to open it, and a name of the path to go back. With"
+        " the keyboard: arrows, <kbd>Enter</kbd> and <kbd>Esc</kbd>.</p>\n"
         f'{data_block("map-data", tree)}<div id="class-map"></div>\n'
         "<noscript><p>The map needs the scripts of this page.</p></noscript>\n"
     )

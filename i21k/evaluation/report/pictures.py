@@ -83,6 +83,7 @@ def _card(predictions: Predictions, reader: RecordReader | None, number: int) ->
             f'<b class="wrong">{class_name(names[1], answer)}</b> {percent(probability)}<br>'
             f'<span class="soft">truth: {class_name(names[0], truth)}'
             f"{_place(predictions, number)}{_kinship(truth, answer)}</span>"
+            f"{_hedged(predictions, number)}"
         )
     caption += f'<span class="file" title="{escape(file)}">{escape(file)}</span>'
     description = f"{names[0]}, answered as {names[1]} with probability {probability:.1%}"
@@ -106,6 +107,14 @@ def _place(predictions: Predictions, number: int) -> str:
     if rank <= predictions.answers.shape[1]:
         return f", answer {rank} with {percent(float(predictions.probabilities[number, rank - 1]))}"
     return f", answer {rank:,}"
+
+
+def _hedged(predictions: Predictions, number: int) -> str:
+    if (found := predictions.hedges[number]) is None:
+        return ""
+    synset, probability = found
+    name = class_name(wordnet().name(synset), synset)
+    return f'<br><span class="soft">hedged: {name} {percent(probability)}</span>'
 
 
 def _kinship(truth: str, answer: str) -> str:

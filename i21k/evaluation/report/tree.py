@@ -20,11 +20,11 @@ def order_of(ids: list[str]) -> list[str]:
 
     Classes that WordNet lacks come last, by id.
     """
-    paths = {class_id: _path(class_id) for class_id in ids}
+    paths = {class_id: path_of(class_id) for class_id in ids}
     return sorted(ids, key=lambda class_id: (class_id not in wordnet(), paths[class_id], class_id))
 
 
-def _path(class_id: str) -> tuple[str, ...]:
+def path_of(class_id: str) -> tuple[str, ...]:
     """Return a synset and its main ancestors, the root first."""
     path = [class_id]
     while parent := _parent(path[-1]):
@@ -68,7 +68,7 @@ def tree_of(predictions: Predictions) -> dict[str, list[Any]]:
     seen = [class_id for class_id, n in zip(predictions.classes.ids, images, strict=True) if n]
     children: dict[str, dict[str, None]] = {"": {}}  # dicts keep the order
     for class_id in order_of(seen):
-        path = ("", *(_path(class_id) if class_id in wordnet() else (_OTHERS, class_id)))
+        path = ("", *(path_of(class_id) if class_id in wordnet() else (_OTHERS, class_id)))
         for above, below in itertools.pairwise(path):
             children.setdefault(above, {})[below] = None
             children.setdefault(below, {})
