@@ -14,7 +14,6 @@ def draw_reliability(scores: Scores, path: Path) -> None:
 
     A calibrated model is on the diagonal.
     """
-    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
@@ -26,7 +25,7 @@ def draw_reliability(scores: Scores, path: Path) -> None:
         titles |= {"folded": f"folded onto {len(scores.over):,} classes"}
     columns = min(len(found), _MOST_COLUMNS)
     rows = math.ceil(len(found) / columns)
-    with mpl.rc_context(colours.plot_style()):
+    with colours.plot_style():
         figure = Figure(figsize=(4.5 * columns, 5.5 * rows), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(

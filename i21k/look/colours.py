@@ -1,5 +1,6 @@
 """The colours of `look.css` for images and plots, which have no style sheet."""
 
+import contextlib
 from typing import Any
 
 PAPER, SHEET, INK, SOFT = "#faf8f3", "#ffffff", "#1c2321", "#5a6460"
@@ -8,11 +9,12 @@ ACCENT, WARM = "#0e6b60", "#b4451f"
 SERIES = (ACCENT, WARM, "#3d5a98", "#96720d", "#7d3f86", "#4f7a28")
 
 
-def plot_style() -> dict[str, Any]:
-    """Return the settings of Matplotlib for `matplotlib.rc_context`."""
-    from matplotlib import cycler
+def plot_style() -> contextlib.AbstractContextManager[None]:
+    """Draw with these colours in Matplotlib for the block."""
+    import matplotlib as mpl
+    from cycler import cycler
 
-    return {
+    settings: Any = {
         "figure.facecolor": PAPER,
         "savefig.facecolor": PAPER,
         "axes.facecolor": PAPER,
@@ -31,3 +33,4 @@ def plot_style() -> dict[str, Any]:
         "legend.facecolor": PAPER,
         "lines.linewidth": 1.6,
     }
+    return mpl.rc_context(settings)

@@ -46,9 +46,7 @@ def draw_learning_curve(
         steps_per_epoch: to place the points between epochs; 0: unknown.
         changes: of the recipe. Those that change the training are marked.
     """
-    import matplotlib as mpl
-
-    with mpl.rc_context(colours.plot_style()):
+    with colours.plot_style():
         _draw(rows, path, sets, points, steps_per_epoch, changes)
 
 
