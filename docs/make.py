@@ -34,11 +34,11 @@ PICTURES = {  # file in docs/pictures: command that writes it, with {} for its p
     "reliability.png": (
         "i21k evaluate --checkpoint runs/quickstart --data data/quickstart --reliability {}"
     ),
-    "report.png": f"{REPORT} && python {DOCS}/page_picture.py report.html {{}} --height 880",
-    "report_map.png": f"{REPORT} && python {DOCS}/page_picture.py report.html {{}} --section map",
+    "report.png": f"{REPORT} && python {DOCS}/page_image.py report.html {{}} --height 880",
+    "report_map.png": f"{REPORT} && python {DOCS}/page_image.py report.html {{}} --section map",
     "dataset_page.jpg": (
         "i21k info data/quickstart --html dataset.html &&"
-        f" python {DOCS}/page_picture.py dataset.html {{}} --width 900 --height 760"
+        f" python {DOCS}/page_image.py dataset.html {{}} --width 900 --height 760"
     ),
 }
 

@@ -206,6 +206,13 @@ def test_runs_are_compared_image_by_image(tmp_path):
     assert compare.short_names([tmp_path / "a" / "w", tmp_path / "b" / "w"]) == ["a/w", "b/w"]
 
 
+def test_a_model_in_one_file_has_a_page(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"a model")
+    text = page.run_page(path, made_up(ANIMALS))
+    assert "was not trained here" in text and "Report on a model" in text
+
+
 def test_damaged_images_and_other_data_are_no_error(trained, dataset, tmp_path, capsys):
     other = write_dataset(tmp_path / "other", {"val": 5})
     path = tmp_path / "r.html"

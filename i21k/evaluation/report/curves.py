@@ -38,6 +38,8 @@ def read_curves(workdir: Path, name: str) -> Curves:
     Raises:
         UserError: if a file is damaged.
     """
+    if not workdir.is_dir():  # a model in one file
+        return Curves(name, [], [], [], 0.0)
     rows = read_metrics(workdir)
     steps = [record for record in read_records(workdir) if record["kind"] == "step"]
     whole = [row for row in rows if float(row["epoch"]) > 0]

@@ -4,7 +4,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from i21k.evaluation.report import classes, curves, pictures, run, scores
+from i21k.evaluation.report import classes, curves, images, run, scores
 from i21k.evaluation.report.tree import tree_of
 from i21k.evaluation.stored import Stored
 from i21k.look.html import asset, data_block, escape, page
@@ -75,7 +75,7 @@ def curves_section(runs: list[curves.Curves]) -> str:
 
 def _evaluation_sections(stored: Stored, data: Path | None) -> list[Section]:
     summary, predictions = stored
-    split = pictures.find_split(data, summary)
+    split = images.find_split(data, summary)
     missing = (
         ""
         if split
@@ -96,13 +96,13 @@ def _evaluation_sections(stored: Stored, data: Path | None) -> list[Section]:
             "mistakes",
             "Confident mistakes",
             "<p>Wrong answers with the highest probability. Look here for wrong labels too.</p>\n"
-            f"{missing}{pictures.confident_mistakes(predictions, split)}",
+            f"{missing}{images.confident_mistakes(predictions, split)}",
         ),
         (
             "hits",
             "Uncertain hits",
             "<p>Right answers with the lowest probability.</p>\n"
-            f"{missing}{pictures.uncertain_hits(predictions, split)}",
+            f"{missing}{images.uncertain_hits(predictions, split)}",
         ),
         ("map", "Map", map_section(tree_of(predictions))),
     ]

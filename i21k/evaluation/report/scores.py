@@ -37,10 +37,15 @@ def evaluation(summary: dict[str, Any]) -> str:
         "tolerant": ("tolerant", "ranks all classes; a class below the image's is right too"),
     }
     columns = list(summary["table"])
-    head = ["", *(f"{m[0]}<span class=why>{m[1]}</span>" for m in map(meaning.get, columns) if m)]
-    lines = [(f"top{k}", f"top-{k}", f"the class is among the best {k}") for k in RANKS]
-    lines = [(f"top{RANKS[0]}", "top-1", "the best answer is right"), *lines[1:]]
-    lines += [
+    head = [""]
+    for column in columns:
+        title, why = meaning[column]
+        head.append(f'{title}<span class="why">{why}</span>')
+    lines = [
+        *(
+            (f"top{k}", f"top-{k}", f"among the best {k}" if k > 1 else "the best answer is right")
+            for k in RANKS
+        ),
         ("loss", "loss", "nats; the mean of −ln of the probability of the truth"),
         ("ece", "ECE", "how far confidence is from accuracy; 0 is calibrated"),
     ]
@@ -50,7 +55,7 @@ def evaluation(summary: dict[str, Any]) -> str:
         cells = [
             "–" if v is None else f"{v:.4f}" if key == "loss" else percent(v, 2) for v in values
         ]
-        rows.append([f"{title}<span class=why>{why}</span>", *cells])
+        rows.append([f'{title}<span class="why">{why}</span>', *cells])
     text = table(head, rows, range(1, len(head)), "accuracies, loss and calibration")
     return text + _notes(summary)
 

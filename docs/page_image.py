@@ -1,6 +1,6 @@
-"""Take a picture of an HTML file with Chromium.
+"""Take an image of an HTML file with Chromium.
 
-    python docs/page_picture.py report.html report.png --height 900 --section map
+    python docs/page_image.py report.html report.png --height 900 --section map
 
 `docs/make.py` calls it. Needs Chromium and the extra `browser`.
 """
