@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from i21k.errors import UserError
 
@@ -19,6 +19,7 @@ Columns = Mapping[str, type]  # name: str, int or float
 Row = Mapping[str, Any]
 
 
+@runtime_checkable
 class TableWriter(Protocol):
     """Writes rows to a binary stream. `close` ends the table and leaves the stream open."""
 

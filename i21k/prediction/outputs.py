@@ -3,7 +3,7 @@
 import json
 import sys
 import textwrap
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from i21k import log, table_files
 from i21k.errors import UserError
@@ -15,6 +15,7 @@ from i21k.wordnet.taxonomy import wordnet
 FORMATS = ("text", "jsonl", "csv", "parquet")
 
 
+@runtime_checkable
 class Output(Protocol):
     """Takes the answers image by image. `close` writes what is left."""
 
