@@ -18,7 +18,7 @@ LAYERS = (
     ("evaluation",),
     ("interop",),
     ("train",),
-    ("trained",),
+    ("trained", "interop.safetensors"),  # a format that `trained` reads
     ("checkpoints",),
     ("data.overview_page",),
     (

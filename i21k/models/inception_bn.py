@@ -43,6 +43,8 @@ class InceptionBN(nn.Module):
     bn_axis_name: str | None = None  # devices to normalise over; None: each by itself, as in 2015
     bn_momentum: float | None = None  # weight of the old moving average; None: the revision's own
     count_padding: bool | None = None  # of average pools; None: the revision's own
+    frozen: tuple[str, ...] = ()  # parts that normalise by moving statistics in training too
+    fixed_statistics: bool = False  # all parts do
 
     def __call__(self, images: Float[Array, "b h w 3"], train: bool = False) -> Float[Array, "b K"]:
         return self.outputs(images, train)[0]
@@ -54,7 +56,9 @@ class InceptionBN(nn.Module):
         """Return the logits, and the features that they are computed from; both are float32."""
         check_size(self.revision, *images.shape[1:3])
         x = images.astype(self.dtype)
-        x = self.part("stem", lambda self, x: self.stem(x, train), x)  # 1/8 of the size
+        x = self.part(
+            "stem", lambda self, x: self.stem(x, self.in_training(train, "stem")), x
+        )  # 1/8 of the size
         x = self.part("blocks", lambda self, x: self.blocks(x, train), x)  # 1/32 of the size
         features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))  # [b, 1024] at width 1
         self.sow("intermediates", "flatten", features)
@@ -80,10 +84,15 @@ class InceptionBN(nn.Module):
     def blocks(self, x: Array, train: bool) -> Array:
         for name, filters in WIDTHS[self.variant].blocks.items():
             kind: Any = _mixed if isinstance(filters, Mixed) else _reduction
-            block = functools.partial(kind, name=name, filters=filters, train=train)
+            train_block = self.in_training(train, name)
+            block = functools.partial(kind, name=name, filters=filters, train=train_block)
             x = recomputed(block, self.remat)(self, x)
             self.sow("intermediates", f"ch_concat_{name}_chconcat", x)
         return x
+
+    def in_training(self, train: bool, part: str) -> bool:
+        """Return whether a part normalises by the batch."""
+        return train and not self.fixed_statistics and part not in self.frozen
 
     def unit(
         self,

@@ -115,6 +115,20 @@ class InceptionNetwork(Network):
     def is_trained(self, path: Path) -> bool:
         return not (path[-1] == "gamma" and REVISIONS[self.module.revision].fixed_gamma)
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return ("stem", *WIDTHS[self.module.variant].blocks)
+
+    def part_of(self, path: Path) -> str:
+        if path[: len(self.head)] == self.head:
+            return "head"
+        part = path[0].split("_")[1]
+        return "stem" if part in _STEM else part
+
+    def is_frozen(self, collection: str, path: Path) -> bool:
+        is_fixed = collection == "batch_stats" and self.module.fixed_statistics
+        return is_fixed or self.part_of(path) in self.module.frozen
+
     def moments(self, batch_stats: Mapping[str, Any]) -> list[tuple[Path, Path]]:
         paths = flax.traverse_util.flatten_dict(batch_stats)
         layers = [path[:-1] for path in paths if path[-1] == "moving_mean"]
@@ -141,8 +155,7 @@ class InceptionNetwork(Network):
             parameters = shapes["params"][name]
             kernel = parameters.get("kernel")
             pixels = math.prod(output.shape[1:-1])
-            block = "head" if (name,) == self.head else name.split("_")[1]
-            block = "stem" if block in _STEM else block
+            block = self.part_of((name,))
             top = {"stem": "pool2", "head": name}.get(block, f"ch_concat_{block}_chconcat")
             whole = output if block == "head" else sown[top][0]
             return Layer(
@@ -165,6 +178,21 @@ class InceptionNetwork(Network):
 
     def with_statistics_over(self, axis_name: str | None) -> "InceptionNetwork":
         return self._with(bn_axis_name=axis_name)
+
+    def with_frozen(self, up_to: str) -> "InceptionNetwork":
+        if up_to == "none":
+            return self._with(frozen=())
+        if up_to == "trunk":
+            return self._with(frozen=self.parts)
+        if up_to not in self.parts:
+            raise UserError(
+                f"There is no part {up_to!r} to freeze. Use none, trunk, or the highest part to"
+                f" freeze of {', '.join(self.parts)}."
+            )
+        return self._with(frozen=self.parts[: self.parts.index(up_to) + 1])
+
+    def with_fixed_statistics(self, fixed: bool) -> "InceptionNetwork":
+        return self._with(fixed_statistics=fixed)
 
     def _with(self, **fields: Any) -> "InceptionNetwork":
         return dataclasses.replace(self, module=self.module.clone(**fields))

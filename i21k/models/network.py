@@ -140,6 +140,24 @@ class Network(abc.ABC):
     def is_trained(self, path: Path) -> bool:
         """Tell whether this parameter has an effect. One without must not decay."""
 
+    @property
+    @abc.abstractmethod
+    def parts(self) -> tuple[str, ...]:
+        """The names of the parts below the head, from the bottom to the top."""
+
+    @abc.abstractmethod
+    def part_of(self, path: Path) -> str:
+        """Return the part that a parameter or a statistic belongs to, or "head"."""
+
+    @abc.abstractmethod
+    def is_frozen(self, collection: str, path: Path) -> bool:
+        """Tell whether an array stays as it is in training (see `with_frozen`).
+
+        Args:
+            collection: "params" or "batch_stats".
+            path: of the array below it.
+        """
+
     @abc.abstractmethod
     def moments(self, batch_stats: Mapping[str, Any]) -> list[tuple[Path, Path]]:
         """Return the paths of all statistics: each mean, and the variance that belongs to it."""
@@ -161,6 +179,21 @@ class Network(abc.ABC):
     @abc.abstractmethod
     def with_statistics_over(self, axis_name: str | None) -> "Network":
         """Normalise over all devices of an axis in training. None: each device by itself."""
+
+    @abc.abstractmethod
+    def with_frozen(self, up_to: str) -> "Network":
+        """Freeze parts: in training they compute as in inference, and need no gradient.
+
+        Args:
+            up_to: the highest frozen part; "trunk" for all but the head; "none".
+
+        Raises:
+            UserError: naming the parts, if there is no such part.
+        """
+
+    @abc.abstractmethod
+    def with_fixed_statistics(self, fixed: bool) -> "Network":
+        """Normalise by the moving statistics in training too, and keep them."""
 
     @abc.abstractmethod
     def for_inference(self, platform: str) -> tuple["Network", Callable[[Variables], Variables]]:

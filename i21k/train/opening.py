@@ -15,7 +15,17 @@ from i21k.data.format.splits import Split
 from i21k.data.load import order
 from i21k.errors import UserError
 from i21k.models.network import Network
-from i21k.train import feed, history, interruption, processes, sizes, startup, steps, workdir
+from i21k.train import (
+    feed,
+    history,
+    inheritance,
+    interruption,
+    processes,
+    sizes,
+    startup,
+    steps,
+    workdir,
+)
 from i21k.train.augment import make_augmentation
 from i21k.train.best import best_row, check_best
 from i21k.train.clock import Clock
@@ -30,6 +40,7 @@ from i21k.train.recipe import Recipe, flat, inexact_keys, read_steps
 from i21k.train.report import Listener, Report
 from i21k.train.state import DeviceBatch, TrainState, copied, init_state, make_network
 from i21k.train.targets import loss_of
+from i21k.trained import Preprocessing
 
 
 @dataclasses.dataclass
@@ -93,6 +104,7 @@ def open_run(
     with_ema, size = cfg.ema.decay > 0, sizes.largest(cfg.image_size)
     state = init_state(model, optimizer, size, cfg.model.init, cfg.seed, bias, with_ema)
     startup.say_model(processes.say, model, state, cfg)
+    startup.say_frozen(processes.say, model, state, cfg)
     meta = workdir.meta(cfg, model, train_split, devices)
     clock, step, parent, changes = Clock(), 0, None, {}
     restored, is_branch = _restore(checkpoints), False
@@ -114,6 +126,9 @@ def open_run(
             "digest": origin.meta["meta_digest"],
         }
         processes.say(f"branching from {branch_from.directory} at step {step:,} of {num_steps:,}")
+    elif cfg.init_from != "none":
+        state, parent = _inherited(state, cfg, directory, model, train_split, meta)
+        is_branch = True
     meta |= {} if parent is None else {"parent": parent}
     options = feed.eval_options(cfg, len(devices))
     evaluators = make_evaluators(sets, model, train_split.classes, options, devices, loss)
@@ -152,6 +167,7 @@ def open_run(
                 make_augmentation(cfg.augment),
                 cfg.seed,
                 cfg.ema.decay,
+                head_steps=round(cfg.optimizer.head_epochs * steps_per_epoch),
             ),
             statistics_step=steps.make_statistics_step(model, devices),
             network=model,
@@ -207,6 +223,40 @@ def _branched(state: TrainState, origin: Checkpoint, clock: Clock, meta: dict[st
         clock.restore(origin.meta["clock"])
         return filled
     return filled.replace(sums=Sums.zero())
+
+
+def _inherited(
+    state: TrainState,
+    cfg: Recipe,
+    directory: Path,
+    model: Network,
+    train_split: Split,
+    meta: dict[str, Any],
+) -> tuple[TrainState, dict[str, Any]]:
+    """Return the first state of a run that starts from a trained model, and what the model is."""
+
+    def warn(text: str) -> None:
+        processes.say(f"warning: {text}")
+
+    inheritance.check_data(warn, train_split)
+    model_before = inheritance.open_parent(cfg, directory)
+    origin = model_before.origin
+    processes.check_same("parent", {"digest": origin.digest})
+    if (Path(origin.path) / "lock").exists():
+        warn(f"{origin.path} is being written by a run. Its step {origin.step:,} is used.")
+    initial = {"params": state.params, "batch_stats": state.batch_stats}
+    found = inheritance.inherit(cfg, model, initial, model_before, train_split.classes)
+    processes.say(inheritance.describe(found, model_before, model))
+    own = Preprocessing.from_json(meta["preprocessing"])
+    inheritance.warn_of_differences(warn, model_before, own, model)
+    parent = {
+        "workdir": str(Path(origin.path).resolve()),
+        "step": origin.step,
+        "digest": origin.digest,
+        "kind": "init_from",
+        "arrays": found.taken,
+    }
+    return state.replace(**found.variables), parent
 
 
 def _say_differences(

@@ -216,6 +216,13 @@ class ModelRecipe:
         check=momentum_range,
     )  # fmt: skip
     sync_bn: bool = key(False, "BatchNorm statistics over all devices instead of each device")
+    freeze: str = key(
+        "none", "parts that stay as they are: none, trunk (all but the head), or the highest of"
+        " the parts from the bottom, such as stem or 4e",
+    )  # fmt: skip
+    freeze_bn: bool = key(
+        False, "normalise by the moving statistics in training too, and keep them"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,6 +257,13 @@ class OptimizerRecipe:
     beta2: float = key(0.999, "second beta of AdamW and LAMB", check=fraction)
     weight_decay: float = key(1e-4, "weight decay", check=at_least(0), may_change=True, exact=False)
     decay: Literal["all", "kernels"] = key("kernels", "parameters that decay")
+    layer_decay: float = key(
+        1.0, "factor of the learning rate for each part further from the head",
+        check=above_zero(1), may_change=True, exact=False,
+    )  # fmt: skip
+    head_epochs: float = key(
+        0.0, "epochs at the start in which only the head changes", check=at_least(0)
+    )
     clip_norm: float = key(
         0.0, "largest norm of all gradients together; 0: any",
         check=at_least(0), may_change=True, exact=False,
@@ -389,6 +403,14 @@ class LogRecipe:
 class Recipe:
     """A whole recipe. `parse` makes one and checks it."""
 
+    init_from: str = key(
+        "none", "what to start from: a run or an imported model (DIRECTORY, DIRECTORY@STEP or"
+        " DIRECTORY@best), or a safetensors export; or none",
+    )  # fmt: skip
+    init_head: Literal["auto", "mapped", "new"] = key(
+        "auto",
+        "head of `init_from`: by class ids where any are in common, always, or never",
+    )
     seed: int = key(0, "seed of initial weights, order and crops", check=seed_range)
     epochs: int = key(
         10, "epochs to train",

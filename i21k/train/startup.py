@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
+from flax.traverse_util import flatten_dict
 
 from i21k.data.format.splits import Split
 from i21k.data.load import loader, order
@@ -61,6 +62,21 @@ def say_model(say: Say, network: Network, state: TrainState, cfg: Recipe) -> Non
         f"{network.title}: {num_parameters:,} parameters,"
         f" {gflops:.2f} GFLOPs forward an image | {network.dtype}, remat {cfg.model.remat}"
     )
+
+
+def say_frozen(say: Say, network: Network, state: TrainState, cfg: Recipe) -> None:
+    """Print what is frozen, and warn if that never learned anything."""
+    if cfg.model.freeze == "none":
+        return
+    flat = flatten_dict(state.params)
+    frozen = sum(x.size for path, x in flat.items() if network.is_frozen("params", path))
+    total = sum(x.size for x in flat.values())
+    say(f"frozen up to {cfg.model.freeze}: {frozen:,} of {total:,} parameters")
+    if cfg.init_from == "none":
+        say(
+            f"warning: config.model.freeze is {cfg.model.freeze!r} and config.init_from is none."
+            " The frozen parameters are random: give a trained model."
+        )
 
 
 def say_first_batch(say: Say, batch: loader.Batch) -> None:

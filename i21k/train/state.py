@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from flax.traverse_util import path_aware_map
+from flax.traverse_util import flatten_dict, path_aware_map, unflatten_dict
 
 from i21k.models.network import Init, Network, Path, build
 from i21k.train.metrics import Sums
@@ -17,7 +17,13 @@ from i21k.train.recipe import ModelRecipe
 
 AXIS = "batch"  # name of the axis of devices in collectives
 
-_OF_TRAINING = ("remat", "init", "sync_bn")  # keys of a recipe that do not describe the function
+_OF_TRAINING = (
+    "remat",
+    "init",
+    "sync_bn",
+    "freeze",
+    "freeze_bn",
+)  # keys of a recipe that do not describe the function
 
 
 class TrainState(struct.PyTreeNode):
@@ -56,7 +62,23 @@ def make_network(cfg: ModelRecipe, num_classes: int) -> Network:
     description = {name: getattr(cfg, name) for name in names if name not in _OF_TRAINING}
     description["bn_momentum"] = None if cfg.bn_momentum == "default" else cfg.bn_momentum
     network = build(description, num_classes).with_remat(cfg.remat)
+    network = network.with_frozen(cfg.freeze).with_fixed_statistics(cfg.freeze_bn)
     return network.with_statistics_over(AXIS if cfg.sync_bn else None)
+
+
+def divided(network: Network, tree: Any, collection: str = "params") -> tuple[Any, Any]:
+    """Divide parameters, or statistics, into those that are trained and those that are frozen."""
+    flat = flatten_dict(tree)
+    frozen = {path: x for path, x in flat.items() if network.is_frozen(collection, path)}
+    if not frozen:
+        return tree, {}
+    trained = {path: x for path, x in flat.items() if path not in frozen}
+    return unflatten_dict(trained), unflatten_dict(frozen)
+
+
+def joined(tree: Any, other: Any) -> Any:
+    """Return a tree with the arrays of both; where both have one, that of the second."""
+    return unflatten_dict(flatten_dict(tree) | flatten_dict(other)) if other else tree
 
 
 def init_state(
@@ -90,7 +112,7 @@ def init_state(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         **own,
-        opt_state=jax.jit(optimizer.init)(variables["params"]),
+        opt_state=jax.jit(optimizer.init)(divided(network, variables["params"])[0]),
         sums=Sums.zero(),
         ema=copied(own) if with_ema else {},
     )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict, path_aware_map, unflatten_dict
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
@@ -21,7 +21,7 @@ from i21k.train import ema
 from i21k.train.augment import Augmentation, Targets, mirror, step_key
 from i21k.train.losses import Loss, SoftmaxLoss, with_others
 from i21k.train.metrics import Sums
-from i21k.train.state import AXIS, DeviceBatch, TrainState
+from i21k.train.state import AXIS, DeviceBatch, TrainState, divided, joined
 
 _SOFTMAX = SoftmaxLoss()
 
@@ -36,6 +36,7 @@ def make_train_step(
     augment: Augmentation | None = None,
     seed: int = 0,
     ema_decay: float = 0.0,
+    head_steps: int = 0,
 ) -> Callable[[TrainState, DeviceBatch], TrainState]:
     """Return a step that updates the state in place (its buffers are donated).
 
@@ -51,6 +52,7 @@ def make_train_step(
         augment: changes images and targets on the device, after mirroring.
         seed: of random numbers on the devices; used by `augment` and by a loss that needs a key.
         ema_decay: of the moving average; 0: the state has none.
+        head_steps: steps at the start in which only the head changes.
     """
     step = functools.partial(
         train_step,
@@ -62,6 +64,7 @@ def make_train_step(
         augment=augment,
         seed=seed,
         ema_decay=ema_decay,
+        head_steps=head_steps,
     )
     return jax.pmap(
         step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=(0,)
@@ -169,6 +172,7 @@ def train_step(
     augment: Augmentation | None = None,
     seed: int = 0,
     ema_decay: float = 0.0,
+    head_steps: int = 0,
 ) -> TrainState:
     """Do one update with one device's part of the batch. See `make_train_step`.
 
@@ -177,8 +181,9 @@ def train_step(
     linear in those of a batch: averaging them at every step gives what MXNet got by averaging once
     an epoch. BatchNorm normalises each micro-batch by itself, unless the network names the axis.
     """
+    moving, fixed = divided(network, state.params)
     # Without pcast, autodiff would sum the gradients by itself under `shard_map`.
-    params, batch_stats = lax.pcast((state.params, state.batch_stats), AXIS, to="varying")
+    params, frozen, batch_stats = lax.pcast((moving, fixed, state.batch_stats), AXIS, to="varying")
     is_random = augment is not None or loss.needs_key
 
     def micro_step(micro_index: Any, part: DeviceBatch) -> tuple[Any, Any, Sums]:
@@ -196,7 +201,7 @@ def train_step(
         images = network.prepare(images)
 
         def loss_of(params: Any) -> tuple[Float[Array, ""], tuple[Any, Sums]]:
-            variables = {"params": params, "batch_stats": batch_stats}
+            variables = {"params": joined(params, frozen), "batch_stats": batch_stats}
             output, updated = network.apply_train(variables, images)
             losses = loss.per_image(output.logits, targets, loss_key if loss.needs_key else None)
             # Accuracy counts the true labels, also where the targets are soft.
@@ -209,12 +214,17 @@ def train_step(
     if accumulate_steps == 1:
         totals = micro_step(0, batch)
     else:
-        totals = _add_up(micro_step, batch, accumulate_steps, (state.params, state.batch_stats))
+        totals = _add_up(micro_step, batch, accumulate_steps, (moving, state.batch_stats))
     gradients, batch_stats, sums = _reduce(*totals, reduce_dtype, network.head)
     num_parts = lax.axis_size(AXIS) * accumulate_steps
     gradients, batch_stats = jax.tree.map(lambda x: x / num_parts, (gradients, batch_stats))
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params, average = optax.apply_updates(state.params, updates), state.ema
+    fixed_statistics = divided(network, state.batch_stats, "batch_stats")[1]
+    batch_stats = joined(batch_stats, fixed_statistics)  # a mean of equal numbers may round
+    seen = moving  # by the optimizer
+    if head_steps:
+        gradients, seen = _only_head((gradients, moving), state.step < head_steps, network)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, seen)
+    params, average = joined(optax.apply_updates(moving, updates), fixed), state.ema
     if ema_decay:
         variables = {"params": params, "batch_stats": batch_stats}
         average = ema.moved(average, variables, state.step, ema_decay)
@@ -226,6 +236,20 @@ def train_step(
         sums=state.sums.add(sums),
         ema=average,
     )
+
+
+def _only_head(trees: Any, where: Any, network: Network) -> Any:
+    """Return zeros for all parameters but the head's, where a condition holds.
+
+    An optimizer that gets zeros for gradient and parameter changes neither the parameter nor its
+    own state of it.
+    """
+
+    def one(path: Any, leaf: Any) -> Any:
+        is_head = path[: len(network.head)] == network.head
+        return leaf if is_head else jnp.where(where, jnp.zeros_like(leaf), leaf)
+
+    return tuple(path_aware_map(one, tree) for tree in trees)
 
 
 def eval_step(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from i21k.checkpoints import Which
 from i21k.trained.checkpoint import CheckpointModel, Weights, load_checkpoint
+from i21k.trained.exported import is_exported, load_exported
 from i21k.trained.model import Origin, TrainedModel
 from i21k.trained.preprocessing import AnyImage, Preprocessing
 
@@ -34,8 +35,8 @@ def load(path: str | Path, step: Which = "last", weights: Weights = "recipe") ->
 
     Args:
         path: the working directory of a run or of an imported model; an ONNX file with its class
-            list; or a folder with `model.onnx`.
-        step: which checkpoint, as for `load_checkpoint`. An ONNX model has only one.
+            list; or a folder with `model.onnx` or `model.safetensors`.
+        step: which checkpoint, as for `load_checkpoint`. Exported models have only one.
         weights: which ones of a checkpoint, as for `load_checkpoint`.
 
     Raises:
@@ -46,4 +47,6 @@ def load(path: str | Path, step: Which = "last", weights: Weights = "recipe") ->
         from i21k.trained.onnx_model import OnnxModel  # onnxruntime takes a second to import
 
         return OnnxModel(path / "model.onnx" if path.is_dir() else path)
+    if is_exported(path):
+        return load_exported(path)
     return load_checkpoint(path, step, weights)

@@ -141,7 +141,7 @@ def load_checkpoint(
         )
     try:
         is_average = _is_average(checkpoint, weights)
-        preprocessing, network, probability = _described(checkpoint, is_average)
+        preprocessing, network, probability = described(checkpoint, is_average)
     except UserError as error:
         raise UserError(
             f"Checkpoint {checkpoint.step} of {path} cannot be used: {error} Use another "
@@ -174,7 +174,7 @@ def _weights(checkpoint: Checkpoint, is_average: bool) -> dict[str, Any]:
     return {key: tree[key] for key in ("params", "batch_stats") if key in tree}
 
 
-def _described(
+def described(
     checkpoint: Checkpoint, is_average: bool = False
 ) -> tuple[Preprocessing, Network, Probability]:
     """Check the whole description of a checkpoint against its arrays, and return what it describes.

@@ -60,6 +60,17 @@ def recipe_factors(cfg: OptimizerRecipe, network: Network) -> FactorsOf:
     return factors
 
 
+def layer_factors(layer_decay: float, network: Network) -> FactorsOf | None:
+    """Return the factors of layer-wise decay: a power of it for each part below the head.
+
+    Clark et al. 2020, ELECTRA, arXiv 2003.10555. None if it changes nothing.
+    """
+    if layer_decay == 1:
+        return None
+    distances = {part: n for n, part in enumerate(("head", *reversed(network.parts)))}
+    return lambda path: Factors(layer_decay ** distances[network.part_of(path)])
+
+
 def product(one: FactorsOf, other: FactorsOf | None) -> FactorsOf:
     """Return the factors by which both multiply."""
     if other is None:

@@ -12,6 +12,7 @@ from i21k.train.optimizer.groups import (
     FactorsOf,
     add_decay,
     group_of,
+    layer_factors,
     product,
     recipe_factors,
     scale_updates,
@@ -38,12 +39,14 @@ def make_optimizer(
         network: tells the group of a parameter, and which have no effect and must not decay.
         more_factors: multiplied with those of the recipe, such as 0 for parameters that are frozen.
     """
-    factors = product(recipe_factors(cfg, network), more_factors)
+    of_layers = layer_factors(cfg.layer_decay, network)
+    factors = product(product(recipe_factors(cfg, network), of_layers), more_factors)
     optimizer = _OPTIMIZERS[cfg.name](cfg, schedule, network, factors)
     if cfg.name != "sgd":
         optimizer = _promoting(optimizer)
     changes_rate = (cfg.learning_rate_head, cfg.learning_rate_norm) != (1, 1)
-    scale = scale_updates(factors) if changes_rate or more_factors is not None else None
+    changes_rate = changes_rate or of_layers is not None or more_factors is not None
+    scale = scale_updates(factors) if changes_rate else None
     return _around(optimizer, cfg.clip_norm, scale)
 
 
