@@ -1,6 +1,7 @@
 """Train by a recipe, or resume a run that was stopped.
 
 python launch.py --config configs/quickstart.py [--workdir runs/quickstart] [--config.epochs=2 ...]
+python launch.py --config configs/finetune.py:data/flowers:runs/released [--workdir ...]
 python launch.py --resume runs/quickstart [--config.log.every_steps=10 ...]
 python launch.py --branch-from runs/quickstart@best --workdir runs/branch [--config.epochs=20 ...]
 
@@ -152,6 +153,8 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path, Parent | None]:
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        if (wrong := _fixable(error)) is not None:
+            raise wrong from None
         if _is_from_recipe(error):
             raise
         raise UserError(_describe(error)) from error
@@ -197,10 +200,13 @@ def _run_with_recipe(argv: list[str]) -> Path | None:
 
 
 def _file_and_dataset(text: str) -> tuple[Path, Path | None]:
-    """Return the file of a recipe, and the directory in `FILE:DIRECTORY`, which its code gets."""
-    file, colon, directory = text.rpartition(":")
-    if colon and not Path(text).is_file():
-        return Path(file), Path(directory)
+    """Return the file of a recipe, and the directory in `FILE:DIRECTORY`, which its code gets.
+
+    `FILE:DIRECTORY:MODEL` names a model too, from which the recipe starts.
+    """
+    file, ending, arguments = text.partition(".py:")
+    if ending and not Path(text).is_file():
+        return Path(f"{file}.py"), Path(arguments.partition(":")[0])
     return Path(text), None
 
 
@@ -230,6 +236,16 @@ def _place(name: str | None) -> tuple[Path, Parent | None]:
             " branch, or use --resume."
         )
     return workdir, branch_from
+
+
+def _fixable(error: BaseException | None) -> UserError | None:
+    """Return what a recipe has said that the user can fix; ml_collections wraps it."""
+    found = None
+    while error is not None:
+        if isinstance(error, UserError) and "Error whilst parsing" not in str(error):
+            found = error
+        error = error.__context__
+    return found
 
 
 def _is_from_recipe(error: BaseException) -> bool:

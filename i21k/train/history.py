@@ -58,7 +58,7 @@ def read_recipe(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     if not directory.is_dir() or not (path.exists() or (directory / "checkpoints").is_dir()):
         raise UserError(f"{directory} holds no run. Give the working directory of a run.")
-    for candidate in (path, *_descriptions(directory)):
+    for candidate in (path, *descriptions(directory)):
         with contextlib.suppress(OSError, ValueError):
             stored = json.loads(candidate.read_text("utf-8"))
             stored = stored.get("config") if candidate != path else stored
@@ -70,7 +70,7 @@ def read_recipe(directory: Path) -> dict[str, Any]:
     )
 
 
-def _descriptions(directory: Path) -> list[Path]:
+def descriptions(directory: Path) -> list[Path]:
     """Return the files that describe the checkpoints, of the newest one first."""
     found = (directory / "checkpoints").glob("*/meta/metadata")
     steps = {int(path.parts[-3]): path for path in found if path.parts[-3].isdigit()}

@@ -332,7 +332,9 @@ def _evaluate(run: Run, epoch: int) -> None:
 def _variables_to_evaluate(
     run: Run, epoch: int, variables: Any, num_images: int, stop: processes.Agreement
 ) -> Any:
-    if not num_images:
+    moments = run.network.moments(run.state.batch_stats)
+    is_fixed = all(run.network.is_frozen("batch_stats", mean) for mean, _ in moments)
+    if not num_images or is_fixed:
         return variables
     variables = recalibrate(
         run.statistics_step,

@@ -1,0 +1,57 @@
+"""Facts that a recipe for fine-tuning follows from: the parent's description and the data's size.
+
+This file does not import JAX: a recipe is read before JAX starts. `inheritance.py` checks and loads
+the parent itself.
+"""
+
+import contextlib
+import json
+from typing import Any, NamedTuple
+
+from i21k.data.format.splits import open_split
+from i21k.errors import UserError
+from i21k.train import history
+from i21k.trained.preprocessing import Preprocessing
+
+_EXPORTED = "config.json"  # of a safetensors export
+
+
+class ParentFacts(NamedTuple):
+    """What a trained model says of itself."""
+
+    model: dict[str, Any]  # the keys of `config.model` that describe its network
+    preprocessing: Preprocessing
+
+
+def read_parent_facts(init_from: str) -> ParentFacts:
+    """Return what the model that `init_from` names says of its network and its images.
+
+    Raises:
+        UserError: if there is no model.
+    """
+    parent = history.read_parent(init_from)
+    paths = history.descriptions(parent.directory)
+    if isinstance(parent.which, int):
+        paths = [path for path in paths if path.parts[-3] == str(parent.which)]
+    for path in (*paths, parent.directory / _EXPORTED):
+        with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
+            found = json.loads(path.read_text("utf-8"))
+            model = dict(found["model"] if "model" in found else found["network"])
+            preprocessing = Preprocessing.from_json(found.get("preprocessing", found.get("input")))
+            model.pop("network", None)
+            model["bn_momentum"] = model.get("bn_momentum") or "default"
+            return ParentFacts(model, preprocessing)
+    raise UserError(
+        f"{init_from} holds no trained model. Give a run, an imported model or a safetensors"
+        " export. To resume a run whose parent is gone, use --resume WORKDIR."
+    )
+
+
+def num_images_and_classes(directory: str, split: str = "train") -> tuple[int, int]:
+    """Return the size of a packed split.
+
+    Raises:
+        UserError: if there is no such split.
+    """
+    opened = open_split(directory, split)
+    return opened.num_records, len(opened.classes)
