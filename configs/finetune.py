@@ -16,6 +16,8 @@ be set on the command line.
     < 20,000     500      32
     < 500,000 10,000     128
     more      20,000     512
+
+and at least five epochs, because the batches are smaller than BiT's 512.
 """
 
 from ml_collections import ConfigDict
@@ -25,6 +27,7 @@ from i21k.train.recipe import default_config
 from i21k.train.starting_point import num_images_and_classes, read_parent_facts
 
 RULE = ((20_000, 500, 32), (500_000, 10_000, 128), (float("inf"), 20_000, 512))
+LEAST_EPOCHS = 5
 RATE, RATE_BATCH = 0.01, 32  # measured on Tiny-ImageNet; it grows with the batch
 HEAD = 10.0  # the head starts at zero, and needs a larger rate than what is trained already
 
@@ -49,7 +52,7 @@ def get_config(arguments: str = "data/own_images:runs/parent") -> ConfigDict:
     config.data.crop_fraction = facts.preprocessing.crop_fraction
     config.data.min_area = 0.35  # few images: small regions often lack the object
     config.batch_size = batch
-    config.epochs = max(1, round(steps * batch / num_images))
+    config.epochs = max(LEAST_EPOCHS, round(steps * batch / num_images))
     config.optimizer.learning_rate = RATE * batch / RATE_BATCH
     config.optimizer.learning_rate_head = HEAD
     config.optimizer.warmup_epochs = config.epochs / 10

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from i21k import files
 from i21k.checkpoints import Checkpoint
@@ -26,7 +27,7 @@ def load_exported(path: str | Path) -> CheckpointModel:
     paths = (folder / safetensors.WEIGHTS, folder / safetensors.CONFIG)
     hashes = map(files.hash_file, paths)
     origin = config.get("origin", {})
-    meta = {
+    meta: dict[str, Any] = {
         key: config[key] for key in ("classes", "probability", "preprocessing") if key in config
     }
     meta |= {
