@@ -108,12 +108,13 @@ def compiled_step(
     accumulate_steps: int = 1,
     reduce_dtype: str = "float32",
     recipe: ConfigDict | None = None,
+    freeze: str = "none",
 ) -> tuple[Any, float]:
     """Compile the train step for `batch` images per device. Return it and the seconds."""
     recipe = i21k_inception.get_config() if recipe is None else recipe
     recipe.batch_size, recipe.devices = batch * len(devices), len(devices)
     recipe.accumulate_steps, recipe.reduce_dtype = accumulate_steps, reduce_dtype
-    recipe.model.dtype, recipe.model.remat = dtype, remat
+    recipe.model.dtype, recipe.model.remat, recipe.model.freeze = dtype, remat, freeze
     cfg = parse(recipe)
     model = make_network(cfg.model, NUM_CLASSES)
     schedule = make_schedule(cfg.optimizer, 1e4, 10**5)
@@ -269,6 +270,7 @@ def main() -> None:
     cli.add_argument("--batch", type=int, default=32, help="images per device")
     cli.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     cli.add_argument("--remat", choices=("none", "conv", "block"), default="none")
+    cli.add_argument("--freeze", default="none", help="parts that are frozen, as in model.freeze")
     cli.add_argument("--devices", type=int, default=1)
     cli.add_argument("--accumulate-steps", type=int, default=1, help="micro-batches of a device")
     cli.add_argument(
@@ -297,6 +299,7 @@ def main() -> None:
         return
     devices = described_devices(args.devices)
     how = {"accumulate_steps": args.accumulate_steps, "reduce_dtype": args.reduce_dtype}
+    how |= {"freeze": args.freeze}
     what = {
         "batch": args.batch,
         "dtype": args.dtype,

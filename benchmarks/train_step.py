@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py --batch 32 [--mxnet-python mx/bin/python]
     python benchmarks/train_step.py --batch 256 --dtype bfloat16 --torch-python pt/bin/python
+    python benchmarks/train_step.py --batch 32 --freeze trunk
     python benchmarks/train_step.py --config configs/quickstart.py --classes 25 --compile-only
 
 One device, the full network with 21,841 classes, images of 224 px in the memory of the device. With
@@ -54,6 +55,7 @@ def parse_arguments() -> argparse.Namespace:
         help="of activations; MXNet always runs float32",
     )
     cli.add_argument("--remat", choices=("none", "conv", "block"), default="none")
+    cli.add_argument("--freeze", default="none", help="parts that are frozen, as in model.freeze")
     cli.add_argument("--revision", choices=("released", "symbol2016"), default="released")
     cli.add_argument("--mxnet-python", help="interpreter that has MXNet 1.9.1")
     cli.add_argument("--torch-python", help="interpreter that has PyTorch")
@@ -97,6 +99,7 @@ def recipe_of(args: argparse.Namespace) -> ConfigDict:
             args.revision,
         )
     recipe.devices = 1
+    recipe.model.freeze = args.freeze
     return recipe
 
 
@@ -219,6 +222,7 @@ def line_of(
         "batch": recipe.batch_size,
         "dtype": recipe.model.dtype,
         "remat": recipe.model.remat,
+        "freeze": recipe.model.freeze,
         "revision": recipe.model.revision,
         "size_px": recipe.image_size,
         "classes": args.classes,
