@@ -217,8 +217,7 @@ class ModelRecipe:
     )  # fmt: skip
     sync_bn: bool = key(False, "BatchNorm statistics over all devices instead of each device")
     freeze: str = key(
-        "none", "parts that stay as they are: none, trunk (all but the head), or the highest of"
-        " the parts from the bottom, such as stem or 4e",
+        "none", "parts that stay as they are: none, trunk, or all up to one, such as stem or 4e",
     )  # fmt: skip
     freeze_bn: bool = key(
         False, "normalise by the moving statistics in training too, and keep them"
@@ -404,8 +403,7 @@ class Recipe:
     """A whole recipe. `parse` makes one and checks it."""
 
     init_from: str = key(
-        "none", "what to start from: a run or an imported model (DIRECTORY, DIRECTORY@STEP or"
-        " DIRECTORY@best), or a safetensors export; or none",
+        "none", "what to start from: a run, an imported model or a safetensors export; or none",
     )  # fmt: skip
     init_head: Literal["auto", "mapped", "new"] = key(
         "auto",
