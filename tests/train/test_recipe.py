@@ -12,9 +12,11 @@ from i21k.errors import UserError
 from i21k.models.network import build
 from i21k.train import loop
 from i21k.train import recipe as recipes
+from i21k.train.inheritance import inherit
 from i21k.train.optimizer import make_optimizer
 from i21k.train.recipe import default_config, parse
 from i21k.train.targets import loss_of
+from i21k.trained import load_checkpoint
 from tests.helpers.paths import ROOT
 
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
@@ -305,5 +307,7 @@ def test_every_key_is_read_by_a_run(recipe, tmp_path, monkeypatch, few_blocks):
         make_optimizer(cfg, lambda step: step, build({}, 4))
     near = dataclasses.replace(parse(recipe).loss, smooth_to="near", smoothing=0.1)
     loss_of(near, open_split(recipe.data.directory, "train"))
+    model = load_checkpoint(tmp_path / "w")
+    inherit(parse(recipe), model.network, model.variables, model, model.classes)
     names = {f"{sections[kind]}.{name}".lstrip(".") for kind, name in read}
     assert {info.name for info in recipes.describe_keys()} - names == set()
