@@ -29,7 +29,7 @@ from i21k import backend
 ROOT = Path(__file__).parents[1]
 EVERY = 4  # each fourth class is new
 SHOTS = (5, 20, 0)  # images of each new class; 0: all
-PRETRAIN_EPOCHS = 8
+PRETRAIN_EPOCHS = 6
 SCRATCH_STEPS = 2000  # four times those of fine-tuning; at least, with all images
 SIZE = ("--config.image_size=32", "--config.data.crop_fraction=1.0", "--config.devices=1")
 NETWORK = ("--config.model.width=0.5",)
@@ -132,7 +132,7 @@ def scratch(args: argparse.Namespace) -> None:
     for shots in SHOTS:
         directory = _data_of(args, shots).resolve()
         num = 50 * (shots or 250)
-        epochs = max(10, round(SCRATCH_STEPS * 32 / num))
+        epochs = max(8, round(SCRATCH_STEPS * 32 / num))
         _train(
             args, f"scratch-{shots or 'all'}", f"configs/own_images.py:{directory}", *SIZE,
             *NETWORK, f"--config.epochs={epochs}", "--config.batch_size=32",
