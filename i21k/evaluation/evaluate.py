@@ -163,7 +163,7 @@ def _on_devices(
             recalibrate_bn,
             network.moments,
         )
-    elif 0 < loaded.checkpoint.step < (few := few_steps(network.momentum)):
+    elif 0 < loaded.checkpoint.step < (few := few_steps(network.momentum)) and _adapts(loaded):
         log.warning(
             f"the checkpoint is of step {loaded.checkpoint.step:,}. Its moving averages of"
             f" BatchNorm need about {few:,} steps; until then"
@@ -217,3 +217,11 @@ def whole_batches(num_images: int, batch_size: int, num_devices: int) -> int:
     """Return how many images whole batches of all devices hold where `num_images` are wanted."""
     per_batch = -(-batch_size // num_devices) * num_devices
     return -(-num_images // per_batch) * per_batch
+
+
+def _adapts(model: CheckpointModel) -> bool:
+    """Return whether a run has moving averages that change."""
+    if "config" not in model.checkpoint.meta:
+        return True
+    own = from_stored(model.checkpoint.meta["config"]).model
+    return own.freeze != "trunk" and not own.freeze_bn
