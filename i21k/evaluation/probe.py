@@ -1,7 +1,6 @@
 """What features say about classes: nearest neighbours and a linear classifier in closed form.
 
-NumPy is enough: the ridge probe took 0.15 s where a logistic regression took 4.3 s, and was as
-accurate (2,000 features of 256 numbers; `notebooks/LOG.md`).
+NumPy is enough: both need a few matrix products and no iterations.
 """
 
 import dataclasses
