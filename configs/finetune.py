@@ -24,7 +24,8 @@ from ml_collections import ConfigDict
 
 from i21k.errors import UserError
 from i21k.train.recipe import default_config
-from i21k.train.starting_point import num_images_and_classes, read_parent_facts
+from i21k.train.starting_point import ParentFacts, num_images_of, read_parent_facts
+from i21k.trained.preprocessing import Preprocessing
 
 RULE = ((20_000, 500, 32), (500_000, 10_000, 128), (float("inf"), 20_000, 512))
 LEAST_EPOCHS = 5
@@ -32,13 +33,17 @@ RATE, RATE_BATCH = 0.01, 32  # measured on Tiny-ImageNet; it grows with the batc
 HEAD = 10.0  # the head starts at zero, and needs a larger rate than what is trained already
 
 
-def get_config(arguments: str = "data/own_images:runs/parent") -> ConfigDict:
+def get_config(arguments: str = "") -> ConfigDict:
     directory, colon, parent = arguments.partition(":")
-    if not colon:
+    if directory and not colon:
         raise UserError(
             f"no model to start from is given. Use --config configs/finetune.py:{directory}:MODEL."
         )
-    facts, (num_images, _) = read_parent_facts(parent), num_images_and_classes(directory)
+    if directory:
+        facts, num_images = read_parent_facts(parent), num_images_of(directory)
+    else:  # the example of the documentation
+        directory, parent, num_images = "data/own_images", "runs/parent", 500
+        facts = ParentFacts({}, Preprocessing(224, 224 / 256))
     steps, batch = next((s, b) for below, s, b in RULE if num_images < below)
     batch = min(batch, num_images)
     config = default_config()

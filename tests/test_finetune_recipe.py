@@ -40,7 +40,7 @@ def test_network_and_images_are_the_parents(parent, dataset):
     [(44, 32, 364), (250, 32, 64), (12_500, 32, 5), (100_000, 128, 13), (14_000_000, 512, 5)],
 )
 def test_steps_and_batch_follow_from_the_number_of_images(parent, monkeypatch, num, batch, epochs):
-    monkeypatch.setattr(finetune, "num_images_and_classes", lambda directory: (num, 10))
+    monkeypatch.setattr(finetune, "num_images_of", lambda directory: num)
     cfg = parse(finetune.get_config(f"data/x:{parent}"))
     assert (cfg.batch_size, cfg.epochs) == (batch, epochs)
     assert cfg.optimizer.learning_rate == pytest.approx(finetune.RATE * batch / 32)

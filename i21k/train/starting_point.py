@@ -47,11 +47,10 @@ def read_parent_facts(init_from: str) -> ParentFacts:
     )
 
 
-def num_images_and_classes(directory: str, split: str = "train") -> tuple[int, int]:
+def num_images_of(directory: str, split: str = "train") -> int:
     """Return the size of a packed split.
 
     Raises:
         UserError: if there is no such split.
     """
-    opened = open_split(directory, split)
-    return opened.num_records, len(opened.classes)
+    return open_split(directory, split).num_records
