@@ -25,7 +25,6 @@ from ml_collections import ConfigDict
 from i21k.errors import UserError
 from i21k.train.recipe import default_config
 from i21k.train.starting_point import ParentFacts, num_images_of, read_parent_facts
-from i21k.trained.preprocessing import Preprocessing
 
 RULE = ((20_000, 500, 32), (500_000, 10_000, 128), (float("inf"), 20_000, 512))
 LEAST_EPOCHS = 5
@@ -43,7 +42,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         facts, num_images = read_parent_facts(parent), num_images_of(directory)
     else:  # the example of the documentation
         directory, parent, num_images = "data/own_images", "runs/parent", 500
-        facts = ParentFacts({}, Preprocessing(224, 224 / 256))
+        facts = ParentFacts({}, 224, 224 / 256)
     steps, batch = next((s, b) for below, s, b in RULE if num_images < below)
     batch = min(batch, num_images)
     config = default_config()
@@ -53,8 +52,8 @@ def get_config(arguments: str = "") -> ConfigDict:
         for name, value in facts.model.items():
             if name in config.model:
                 config.model[name] = value
-    config.image_size = facts.preprocessing.image_size
-    config.data.crop_fraction = facts.preprocessing.crop_fraction
+    config.image_size = facts.image_size
+    config.data.crop_fraction = facts.crop_fraction
     config.data.min_area = 0.35  # few images: small regions often lack the object
     config.batch_size = batch
     config.epochs = max(LEAST_EPOCHS, round(steps * batch / num_images))

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from i21k.data.format.splits import open_split
 from i21k.errors import UserError
 from i21k.train import history
-from i21k.trained.preprocessing import Preprocessing
 
 _EXPORTED = "config.json"  # of a safetensors export
 
@@ -20,7 +19,8 @@ class ParentFacts(NamedTuple):
     """What a trained model says of itself."""
 
     model: dict[str, Any]  # the keys of `config.model` that describe its network
-    preprocessing: Preprocessing
+    image_size: int  # px
+    crop_fraction: float
 
 
 def read_parent_facts(init_from: str) -> ParentFacts:
@@ -37,10 +37,10 @@ def read_parent_facts(init_from: str) -> ParentFacts:
         with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
             found = json.loads(path.read_text("utf-8"))
             model = dict(found["model"] if "model" in found else found["network"])
-            preprocessing = Preprocessing.from_json(found.get("preprocessing", found.get("input")))
+            images = found.get("preprocessing", found.get("input"))
             model.pop("network", None)
             model["bn_momentum"] = model.get("bn_momentum") or "default"
-            return ParentFacts(model, preprocessing)
+            return ParentFacts(model, int(images["image_size"]), float(images["crop_fraction"]))
     raise UserError(
         f"{init_from} holds no trained model. Give a run, an imported model or a safetensors"
         " export. To resume a run whose parent is gone, use --resume WORKDIR."
