@@ -256,7 +256,8 @@ def _inherited(
         "kind": "init_from",
         "arrays": found.taken,
     }
-    return state.replace(**found.variables), parent
+    average = copied(found.variables) if state.ema else {}
+    return state.replace(**found.variables, ema=average), parent
 
 
 def _say_differences(
