@@ -307,6 +307,9 @@ def _evaluate(run: Run, epoch: int) -> None:
         run.network.momentum,
         run.train_split.num_records,
     )
+    moments = run.network.moments(run.state.batch_stats)
+    if all(run.network.is_frozen("batch_stats", mean) for mean, _ in moments):
+        num_images = 0  # all statistics are those of the parent
     for evaluator in run.evaluators:
         averaged = isinstance(evaluator, Averaged)
         if averaged not in recalibrated:
@@ -332,9 +335,7 @@ def _evaluate(run: Run, epoch: int) -> None:
 def _variables_to_evaluate(
     run: Run, epoch: int, variables: Any, num_images: int, stop: processes.Agreement
 ) -> Any:
-    moments = run.network.moments(run.state.batch_stats)
-    is_fixed = all(run.network.is_frozen("batch_stats", mean) for mean, _ in moments)
-    if not num_images or is_fixed:
+    if not num_images:
         return variables
     variables = recalibrate(
         run.statistics_step,
