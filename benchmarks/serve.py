@@ -112,6 +112,8 @@ def measure(checkpoint: Path, paths: list[Path], rounds: int, num_images: int) -
             for num in CLIENTS:
                 result = load(address, files, num, num_images)
                 found[num].append({**result, "over_bare": result["images_s"] / bares[-1]})
+            last = {num: round(results[-1]["images_s"], 1) for num, results in found.items()}
+            print(f"bare {bares[-1]:.1f} images/s, clients {last}", file=sys.stderr, flush=True)
     return {
         "bare_images_s": round(statistics.median(bares), 1),
         "clients": {
