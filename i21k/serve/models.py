@@ -53,14 +53,8 @@ class ServedModel:
             features: of images to search for the nearest ones, made by this model.
 
         Raises:
-            UserError: if the features are another model's, or their images are gone; or the
-                model's classes do not exclude each other, which no view can take.
+            UserError: if the features are another model's, or their images are gone.
         """
-        if predictor.trained.probability != "softmax":
-            raise UserError(
-                f"The probabilities of {name} are independent ({predictor.trained.probability})."
-                " Serve a model whose probabilities add up to 1 (softmax)."
-            )
         self.name, self.predictor = name, predictor
         self._lock = threading.Lock()  # the size of a batch is an attribute of the model
         self.index = None if features is None else Index(features, predictor.trained)
@@ -106,6 +100,11 @@ class ServedModel:
         """Return why a view cannot be used; an empty text if it can."""
         if view == "top":
             return ""
+        if self.predictor.trained.probability != "softmax":
+            return (
+                f"The view {view} needs probabilities that add up to 1. Those of this model are"
+                " independent (sigmoid)."
+            )
         if self.no_wordnet:
             return f"The view {view} needs classes of WordNet: {self.no_wordnet}"
         if view == "hedge" and not self.calibrated:
@@ -182,10 +181,10 @@ class ServedModel:
         What is wrong with the expression is part of the answer, with the position where.
 
         Raises:
-            RequestError: if the classes are not in WordNet.
+            RequestError: if the view cannot be used.
         """
-        if self.no_wordnet:
-            raise RequestError(422, "view_unusable", self.why_not(view))
+        if reason := self.why_not(view):
+            raise RequestError(422, "view_unusable", reason)
         chosen, error = [], None
         try:
             if view == "fold":

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i21k.errors import UserError
 from i21k.interop import export
 from i21k.prediction.embed import embed
 from i21k.prediction.predictor import Predictor
@@ -396,7 +395,14 @@ def test_an_onnx_model_is_served_beside_a_checkpoint(models, tmp_path):
         )
 
 
-def test_a_model_that_no_view_can_take_is_refused_at_the_start(few_blocks, tmp_path):
+def test_a_model_of_independent_classes_has_the_view_top(few_blocks, tmp_path):
     predictor = Predictor(save_random_model(tmp_path / "many", probability="sigmoid"))
-    with pytest.raises(UserError, match=r"many are independent \(sigmoid\)"):
-        served([predictor], 1)
+    models = served([predictor], 1)
+    models["many"].warm_up()
+    with serving(models) as page:
+        found = page.send("POST", "/predict", png(0)).json
+        close_to(found["answers"], predictor.predict(png(0)))
+        assert page.send("POST", "/predict?view=basic", png(0)).code == "view_unusable"
+        assert page.get("/models/many/subset?among=all").code == "view_unusable"
+        views = page.get("/models").json["models"][0]["views"]
+        assert [name for name, view in views.items() if view["unusable"] is None] == ["top"]

@@ -98,6 +98,7 @@ function preview(file, seconds) {
 
 async function drawMass(column) {
   const { result } = column;
+  if (column.model.probability !== "softmax") return; // they do not add up
   const found = await numbers(`/results/${result}/probabilities`);
   if (column.result !== result || !column.icicle) return;
   at("mass").hidden = false;
