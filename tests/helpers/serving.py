@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,17 @@ class Running(NamedTuple):
 
     def get(self, path: str, **headers: str) -> Reply:
         return self.send("GET", path, headers=headers)
+
+    def wait_for(self, gauge: str, least: int, seconds: float = 60) -> None:
+        """Wait until a value of /metrics is at least this large."""
+        deadline = time.monotonic() + seconds
+        while True:
+            text = self.get("/metrics").body.decode()
+            (found,) = re.findall(rf"^i21k_{gauge} (\S+)$", text, re.MULTILINE)
+            if float(found) >= least:
+                return
+            assert time.monotonic() < deadline, f"{gauge} is {found}, and at least {least} expected"
+            time.sleep(0.01)
 
 
 @contextlib.contextmanager
