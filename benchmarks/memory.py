@@ -48,6 +48,7 @@ sys.path.insert(
     0, str(Path(__file__).parents[1])
 )  # recipes are files of the checkout, not of the package
 
+from benchmarks.hlo import DTYPE_BYTES
 from benchmarks.timed_step import planned_mib
 from configs import i21k_inception, i21k_modern
 
@@ -56,18 +57,6 @@ DESCRIPTION = Path(__file__).parent / "h100.txtpb"  # numbers of the data sheet
 BATCHES = (32, 64, 256)
 CARDS_GIB = (4, 8, 12, 24, 80)
 RESERVED_GIB = 1.0  # of a card: CUDA context and cuDNN workspaces; our choice
-DTYPE_BYTES = {
-    "pred": 1,
-    "s8": 1,
-    "u8": 1,
-    "bf16": 2,
-    "f16": 2,
-    "f32": 4,
-    "s32": 4,
-    "u32": 4,
-    "f64": 8,
-    "s64": 8,
-}
 # What may change how collectives are scheduled; each added to the defaults.
 FLAGS: dict[str, dict[str, bool | int]] = {
     "defaults": {},

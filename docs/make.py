@@ -12,6 +12,9 @@ line.
 
 The commands run in a scratch folder in which the quick start was trained. `--keep` names a folder
 for it, so that a second call need not train again. Without PAGE all pages are made.
+
+A command that needs what is not part of the project (see `NEEDS`) runs if that is in the folder.
+Otherwise its output stays as it is, and a line says what is missing.
 """
 
 import argparse
@@ -28,6 +31,11 @@ ROOT = DOCS.parent
 TABLE = re.compile(r"(<!-- table of: (?P<command>.+?) -->\n\n)(?:\|.*\n)*")
 BLOCK = re.compile(r"(<!-- output of: (?P<command>.+?) -->\n+)```text\n.*?```\n", re.DOTALL)
 REPORT = "i21k report --checkpoint runs/quickstart --data data/quickstart"
+NEEDS = {  # word of a command: where it comes from
+    "lite0.onnx": "EfficientNet-Lite0, exported as docs/export.md shows",
+    "photos": "a folder with a few photographs",
+    "data/photos": "photographs of ImageNet, packed with their classes",
+}
 PICTURES = {  # file in docs/pictures: command that writes it, with {} for its path
     "contact_sheet.jpg": "i21k info data/quickstart --contact-sheet {}",
     "learning_curve.png": "cp runs/quickstart/learning_curve.png {}",
@@ -50,7 +58,7 @@ def prepare(folder: Path) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "COLUMNS": "100",
     }
-    for name in ("configs", "docs", "launch.py"):
+    for name in ("benchmarks", "configs", "docs", "launch.py"):
         link = folder / name
         if not link.exists():
             link.symlink_to(ROOT / name)
@@ -60,6 +68,12 @@ def prepare(folder: Path) -> dict[str, str]:
         with log.open("w") as file:
             subprocess.run(command, cwd=folder, env=env, check=True, stdout=file)
     return env
+
+
+def missing(command: str, folder: Path) -> str:
+    """Return what a command needs and the folder lacks; empty if nothing."""
+    absent = [word for word in command.split() if word in NEEDS and not (folder / word).exists()]
+    return "; ".join(f"{word}: {NEEDS[word]}" for word in absent)
 
 
 def output_of(command: str, folder: Path, env: dict[str, str]) -> str:
@@ -77,6 +91,9 @@ def make_page(page: Path, folder: Path, env: dict[str, str]) -> None:
 
     def replaced(match: re.Match[str]) -> str:
         print(f"  {match['command']}", flush=True)
+        if lacks := missing(match["command"], folder):
+            print(f"    not run, the output stays as it is. Missing: {lacks}", flush=True)
+            return match[0]
         return f"{match[1]}```text\n{output_of(match['command'], folder, env)}```\n"
 
     def table(match: re.Match[str]) -> str:

@@ -106,27 +106,24 @@ def open_model(args: argparse.Namespace) -> "TrainedModel":
                 f"{args.checkpoint} is not an ONNX file, so --classes, --preprocessing, --size,"
                 " --crop, --mean and --std do not apply. Omit them."
             )
-        return trained.load(args.checkpoint, args.step, args.weights)
-    from i21k.files import read_json
-    from i21k.trained.onnx_model import Normalisation, OnnxModel
+        return trained.load(path, args.step, args.weights)
+    from i21k.trained.beside import Normalisation
+    from i21k.trained.onnx_model import OnnxModel
+    from i21k.trained.preprocessing import read_contract
 
-    contract = None
-    if args.preprocessing is not None:
-        saved = read_json(args.preprocessing)
-        saved.pop("probability", None)
-        contract = trained.Preprocessing.from_json(saved)
-    elif args.size is not None or args.crop is not None:
-        size, crop = args.size or 224, args.crop or 0.875
-        contract = trained.Preprocessing(size, crop, round(size / crop), 95)
     normalisation = None
     if args.mean is not None or args.std is not None:
         default = Normalisation()
         normalisation = Normalisation(
             tuple(args.mean or default.mean), tuple(args.std or default.std)
         )
-    classes = class_list(args.classes) if args.classes else None
     return OnnxModel(
-        path / "model.onnx" if path.is_dir() else path, classes, contract, normalisation
+        trained.onnx_path(path),
+        classes=class_list(args.classes) if args.classes else None,
+        preprocessing=read_contract(args.preprocessing)[0] if args.preprocessing else None,
+        normalisation=normalisation,
+        image_size=args.size,
+        crop_fraction=args.crop,
     )
 
 

@@ -40,12 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--data", metavar="DIR", type=Path, help="check and calibrate with images of this dataset")
     add("--split", default="val", help="split of the dataset (%(default)s)")
+    add("--order", metavar="FILE", type=Path, help="order of the classes in MXNet's files")
+    add(
+        "--layout",
+        choices=("2015", "V1", "V2", "V3"),
+        default=default["layout"],
+        help="layout of MXNet's .params file (%(default)s)",
+    )
     arguments.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from i21k.data.format.splits import open_split
     from i21k.interop import export
+    from i21k.labels import ClassList
     from i21k.trained import load_checkpoint
 
     if args.out.exists() and any(args.out.iterdir()):
@@ -58,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
             precision=args.precision,
             input_type=args.input,
             images_from=open_split(args.data, args.split) if args.data else None,
+            order=ClassList.read(args.order) if args.order else None,
+            layout=args.layout,
         )
     if args.json:
         arguments.print_json(dataclasses.asdict(report))

@@ -24,6 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whether average pools count padding (CPUs of 2015 did, GPUs did not); by default as"
         " the graph or its revision says",
     )
+    add("--size", type=int, metavar="PX", help="side of the images that it takes")
+    add("--crop", type=float, metavar="F", help="side of the central crop over the short side")
+    add(
+        "--preprocessing",
+        metavar="FILE",
+        type=Path,
+        help="preprocessing.json of an export; by default that beside --symbol, else 224 px",
+    )
     arguments.add_json(parser)
 
 
@@ -38,13 +46,17 @@ def run(args: argparse.Namespace) -> int:
             synset=args.synset,
             directory=args.out,
             count_padding=args.count_padding,
+            preprocessing=args.preprocessing,
+            image_size=args.size,
+            crop_fraction=args.crop,
         )
     if args.json:
         arguments.print_json(report)
     else:
         log.info(
             f"{report['variant']} network of revision {report['revision']}:"
-            f" {report['num_parameters']:,} parameters, {report['num_classes']:,} classes,"
+            f" {report['num_parameters']:,} parameters, {report['num_classes']:,} classes, images"
+            f" of {report['preprocessing']['image_size']} px,"
             f" written to {args.out}"
         )
     return 0

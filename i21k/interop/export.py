@@ -8,7 +8,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +16,16 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from i21k.checkpoints import Checkpoint
 from i21k.data.format.splits import Split
 from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.files import hash_file
 from i21k.interop import onnx, safetensors, stablehlo
+from i21k.interop.card import card
 from i21k.interop.mxnet import convert
+from i21k.interop.mxnet.params import Layout
+from i21k.labels import ClassList
+from i21k.models.inception_network import InceptionNetwork
 from i21k.trained import CheckpointModel
 from i21k.wordnet.taxonomy import wordnet
 
@@ -37,7 +40,7 @@ PRECISIONS: tuple[onnx.Precision, ...] = (
 )
 MODEL, CLASSES, CONTRACT, CARD = "model.onnx", "classes.json", "preprocessing.json", "README.md"
 SUMS, WORDNET = "SHA256SUMS", "LICENSE.WordNet"
-NUM_CHECKED, NUM_CALIBRATION = 8, 128  # images, our choice
+NUM_CHECKED, NUM_CALIBRATION, BATCH_SIZE = 8, 128, 16  # images, our choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +61,8 @@ def export(
     precision: onnx.Precision = "float32",
     input_type: onnx.Input = "uint8",
     images_from: Split | None = None,
+    order: ClassList | None = None,
+    layout: Layout = "V2",
 ) -> ExportReport:
     """Write a folder with a trained model.
 
@@ -72,20 +77,17 @@ def export(
         input_type: of an ONNX model; see `onnx.write_onnx`.
         images_from: split of real images for the check, and to calibrate `int8-static` with. By
             default the check uses noise.
+        order: of the classes in MXNet's files. None: as in the checkpoint.
+        layout: of MXNet's `.params` file.
 
     Raises:
         UserError: if the directory is not empty, an extra is missing, an option does not fit the
-            format, or the exported model does not give the logits of the checkpoint.
+            format or the network, or the exported model does not give the logits of the checkpoint.
     """
     target = Path(directory)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} exists and is not empty. Choose another --out.")
-    if format != "onnx" and (precision, input_type) != ("float32", "uint8"):
-        raise UserError(f"Format {format!r} is float32 only. Use --format onnx for {precision}.")
-    if precision == "int8-static" and images_from is None:
-        raise UserError(
-            "Precision int8-static needs images to calibrate with. Give --data DIR and --split."
-        )
+    _check_options(model, format, precision, input_type, images_from, order, layout)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".i21k-export-", dir=target.parent))
     try:
@@ -96,11 +98,21 @@ def export(
             size = model.preprocessing.image_size
             stablehlo.write_stablehlo(temporary, model.network, model.variables, size)
         elif format == "safetensors":
-            safetensors.write_safetensors(temporary, model.variables, _config(model))
+            safetensors.write_safetensors(temporary, model.variables, model.checkpoint)
         else:
-            module: Any = model.network.module  # type: ignore[attr-defined]
-            convert.write_model(temporary, module, model.variables, model.classes)
-        _write_beside(model, temporary, format, precision, agreement)
+            assert isinstance(model.network, InceptionNetwork)  # checked above
+            convert.write_model(
+                temporary,
+                model.network.module,
+                model.variables,
+                model.classes,
+                order=order,
+                layout=layout,
+            )
+        _write_beside(model, temporary, order or model.classes)
+        text = card(model, format, precision, agreement)
+        (temporary / CARD).write_text(text, encoding="utf-8")
+        _write_sums(temporary)
         temporary.chmod(0o755)
         if target.exists():
             target.rmdir()
@@ -109,6 +121,30 @@ def export(
         shutil.rmtree(temporary, ignore_errors=True)
     num_bytes = sum(path.stat().st_size for path in target.iterdir())
     return ExportReport(str(target), format, precision, num_bytes, agreement)
+
+
+def _check_options(
+    model: CheckpointModel,
+    format: Format,
+    precision: onnx.Precision,
+    input_type: onnx.Input,
+    images_from: Split | None,
+    order: ClassList | None,
+    layout: Layout,
+) -> None:
+    if format != "onnx" and (precision, input_type) != ("float32", "uint8"):
+        raise UserError(f"Format {format!r} is float32 only. Use --format onnx for {precision}.")
+    if format != "mxnet" and (order, layout) != (None, "V2"):
+        raise UserError(f"Format {format!r} has no --order and no --layout. Use --format mxnet.")
+    if precision == "int8-static" and images_from is None:
+        raise UserError(
+            "Precision int8-static needs images to calibrate with. Give --data DIR and --split."
+        )
+    if format in ("onnx", "mxnet") and not isinstance(model.network, InceptionNetwork):
+        raise UserError(
+            f"{model.network.title} cannot be written as {format}, only Inception-BN can. Use"
+            " --format stablehlo or safetensors."
+        )
 
 
 def _write_onnx(
@@ -134,21 +170,22 @@ def _write_onnx(
         described = model.network.describe()
         onnx.write_onnx(path, described, params, metadata, input_type=input_type, precision=stored)
 
-    if precision == "int8-static":
-        assert images_from is not None
-        full = folder / "float32.onnx"
-        write(full, "float32")
-        batches = (as_input(batch) for batch in _real_images(model, images_from, NUM_CALIBRATION))
-        onnx.quantize(full, folder / MODEL, batches)
-        full.unlink()
-    else:
-        write(folder / MODEL, precision)
     if images_from is None:
         size = model.preprocessing.image_size
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (NUM_CHECKED, size, size, 3), np.uint8)
     else:
-        images = np.concatenate(list(_real_images(model, images_from, NUM_CALIBRATION)))
+        images = np.concatenate(list(real_images(model, images_from, 2 * NUM_CALIBRATION)))
+    if precision == "int8-static":
+        calibration, others = np.split(images, [min(NUM_CALIBRATION, len(images))])
+        full = folder / "float32.onnx"
+        write(full, "float32")
+        parts = np.array_split(as_input(calibration), -(-len(calibration) // BATCH_SIZE))
+        onnx.quantize(full, folder / MODEL, parts)
+        full.unlink()
+        images = others if len(others) else images  # not those that it was calibrated with
+    else:
+        write(folder / MODEL, precision)
     agreement = onnx.compare(folder / MODEL, as_input(images), model.logits(images))
     if precision == "float32" and not agreement.relative < 1e-4:
         raise UserError(
@@ -167,10 +204,10 @@ def _normalisation(model: CheckpointModel) -> dict[str, list[float]]:
     return {"mean": (-low * std).tolist(), "std": std.tolist()}
 
 
-def _real_images(model: CheckpointModel, split: Split, num: int) -> Iterator[np.ndarray]:
+def real_images(model: CheckpointModel, split: Split, num: int) -> Iterator[np.ndarray]:
     """Yield batches of the first images of a split, cropped as in an evaluation."""
     options = loader.LoaderOptions(
-        batch_size=16,
+        batch_size=BATCH_SIZE,
         image_size=model.preprocessing.image_size,
         crop="centre",
         crop_fraction=model.preprocessing.crop_fraction,
@@ -187,112 +224,19 @@ def _real_images(model: CheckpointModel, split: Split, num: int) -> Iterator[np.
                 return
 
 
-def _config(model: CheckpointModel) -> dict[str, Any]:
-    """Return what safetensors cannot store: the network, its classes and its preprocessing."""
-    return {
-        "network": model.network.describe(),
-        "num_classes": len(model.classes),
-        "probability": model.probability,
-        "preprocessing": model.preprocessing.to_json(),
-        "classes": list(model.classes.ids),
-        "origin": model.origin._asdict(),
-    }
-
-
-def _write_beside(
-    model: CheckpointModel,
-    folder: Path,
-    format: Format,
-    precision: str,
-    agreement: onnx.Agreement | None,
-) -> None:
-    """Write classes, contract, licence, model card and sums."""
+def _write_beside(model: CheckpointModel, folder: Path, classes: ClassList) -> None:
+    """Write classes in the order of the outputs, the contract, and WordNet's licence."""
 
     def write_json(name: str, content: Any) -> None:
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (folder / name).write_text(text + "\n", encoding="utf-8")
 
-    ids = model.classes.ids
-    write_json(CLASSES, [{"id": class_id, "name": wordnet().name(class_id)} for class_id in ids])
+    write_json(CLASSES, [{"id": one, "name": wordnet().name(one)} for one in classes.ids])
     write_json(CONTRACT, model.preprocessing.to_json() | {"probability": model.probability})
     licence = resources.files("i21k.wordnet") / "tables" / WORDNET
     (folder / WORDNET).write_text(licence.read_text("utf-8"), encoding="utf-8")
-    card = _card(model, format, precision, agreement)
-    (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def _write_sums(folder: Path) -> None:
     sums = "".join(f"{hash_file(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
     (folder / SUMS).write_text(sums, encoding="utf-8")
-
-
-_HOW: dict[str, Callable[[CheckpointModel], str]] = {
-    "onnx": lambda model: (
-        "import onnxruntime\n\n"
-        'session = onnxruntime.InferenceSession("model.onnx")\n'
-        'logits, features = session.run(None, {"images": images})\n'
-    ),
-    "stablehlo": lambda model: stablehlo.HOW_TO_RUN.format(size=model.preprocessing.image_size),
-    "safetensors": lambda model: (
-        "import json, pathlib, struct\nimport numpy as np\n\n"
-        'data = pathlib.Path("model.safetensors").read_bytes()\n'
-        'size = struct.unpack("<Q", data[:8])[0]\n'
-        "header = json.loads(data[8 : 8 + size])\n"
-        f'begin, end = header["params/{"/".join(model.network.head)}/kernel"]["data_offsets"]\n'
-        "kernel = np.frombuffer(data[8 + size + begin : 8 + size + end], np.float32)\n"
-    ),
-    "mxnet": lambda model: (
-        "import mxnet\n\n"
-        'net = mxnet.gluon.SymbolBlock.imports("Inception-symbol.json", ["data"], '
-        '"Inception-0000.params")\n'
-    ),
-}
-
-
-def _card(
-    model: CheckpointModel, format: Format, precision: str, agreement: onnx.Agreement | None
-) -> str:
-    """Return the text of the model card."""
-    meta, contract = model.checkpoint.meta, model.preprocessing
-    lines = [
-        "---",
-        "library_name: i21k",
-        "pipeline_tag: image-classification",
-        "license: other",
-        "license_name: imagenet-terms",
-        "license_link: https://image-net.org/download",
-        "---",
-        "",
-        f"# {model.network.title}",
-        "",
-        f"An image classifier over {len(model.classes):,} classes, exported by i21k as {format}"
-        f" ({precision}).",
-        "",
-        f"- Weights: {model.origin}, digest {model.origin.digest[:16]}",
-        f"- Input: RGB, {contract.image_size} x {contract.image_size} px, values of 0 to 255."
-        f" The image is reduced to a short side of {contract.short_side_px or 'its own size'} px"
-        f" ({contract.resampling}), then the central {contract.crop_fraction:.4g} of the short"
-        " side is cut out and resized.",
-        f"- Output: logits; probabilities are their {model.probability}. Features are the second"
-        " output.",
-    ]
-    lines += [f"- Data: {line}" for line in _data_lines(model.checkpoint)]
-    if agreement is not None:
-        lines.append(
-            f"- Checked with onnxruntime against the checkpoint: logits differ by"
-            f" {agreement.relative:.1e} (relative L2), the best class agrees for"
-            f" {agreement.top1:.1%} of the images."
-        )
-    lines += ["", "```python", _HOW[format](model).rstrip(), "```", "", "## Recipe", "", "```json"]
-    recipe = meta.get("config", meta.get("provenance", {}))
-    lines += [json.dumps(recipe, indent=1, default=str), "```", "", "## Licence", ""]
-    lines += [
-        "Weights that were trained on ImageNet come with ImageNet's terms: non-commercial research",
-        "and education. Class names are from WordNet 3.0; see LICENSE.WordNet.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _data_lines(checkpoint: Checkpoint) -> list[str]:
-    data = checkpoint.meta.get("data")
-    if not data:
-        return ["not recorded (an imported model)"]
-    fingerprint = data["fingerprint"][:16]
-    return [f"{data['num_records']:,} images of split {data['split']!r}, fingerprint {fingerprint}"]

@@ -19,8 +19,7 @@ from i21k.labels import ClassList
 from i21k.models.network import Network
 from i21k.train import history
 from i21k.train.recipe import Recipe
-from i21k.trained import CheckpointModel, Preprocessing, is_onnx, load, load_checkpoint
-from i21k.trained.exported import is_exported
+from i21k.trained import CheckpointModel, Preprocessing, is_onnx, load_checkpoint
 from i21k.wordnet.taxonomy import wordnet
 
 _MAX_COUNTED = 20_000  # records, our choice: reading the labels of more takes too long
@@ -66,8 +65,6 @@ def open_parent(cfg: Recipe, directory: FilePath) -> CheckpointModel:
             f"config.init_from is {cfg.init_from}, which does not exist. Give a run, an imported"
             " model or a safetensors export."
         )
-    if is_exported(path):
-        return cast(CheckpointModel, load(path))
     if is_onnx(path):
         raise UserError(
             f"config.init_from is {cfg.init_from}, an ONNX model, which cannot be trained. Give a"

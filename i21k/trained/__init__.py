@@ -8,7 +8,6 @@ from pathlib import Path
 
 from i21k.checkpoints import Which
 from i21k.trained.checkpoint import CheckpointModel, Weights, load_checkpoint
-from i21k.trained.exported import is_exported, load_exported
 from i21k.trained.model import Origin, TrainedModel
 from i21k.trained.preprocessing import AnyImage, Preprocessing
 
@@ -27,16 +26,23 @@ __all__ = (
 
 def is_onnx(path: Path) -> bool:
     """Return whether a path is one file, or a folder with `model.onnx`, and not a run."""
-    return path.is_file() or path.suffix == ".onnx" or (path / "model.onnx").is_file()
+    return path.is_file() or path.suffix == ".onnx" or onnx_path(path) != path
+
+
+def onnx_path(path: Path) -> Path:
+    """Return the ONNX file of a folder; other paths as they are."""
+    inside = (path / "model.onnx", path / "onnx" / "model.onnx")  # the latter as Optimum writes it
+    return next((file for file in inside if file.is_file()), path)
 
 
 def load(path: str | Path, step: Which = "last", weights: Weights = "recipe") -> TrainedModel:
-    """Load a trained model: a checkpoint of ours, or an ONNX classifier.
+    """Load a trained model: a checkpoint or a safetensors export of ours, or an ONNX classifier.
 
     Args:
-        path: the working directory of a run or of an imported model; an ONNX file with its class
-            list; or a folder with `model.onnx` or `model.safetensors`.
-        step: which checkpoint, as for `load_checkpoint`. Exported models have only one.
+        path: the working directory of a run or of an imported model; a folder that
+            `i21k export --format safetensors` wrote; an ONNX file with its class list, or a folder
+            with `model.onnx`.
+        step: which checkpoint, as for `load_checkpoint`. Other models have only one.
         weights: which ones of a checkpoint, as for `load_checkpoint`.
 
     Raises:
@@ -46,7 +52,5 @@ def load(path: str | Path, step: Which = "last", weights: Weights = "recipe") ->
     if is_onnx(path):
         from i21k.trained.onnx_model import OnnxModel  # onnxruntime takes a second to import
 
-        return OnnxModel(path / "model.onnx" if path.is_dir() else path)
-    if is_exported(path):
-        return load_exported(path)
+        return OnnxModel(onnx_path(path))
     return load_checkpoint(path, step, weights)

@@ -1,16 +1,24 @@
-"""Read the classes and the preprocessing of an ONNX model from the files beside it."""
+"""Read the classes and the preprocessing of an ONNX model from the files beside it.
+
+They are `config.json` of timm (`pretrained_cfg`) or of Hugging Face (`id2label`), and
+`preprocessor_config.json` of Hugging Face.
+"""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from i21k import log
 from i21k.errors import UserError
 from i21k.files import read_json
 from i21k.labels import ClassList
 from i21k.trained.preprocessing import Preprocessing
+
+SIZE, CROP = 224, 0.875  # the default of timm and of most others
+_QUALITY = 95  # our choice: of the JPEG that an image is recoded to
+_WARPED_FROM = 384  # px: from this short side on, ConvNeXT's processor of Hugging Face warps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,70 +38,146 @@ class Normalisation:
             )
 
 
+def contract(image_size: int, crop_fraction: float) -> Preprocessing:
+    """Return the preprocessing of a model of another program: resize, then crop the centre."""
+    return Preprocessing(image_size, crop_fraction, round(image_size / crop_fraction), _QUALITY)
+
+
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """timm's `config.json` or Hugging Face's `preprocessor_config.json` beside a model."""
+    """What the files beside a model say; without files, what is usual."""
 
-    config: dict[str, Any]
-    processor: dict[str, Any]
+    image_size: int | None
+    crop_fraction: float | None
+    normalisation: Normalisation | None
+    labels: tuple[str, ...] | None
+    warps: bool = False  # the image is resized to a square, whatever its shape
 
-    def preprocessing(self, size: int | None) -> Preprocessing:
-        """Return the contract; 224 px and a crop of 0.875 by default."""
-        timm = self.config.get("pretrained_cfg", {})
-        crop = timm.get("crop_pct", 0.875)
-        found = timm.get("input_size", [3, size or 224, size or 224])[-1]
-        if self.processor:
-            cropped = self.processor.get("crop_size", self.processor.get("size", {}))
-            cropped = cropped if isinstance(cropped, int) else _side(cropped)
-            resized = self.processor.get("size", {})
-            resized = resized if isinstance(resized, int) else _side(resized)
-            found = cropped or found
-            if resized and found <= resized:
-                crop = found / resized
-        found = size or found
-        return Preprocessing(found, crop, round(found / crop), 95)
+    def preprocessing(self, size: int | None, crop: float | None) -> Preprocessing:
+        """Return the contract.
 
-    def normalisation(self) -> Normalisation:
-        timm = self.config.get("pretrained_cfg", {})
-        mean = self.processor.get("image_mean", timm.get("mean"))
-        std = self.processor.get("image_std", timm.get("std"))
-        if mean is None or std is None:
-            return Normalisation()
-        return Normalisation(tuple(map(float, mean)), tuple(map(float, std)))  # type: ignore[arg-type]
+        Args:
+            size: in px, of the graph or of the user; None: of the files.
+            crop: of the user; None: of the files.
+        """
+        if self.warps:
+            log.note(
+                "this model was made for images that are resized to a square without cropping;"
+                " here the central square of each image is taken"
+            )
+        return contract(size or self.image_size or SIZE, crop or self.crop_fraction or CROP)
 
     def classes(self) -> ClassList | None:
-        names = self.config.get("label_names", self.config.get("id2label"))
-        if isinstance(names, dict):
-            names = [names[key] for key in sorted(names, key=int)]
-        if not isinstance(names, list) or all(str(n).startswith("LABEL_") for n in names):
+        """Return the classes; None if there are none, or numbered ones."""
+        if self.labels is None or all(label.startswith("LABEL_") for label in self.labels):
             return None
-        return ClassList(tuple(map(str, names)))
+        return ClassList(self.labels)
 
 
-def _side(size: Mapping[str, int]) -> int:
-    return size.get("shortest_edge", size.get("height", 0))
+def read_beside(path: Path, size: int | None) -> Beside:
+    """Read the files beside a model, or in the folder above if the model is in a folder `onnx`.
 
+    Args:
+        path: of the model.
+        size: of its input in px, where the graph fixes it.
 
-def read_beside(path: Path) -> Beside:
-    files = (path.with_name("config.json"), path.with_name("preprocessor_config.json"))
+    Raises:
+        UserError: if a file is there and cannot be used.
+    """
+    folders = [path.parent] + [path.parent.parent] * (path.absolute().parent.name == "onnx")
+    names = ("config.json", "preprocessor_config.json")
+    files = [next((f / n for f in folders if (f / n).is_file()), None) for n in names]
+    config, processor = (read_json(file) if file else {} for file in files)
+    used = files[1] if processor else files[0]
     try:
-        config, processor = (read_json(file) if file.is_file() else {} for file in files)
-        found = Beside(config, processor)
-        found.preprocessing(None), found.normalisation(), found.classes()
-    except (TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
+        labels = _labels(config)
+        timm = config.get("pretrained_cfg") or (config if "input_size" in config else {})
+        if processor:
+            return dataclasses.replace(_hugging_face(processor, size), labels=labels)
+        return dataclasses.replace(_timm(timm, size), labels=labels)
+    except (TypeError, ValueError, AttributeError, LookupError, ZeroDivisionError) as error:
         raise UserError(
-            f"{files[0]} or {files[1].name} beside the model cannot be used ({error}). Correct it,"
-            " or move it away and give --size, --mean, --std, --crop and --classes."
+            f"{used} beside the model cannot be used ({error}). Correct it, or move it away and"
+            " give --size, --mean, --std, --crop and --classes."
         ) from error
-    return found
 
 
-def own_contract(path: Path, about: Mapping[str, str]) -> Preprocessing:
-    try:
-        saved = json.loads(about["preprocessing"])
-        saved.pop("probability", None)
-        return Preprocessing.from_json(saved)
-    except (ValueError, AttributeError) as error:
-        raise UserError(
-            f"The preprocessing in {path} is damaged ({error}). Export it again."
-        ) from error
+def _timm(cfg: Mapping[str, Any], size: int | None) -> Beside:
+    """Read `pretrained_cfg`: what timm's `resolve_data_config` does with it."""
+    found, crop = cfg.get("input_size"), cfg.get("crop_pct")
+    test = cfg.get("test_input_size")
+    if test is not None and size == int(test[-1]) != int((found or [0])[-1]):
+        found, crop = test, cfg.get("test_crop_pct", crop)
+    normalisation = None
+    if cfg.get("mean") is not None and cfg.get("std") is not None:
+        normalisation = Normalisation(_three(cfg["mean"]), _three(cfg["std"]))
+    return Beside(
+        None if found is None else int(found[-1]),
+        None if crop is None else float(crop),
+        normalisation,
+        None,
+        warps=cfg.get("crop_mode") == "squash",
+    )
+
+
+def _hugging_face(processor: Mapping[str, Any], size: int | None) -> Beside:
+    """Read `preprocessor_config.json`: what the image processors of transformers do with it."""
+    resized, is_square = _side(processor.get("size"))
+    cropped = None
+    if processor.get("do_center_crop"):
+        cropped, _ = _side(processor.get("crop_size"))
+    if not processor.get("do_resize", True):
+        resized, is_square = None, False
+    crop = None
+    warps = is_square and not cropped
+    if "crop_pct" in processor and resized and not is_square:  # of ConvNeXT
+        warps = resized >= _WARPED_FROM
+        crop, cropped = (1.0 if warps else float(processor["crop_pct"])), resized
+    elif cropped and resized and cropped <= resized:
+        crop = cropped / resized
+    elif resized:
+        crop = 1.0
+    return Beside(cropped or resized or size, crop, _of_processor(processor), None, warps)
+
+
+def _of_processor(processor: Mapping[str, Any]) -> Normalisation | None:
+    """Return (x * factor - mean) / std as (x / 255 - mean) / std."""
+    if "image_mean" not in processor and "do_rescale" not in processor:
+        return None
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if processor.get("do_normalize", True):
+        default = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        mean = _three(processor.get("image_mean", default.mean))
+        std = _three(processor.get("image_std", default.std))
+    factor = float(processor.get("rescale_factor", 1 / 255))
+    scale = 255 * factor if processor.get("do_rescale", True) else 255.0
+    if abs(scale - 1) < 1e-6:  # the usual factor, as decimal places
+        scale = 1.0
+    return Normalisation(_three([m / scale for m in mean]), _three([s / scale for s in std]))
+
+
+def _three(numbers: Any) -> tuple[float, float, float]:
+    values = [numbers] * 3 if isinstance(numbers, (int, float)) else list(numbers)
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
+def _side(size: Any) -> tuple[int | None, bool]:
+    """Return the side in px, and whether width and height are both given."""
+    if size is None:
+        return None, False
+    if isinstance(size, int):  # of old files
+        return size, True
+    if "shortest_edge" in size:
+        return int(size["shortest_edge"]), False
+    height, width = int(size["height"]), int(size["width"])
+    if height != width:
+        raise ValueError(f"the size is {height} x {width} px; only squares can be used")
+    return height, True
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    names = config.get("label_names", config.get("id2label"))
+    if isinstance(names, dict):
+        names = [names[key] for key in sorted(names, key=int)]
+    return None if names is None else tuple(map(str, names))

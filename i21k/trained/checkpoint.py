@@ -16,7 +16,9 @@ from i21k.errors import UserError
 from i21k.models.network import Network, build
 from i21k.models.probabilities import Probability
 from i21k.trained.model import BATCH_SIZE, Origin
+from i21k.trained.onnx_file import refuse_other_formats
 from i21k.trained.preprocessing import AnyImage, Preprocessing, is_number
+from i21k.trained.safetensors import is_safetensors, read_safetensors
 
 Weights = Literal["recipe", "last", "average"]
 
@@ -116,20 +118,24 @@ class CheckpointModel:
 def load_checkpoint(
     path: str | Path, step: Which = "last", weights: Weights = "recipe"
 ) -> CheckpointModel:
-    """Load a checkpoint of a run or of an imported model.
+    """Load a checkpoint of a run, of an imported model or of an export as safetensors.
 
     Args:
-        path: the working directory.
+        path: the working directory, or the folder of the export.
         step: which checkpoint: "last" is the newest intact one, "best" the best by the metric that
-            the recipe names in `log.keep_best`, a number that of a step.
+            the recipe names in `log.keep_best`, a number that of a step. An export has only one.
         weights: those of the last step, their moving average, or what the recipe says in `ema.use`.
 
     Raises:
         UserError: if there is no such intact checkpoint, its description does not fit its arrays,
             or it has no average.
     """
-    checkpoint = Checkpoints(Path(path) / "checkpoints").find(step)
+    if is_safetensors(Path(path)):
+        checkpoint: Checkpoint | None = read_safetensors(Path(path))
+    else:
+        checkpoint = Checkpoints(Path(path) / "checkpoints").find(step)
     if checkpoint is None:
+        refuse_other_formats(Path(path))
         raise UserError(
             f"{path} holds no checkpoint. Give the working directory of a run, such as "
             "runs/quickstart."

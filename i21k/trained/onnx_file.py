@@ -1,47 +1,74 @@
-"""Open and check an ONNX file that may come from anyone, and find its inputs and outputs.
+"""Read an ONNX file that may come from anyone, and refuse what is damaged or made to harm.
 
-Nothing of the file is executed but ONNX's own operators.
+Nothing is executed here, and no file is opened but this one.
 """
 
 import hashlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from i21k.errors import UserError
 
 MAX_BYTES = 2 << 30  # of a file: the limit of its format
-MAX_VALUES = 1 << 28  # of one array for one image, our choice: a larger one is damage or an attack
+_VALUES_PER_BYTE = 8  # our choice: 4-bit weights have 2, and a bomb has millions
 _OPERATOR_SETS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # what onnxruntime brings itself
-_OTHER_FORMATS = {
-    ".pt": "PyTorch", ".pth": "PyTorch", ".bin": "PyTorch", ".ckpt": "PyTorch or TensorFlow",
-    ".h5": "Keras", ".keras": "Keras", ".pb": "TensorFlow", ".tflite": "TensorFlow Lite",
-    ".mlpackage": "Core ML", ".safetensors": "safetensors of another program",
-}  # fmt: skip
-_HOW_TO_CONVERT = {
-    "PyTorch": "torch.onnx.export(model, torch.zeros(1, 3, 224, 224), 'model.onnx')",
-    "Keras": "model.export('model.onnx', format='onnx')",
+_PYTORCH = "torch.onnx.export(model, torch.zeros(1, 3, 224, 224), 'model.onnx')"
+_KERAS = "model.export('model.onnx', format='onnx')"
+_OWN_EXPORT = "the program's own export to ONNX"
+_OTHER_FORMATS = {  # by suffix: what it is, and how to convert it
+    **dict.fromkeys((".pt", ".pth", ".pt2", ".bin", ".safetensors"), ("PyTorch", _PYTORCH)),
+    ".ckpt": ("PyTorch or TensorFlow", _OWN_EXPORT),
+    **dict.fromkeys((".h5", ".keras"), ("Keras", _KERAS)),
+    ".pb": ("TensorFlow", "python -m tf2onnx.convert --saved-model FOLDER --output model.onnx"),
+    ".tflite": ("LiteRT", "python -m tf2onnx.convert --tflite FILE --output model.onnx"),
+    **dict.fromkeys((".mlmodel", ".mlpackage"), ("Core ML", _OWN_EXPORT)),
+    **dict.fromkeys((".engine", ".plan"), ("TensorRT", "the ONNX file that it was built from")),
+    **dict.fromkeys((".msgpack", ".npz"), ("JAX", "jax2onnx, or train it again with i21k")),
+    ".caffemodel": ("Caffe", _OWN_EXPORT),
+}
+_BY_CONTENT = {b"PK\x03\x04": ".pt", b"\x89HDF": ".h5", b"\x80\x02": ".pt"}  # whatever its name
+_IN_FOLDERS = {  # files that tell the program which wrote a folder
+    "saved_model.pb": ".pb",
+    "pytorch_model.bin": ".bin",
+    "model.safetensors": ".safetensors",
 }
 
 
-def refuse_other_formats(path: Path) -> None:
-    """Name a file of another framework, and say how to convert it.
+def refuse_other_formats(path: Path, beginning: bytes = b"") -> None:
+    """Name a file or folder of another program, and say how to convert it.
+
+    Args:
+        path: to look at.
+        beginning: of its content, where it was read.
 
     Raises:
-        UserError: if the suffix is that of another framework.
+        UserError: if it is one.
     """
-    framework = _OTHER_FORMATS.get(path.suffix.lower())
-    if framework is not None:
-        how = _HOW_TO_CONVERT.get(framework, "the framework's own export to ONNX")
-        raise UserError(f"{path} is a {framework} file. Convert it to ONNX first: {how}.")
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        suffix = next((s for name, s in _IN_FOLDERS.items() if (path / name).is_file()), suffix)
+    for magic, other in _BY_CONTENT.items():
+        suffix = other if beginning.startswith(magic) else suffix
+    if suffix == ".params":
+        raise UserError(f"{path} is a file of MXNet. Convert it with: i21k import-mxnet")
+    if suffix in _OTHER_FORMATS:
+        program, how = _OTHER_FORMATS[suffix]
+        raise UserError(f"{path} is a model of {program}. Convert it to ONNX first: {how}.")
 
 
 def read(path: Path) -> tuple[Any, str]:
-    """Return the graph without its external data, checked, and the SHA-256 of the file."""
+    """Return the model without its external data, checked, and the SHA-256 of the file.
+
+    Raises:
+        UserError: if the extra is missing, the file cannot be read, or it is refused.
+    """
     refuse_other_formats(path)
     try:
         import onnx
         import onnxruntime  # noqa: F401
+        from google.protobuf.message import DecodeError
     except ImportError as error:
         raise UserError(
             f'ONNX is not installed ({error}). Install it with: pip install "i21k[onnx]"'
@@ -52,122 +79,86 @@ def read(path: Path) -> tuple[Any, str]:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}). Give an ONNX file.") from error
+    refuse_other_formats(path, content[:8])
+    damaged = UserError(f"{path} is not an ONNX file, or damaged. Export it again.")
     try:
         proto = onnx.load_model_from_string(content)
-    except Exception as error:  # of protobuf
-        raise UserError(f"{path} is not an ONNX file, or damaged. Export it again.") from error
+    except DecodeError as error:
+        raise damaged from error
     if not proto.graph.node:
-        raise UserError(f"{path} is not an ONNX file, or damaged. Export it again.")
+        raise damaged
     _check_operators(path, proto)
-    _check_initializers(path, proto)
+    for graph in _graphs(proto):
+        if getattr(graph, "sparse_initializer", ()):
+            raise UserError(f"{path} has sparse weights. Export the model with dense weights.")
+        for tensor in _tensors(graph):
+            _check_tensor(path, tensor)
     return proto, hashlib.sha256(content).hexdigest()
 
 
+def _graphs(proto: Any) -> Iterator[Any]:
+    """Yield the graph, its functions, and all graphs inside of nodes."""
+    waiting = [proto.graph, *proto.functions]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                waiting.extend(attribute.graphs)
+                if attribute.HasField("g"):
+                    waiting.append(attribute.g)
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    yield from getattr(graph, "initializer", ())  # a function has none
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from attribute.tensors
+            if attribute.HasField("t"):
+                yield attribute.t
+
+
 def _check_operators(path: Path, proto: Any) -> None:
-    used = {node.domain for node in proto.graph.node} | {f.domain for f in proto.functions}
-    foreign = sorted(used - _OPERATOR_SETS - {f.domain for f in proto.functions})
-    if foreign:
+    own = {function.domain for function in proto.functions}
+    used = {node.domain for graph in _graphs(proto) for node in graph.node}
+    if foreign := sorted(used - _OPERATOR_SETS - own):
         raise UserError(
             f"{path} uses operators of {foreign[0]!r}, which ONNX does not define. Export the model"
             " with ONNX's own operators."
         )
 
 
-def _check_initializers(path: Path, proto: Any) -> None:
-    """Refuse weights that claim more numbers than the file has, or that are outside its folder."""
-    for tensor in proto.graph.initializer:
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        if entries:
-            file = path.parent / entries.get("location", "")
-            inside = file.resolve().parent == path.parent.resolve() and not file.is_symlink()
-            if not inside or not file.is_file():
-                raise UserError(
-                    f"{path} keeps weights in {entries.get('location')!r}. Expected a file in the"
-                    " same folder. Export the model into one file."
-                )
-            length = int(entries.get("length") or 0) + int(entries.get("offset") or 0)
-            if length > file.stat().st_size:
-                raise UserError(f"{file} has fewer bytes than {path} refers to. Fetch it again.")
-        elif min(tensor.dims, default=1) < 0 or (
-            math.prod(tensor.dims) > 8 * max(len(tensor.raw_data), tensor.ByteSize())
-        ):
-            raise UserError(
-                f"{path} is damaged: {tensor.name} has the shape {list(tensor.dims)} and"
-                f" {len(tensor.raw_data)} bytes. Export it again."
-            )
-
-
-def check_sizes(path: Path, proto: Any, given: Any, image_size: int) -> None:
-    """Refuse a graph whose arrays for one image are absurdly large."""
-    import onnx
-
-    shaped = onnx.ModelProto()
-    shaped.CopyFrom(proto)
-    channels_first = given.shape[1] == 3
-    shape = (1, 3, image_size, image_size) if channels_first else (1, image_size, image_size, 3)
-    (value,) = (v for v in shaped.graph.input if v.name == given.name)
-    for dim, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
-        dim.dim_value = size
-    try:
-        shaped = onnx.shape_inference.infer_shapes(shaped, data_prop=True)
-    except Exception as error:  # of the C++ library, all about the file
-        raise UserError(f"{path} is damaged ({error}). Export it again.") from error
-    for value in shaped.graph.value_info:
-        dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        if math.prod(max(dim, 1) for dim in dims) > MAX_VALUES:
-            raise UserError(
-                f"{path} makes an array {value.name} of the shape {dims} for one image. Use a model"
-                f" with at most {MAX_VALUES:,} numbers in one array."
-            )
-
-
-def open_session(path: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(
-            str(path.resolve()), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime has exceptions of its own, all about the file
+def _check_tensor(path: Path, tensor: Any) -> None:
+    """Refuse weights that claim more numbers than there are, or that are outside the folder."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    if tensor.data_location == tensor.EXTERNAL or entries:
+        _check_external(path, entries)
+    elif min(tensor.dims, default=1) < 0 or (
+        math.prod(tensor.dims) > _VALUES_PER_BYTE * max(len(tensor.raw_data), tensor.ByteSize())
+    ):
         raise UserError(
-            f"{path} cannot be loaded by onnxruntime ({str(error).splitlines()[0]}). Export it"
-            " again."
-        ) from error
-
-
-def layout(path: Path, given: Any) -> tuple[bool, bool]:
-    """Tell whether the channels come first, and whether the input is uint8."""
-    shape = list(given.shape or ())
-    kinds = ("tensor(float)", "tensor(float16)", "tensor(uint8)")
-    if len(shape) != 4 or given.type not in kinds or (shape[1] != 3) == (shape[3] != 3):
-        raise UserError(
-            f"{path} takes {given.name} of type {given.type} and shape {shape}. Expected images:"
-            " float or uint8, [batch, 3, height, width] or [batch, height, width, 3]."
+            f"{path} is damaged: {tensor.name} has the shape {list(tensor.dims)} and"
+            f" {len(tensor.raw_data)} bytes. Export it again."
         )
-    return shape[1] == 3, given.type == "tensor(uint8)"
 
 
-def output_names(path: Path, session: Any, num_classes: int) -> tuple[str, str | None]:
-    """Return the names of the outputs for classes and for features."""
-    outputs = [o for o in session.get_outputs() if len(o.shape or ()) in (2, 4)]
-    fits = [o.name for o in outputs if o.shape[1] == num_classes]
-    fits = fits or [o.name for o in outputs if not isinstance(o.shape[1], int)]
-    if not fits:
-        shapes = {o.name: o.shape for o in session.get_outputs()}
-        raise UserError(f"{path} has the outputs {shapes}. Expected one of {num_classes} classes.")
-    logits = "logits" if "logits" in fits else fits[0]
-    others = [o.name for o in outputs if o.name != logits]
-    features = "features" if "features" in others else (others or [None])[0]
-    return logits, features
+def _check_external(path: Path, entries: dict[str, str]) -> None:
+    location, folder = entries.get("location", ""), path.parent.resolve()
+    try:
+        file = (path.parent / location).resolve()
+        inside = file.is_relative_to(folder) and file.is_file()
+        end = int(entries.get("length") or 0) + int(entries.get("offset") or 0)
+    except (ValueError, OSError):  # a null byte, a name that is too long, no number
+        inside, end = False, 0
+    if not inside:
+        raise UserError(
+            f"{path} keeps weights in {location!r}. Expected a file in the same folder, not a link"
+            " out of it. Copy all files of the model into one folder (cp -L)."
+        )
+    if end > file.stat().st_size or end < 0:
+        raise UserError(f"{file} has fewer bytes than {path} refers to. Fetch it again.")
 
 
-def last_operator(proto: Any, output: str) -> str:
-    """Return the operator that makes an output, looking through those that only pass it on."""
-    made_by = {name: node for node in proto.graph.node for name in node.output}
-    while (node := made_by.get(output)) is not None:
-        if node.op_type not in ("Identity", "Cast", "Flatten", "Reshape", "Squeeze"):
-            return node.op_type
-        output = node.input[0]
-    return ""
+def external_folder(path: Path) -> str:
+    """Return the folder of the external data of a file."""
+    return str(path.parent.resolve())

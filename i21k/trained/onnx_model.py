@@ -3,26 +3,23 @@
 Nothing of the file is executed but ONNX's own operators. Needs the extra `onnx`.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from i21k import log
 from i21k.errors import UserError
 from i21k.labels import ClassList
 from i21k.models.probabilities import Probability
-from i21k.trained.beside import Beside, Normalisation, own_contract, read_beside
+from i21k.trained import onnx_file, onnx_graph
+from i21k.trained.beside import Normalisation, read_beside
 from i21k.trained.model import BATCH_SIZE, Origin
-from i21k.trained.onnx_file import (
-    check_sizes,
-    last_operator,
-    layout,
-    open_session,
-    output_names,
-    read,
-)
+from i21k.trained.onnx_session import OnnxSession
 from i21k.trained.preprocessing import AnyImage, Preprocessing
 from i21k.wordnet import class_lists
 
@@ -36,52 +33,54 @@ class OnnxModel:
         classes: ClassList | None = None,
         preprocessing: Preprocessing | None = None,
         normalisation: Normalisation | None = None,
+        image_size: int | None = None,
+        crop_fraction: float | None = None,
     ) -> None:
-        """Open and check a file.
+        """Open a file, check it, and run it once.
 
         Args:
             path: an ONNX classifier with one image input of rank 4, float or uint8.
             classes: in the order of the outputs. None: those in the file or its folder.
             preprocessing: None: that of the file or its folder.
             normalisation: of a float input. None: that of the folder, else ImageNet's.
+            image_size: in px, instead of that of `preprocessing`.
+            crop_fraction: instead of that of `preprocessing`.
 
         Raises:
             UserError: if the extra is missing, or the file is not a classifier that can be used.
         """
         self._path = Path(path)
-        proto, digest = read(self._path)
-        about = {entry.key: entry.value for entry in proto.metadata_props}
-        found = read_beside(self._path)
-        self._session = open_session(self._path)
-        self._input = self._session.get_inputs()[0]
-        self._channels_first, self._is_uint8 = layout(self._path, self._input)
-        fixed_size = self._input.shape[2] if self._channels_first else self._input.shape[1]
-        size = fixed_size if isinstance(fixed_size, int) else None
-        own = "preprocessing" in about and proto.producer_name == "i21k"
-        if own and preprocessing is None:
-            preprocessing = own_contract(self._path, about)
-        elif preprocessing is None:
-            preprocessing = found.preprocessing(size)
-        if size is not None and size != preprocessing.image_size:
-            raise UserError(
-                f"{self._path} takes images of {size} px; the preprocessing is for"
-                f" {preprocessing.image_size} px. Use --size {size}."
-            )
-        self.preprocessing = preprocessing
-        self._normalisation = normalisation or found.normalisation()
-        if own and "normalisation" in about:  # of an input of floats
-            saved = json.loads(about["normalisation"])
-            self._normalisation = Normalisation(tuple(saved["mean"]), tuple(saved["std"]))
-        self.classes = self._classes(classes, about, found)
-        self._outputs = output_names(self._path, self._session, len(self.classes))
-        self._ends_in = last_operator(proto, self._outputs[0])
-        self.probability: Probability = "sigmoid" if self._ends_in == "Sigmoid" else "softmax"
-        if own:
-            self.probability = json.loads(about["preprocessing"]).get("probability", "softmax")
+        proto, digest = onnx_file.read(self._path)
+        self._input = onnx_graph.image_input(self._path, proto)
+        own = _own_description(self._path, proto)
+        beside = read_beside(self._path, self._input.size)
+        base = preprocessing or own.preprocessing
+        if base is None:
+            base = beside.preprocessing(image_size or self._input.size, crop_fraction)
+        self.preprocessing = dataclasses.replace(
+            base,
+            image_size=image_size or base.image_size,
+            crop_fraction=crop_fraction or base.crop_fraction,
+        )
+        self._check_size()
+        self._normalisation = (
+            normalisation or own.normalisation or beside.normalisation or Normalisation()
+        )
+        onnx_graph.check_sizes(self._path, proto, self._input, self.preprocessing.image_size)
+        candidates = onnx_graph.expose_features(proto)
+        self._session = OnnxSession(
+            self._path, proto.SerializeToString(), onnx_file.external_folder(self._path)
+        )
+        widths = self._widths()
+        self.classes = self._classes(classes or own.classes or beside.classes(), widths)
+        self._logits, self._features = self._outputs(widths, candidates)
+        self._ends_in = onnx_graph.last_operator(proto, self._logits)
+        self.probability: Probability = own.probability or (
+            "sigmoid" if self._ends_in == "Sigmoid" else "softmax"
+        )
         self.origin = Origin(str(self._path), 0, digest)
         self.batch_size = BATCH_SIZE
         self.train_fingerprint: str | None = None
-        check_sizes(self._path, proto, self._input, preprocessing.image_size)
 
     @property
     def image_size(self) -> int:
@@ -93,13 +92,22 @@ class OnnxModel:
         """Side of the central crop over the short side of the image."""
         return self.preprocessing.crop_fraction
 
+    @property
+    def num_features(self) -> int:
+        """The number of features.
+
+        Raises:
+            UserError: if the file has none.
+        """
+        return self._features_or_refuse()[1]
+
     def prepare(self, image: AnyImage) -> UInt8[np.ndarray, "S S 3"]:
         """Return the input for a file, bytes, a PIL image or an array."""
         return self.preprocessing.prepare(image)
 
     def probabilities(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float[np.ndarray, "B K"]:
         """Return the probability of each class."""
-        found = self._run(images, self._outputs[0])
+        found = self._run(images, self._logits, len(self.classes))
         if self._ends_in in ("Softmax", "Sigmoid"):
             return found
         if self.probability == "sigmoid":
@@ -109,65 +117,120 @@ class OnnxModel:
         return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
 
     def features(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float[np.ndarray, "B F"]:
-        """Return what the classifier head takes.
+        """Return what the classifier head takes: the output `features`, or the head's input.
 
         Raises:
-            UserError: if the file has no second output with one row of numbers per image.
+            UserError: if the file has neither.
         """
-        if self._outputs[1] is None:
-            raise UserError(
-                f"{self._path} has no output of features. Export the model with a second output"
-                " [batch, features] named 'features'."
-            )
-        return self._run(images, self._outputs[1])
+        return self._run(images, *self._features_or_refuse())
 
-    def _run(self, images: UInt8[np.ndarray, "B S S 3"], output: str) -> np.ndarray:
-        fixed = self._input.shape[0]
-        size = fixed if isinstance(fixed, int) and fixed > 0 else self.batch_size
-        found = []
+    def _features_or_refuse(self) -> tuple[str, int]:
+        if self._features is None:
+            raise UserError(
+                f"{self._path} has no output of features, and no fully connected layer before its"
+                " classes. Export the model with a second output [batch, features] named"
+                " 'features'."
+            )
+        return self._features
+
+    def _run(
+        self, images: UInt8[np.ndarray, "B S S 3"], output: str, width: int
+    ) -> Float[np.ndarray, "B N"]:
+        fixed = self._input.batch
+        size = fixed or self.batch_size
+        found = np.empty((len(images), width), np.float32)
         for start in range(0, len(images), size):
             part = images[start : start + size]
             num = len(part)
-            if isinstance(fixed, int) and num < size:
-                part = np.concatenate([part, np.zeros((size - num, *part.shape[1:]), np.uint8)])
-            try:
-                result = self._session.run([output], {self._input.name: self._as_input(part)})[0]
-            except Exception as error:  # onnxruntime has exceptions of its own, all about the file
-                raise UserError(
-                    f"{self._path} cannot be run ({str(error).splitlines()[0]}). Check it with the"
-                    " program that wrote it."
-                ) from error
-            found.append(np.asarray(result, np.float32).reshape(len(part), -1)[:num])
-        width = len(self.classes) if output == self._outputs[0] else 0
-        return np.concatenate(found) if found else np.empty((0, width), np.float32)
+            if fixed is not None and num < fixed:
+                part = np.concatenate([part, np.zeros((fixed - num, *part.shape[1:]), np.uint8)])
+            (result,) = self._session.run([output], {self._input.name: self._as_input(part)})
+            found[start : start + num] = result.reshape(len(part), -1)[:num]
+        return found
 
     def _as_input(self, images: UInt8[np.ndarray, "B S S 3"]) -> np.ndarray:
-        if self._is_uint8:
-            return images.transpose(0, 3, 1, 2) if self._channels_first else images
+        first = self._input.channels_first
+        if self._input.kind == "uint8":
+            return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if first else images
         mean = np.array(self._normalisation.mean, np.float32)
         std = np.array(self._normalisation.std, np.float32)
         normalised = (images.astype(np.float32) / np.float32(255) - mean) / std
-        if self._channels_first:
+        if first:
             normalised = normalised.transpose(0, 3, 1, 2)
-        kind = np.float16 if self._input.type == "tensor(float16)" else np.float32
-        return np.ascontiguousarray(normalised, kind)
+        return np.ascontiguousarray(normalised, self._input.kind)
 
-    def _classes(
-        self, given: ClassList | None, about: Mapping[str, str], found: Beside
-    ) -> ClassList:
-        classes = given
-        if classes is None and "class_ids" in about:
-            classes = ClassList(tuple(json.loads(about["class_ids"])))
-        if classes is None:
-            classes = found.classes()
-        widths = [s.shape[-1] for s in self._session.get_outputs() if len(s.shape or ()) == 2]
-        fits = [name for name in class_lists.NAMES if len(class_lists.named(name)) in widths]
+    def _check_size(self) -> None:
+        fixed, ours = self._input.size, self.preprocessing.image_size
+        if fixed is not None and fixed != ours:
+            raise UserError(
+                f"{self._path} takes images of {fixed} px; the preprocessing is for {ours} px. Use"
+                f" --size {fixed}."
+            )
+
+    def _widths(self) -> dict[str, int]:
+        """Run the model once; return the outputs with one row of numbers per image."""
+        shape = self._input.shape(self.preprocessing.image_size)
+        blank = np.zeros(shape, np.dtype(self._input.kind))
+        found = self._session.try_run({self._input.name: blank})
+        rows = {name: x for name, x in found.items() if x.ndim >= 2 and len(x) == len(blank)}
+        return {name: x[0].size for name, x in rows.items() if x[0].size == max(x.shape[1:])}
+
+    def _classes(self, classes: ClassList | None, widths: Mapping[str, int]) -> ClassList:
+        named = {name: len(class_lists.named(name)) for name in class_lists.NAMES}
+        fits = [name for name, num in named.items() if num in widths.values()]
         hint = f"Class lists that fit: {', '.join(fits)}." if fits else "No named list fits."
         if classes is None:
             raise UserError(f"{self._path} has no class list. Give --classes NAME|FILE. {hint}")
-        if len(classes) not in widths and any(isinstance(width, int) for width in widths):
+        if len(classes) not in widths.values():
+            sizes = " and ".join(f"{width:,}" for width in widths.values()) or "no"
             raise UserError(
-                f"{self._path} has outputs of {widths} numbers, and the class list has"
+                f"{self._path} has outputs of {sizes} numbers, and the class list has"
                 f" {len(classes):,} classes. {hint}"
             )
+        if fits and not any(c in class_lists.named(fits[0]).label_of for c in classes.ids):
+            log.note(
+                f"the classes of {self._path} are no WordNet ids, so only the view top answers."
+                f" If they are in the order of a known list, give --classes ({', '.join(fits)})."
+            )
         return classes
+
+    def _outputs(
+        self, widths: Mapping[str, int], candidates: list[str]
+    ) -> tuple[str, tuple[str, int] | None]:
+        """Return the output of classes, and the one of features with its width."""
+        fits = [name for name, width in widths.items() if width == len(self.classes)]
+        logits = "logits" if "logits" in fits else fits[0]
+        features = [name for name in candidates if name in widths and name != logits]
+        return logits, (features[0], widths[features[0]]) if features else None
+
+
+class _Own(NamedTuple):
+    """What a file of ours says in its metadata."""
+
+    classes: ClassList | None = None
+    preprocessing: Preprocessing | None = None
+    normalisation: Normalisation | None = None  # of an input of floats
+    probability: Probability | None = None
+
+
+def _own_description(path: Path, proto: Any) -> _Own:
+    """Read the metadata of a file of ours; of others there is nothing to read.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    about = {entry.key: entry.value for entry in proto.metadata_props}
+    if not {"class_list_hash", "preprocessing"} <= about.keys():
+        return _Own()
+    try:
+        saved = json.loads(about["preprocessing"])
+        probability = saved.pop("probability", "softmax")
+        scaling = json.loads(about["normalisation"])
+        return _Own(
+            ClassList(tuple(json.loads(about["class_ids"]))),
+            Preprocessing.from_json(saved),
+            Normalisation(tuple(scaling["mean"]), tuple(scaling["std"])),
+            "sigmoid" if probability == "sigmoid" else "softmax",
+        )
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"The metadata of {path} is damaged ({error}). Export it again.") from error

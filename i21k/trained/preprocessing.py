@@ -15,9 +15,11 @@ from PIL import Image, ImageOps
 from i21k.data.format.manifest import read_manifest
 from i21k.data.format.splits import Split
 from i21k.errors import UserError
+from i21k.files import read_json
 from i21k.images.boxes import window_boxes
 from i21k.images.decode import crop_into, decode, read_size
 from i21k.images.recode import FORMATS, MAX_SIDE_PX, Unreadable, recode
+from i21k.models.probabilities import Probability
 
 MAX_IMAGE_SIZE = 4096  # px, our choice: a larger number is damage, not a network's input
 MAX_FILE_BYTES = 1 << 27  # our choice, as for the packer: no larger file is read into memory
@@ -131,6 +133,22 @@ def prepare_or_fault(preprocessing: Preprocessing, path: Path) -> np.ndarray | s
         return preprocessing.prepare(path)
     except UserError as error:
         return str(error)
+
+
+def read_contract(path: Path) -> tuple[Preprocessing, Probability]:
+    """Return the contract in a file `preprocessing.json` of an export, and its probability.
+
+    Raises:
+        UserError: if it cannot be read, or is damaged.
+    """
+    saved = read_json(path)
+    probability = saved.pop("probability", "softmax")
+    try:
+        if probability not in ("softmax", "sigmoid"):
+            raise UserError(f"probability is {probability!r}.")
+        return Preprocessing.from_json(saved), probability
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from error
 
 
 def _encoded(image: AnyImage) -> tuple[str, bytes]:

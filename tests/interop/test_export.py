@@ -6,20 +6,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax import export as jax_export
 
 from i21k import cli, trained
 from i21k.data.format.splits import open_split
 from i21k.errors import UserError
-from i21k.interop import export, safetensors
+from i21k.evaluation import evaluate
+from i21k.interop import export
 from tests.helpers.datasets import CLASSES
 from tests.helpers.models import save_random_model
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
-from i21k.trained.onnx_model import Normalisation, OnnxModel
+from i21k.trained.onnx_model import OnnxModel
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 SIZES = {"released": 63, "symbol2016": 32, "modern": 50}
@@ -110,15 +113,95 @@ def test_stablehlo_runs_in_a_process_with_jax_alone(model, tmp_path):
 
 def test_safetensors_are_read_again_and_by_numpy_alone(model, tmp_path):
     export.export(model, tmp_path / "s", "safetensors")
-    variables, config = safetensors.read_safetensors(tmp_path / "s")
+    again = trained.load(tmp_path / "s")
+    assert isinstance(again, trained.CheckpointModel)
+    for given, found in zip(
+        jax.tree.leaves(model.variables), jax.tree.leaves(again.variables), strict=True
+    ):
+        np.testing.assert_array_equal(found, given)
+    assert again.classes == CLASSES and again.preprocessing == model.preprocessing
+    assert again.network == model.network and again.origin.step == model.origin.step
     kernel = model.variables["params"]["fc1"]["kernel"]
-    np.testing.assert_array_equal(variables["params"]["fc1"]["kernel"], kernel)
-    assert config["classes"] == list(CLASSES.ids)
     card = (tmp_path / "s" / "README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0].replace('"model.', f'"{tmp_path}/s/model.')
     found: dict[str, np.ndarray] = {}
     exec(code, found)
     np.testing.assert_array_equal(found["kernel"], kernel.ravel())
+
+
+def evaluation(capsys, *arguments) -> dict[str, float]:
+    """The numbers of `i21k evaluate`, to four digits."""
+    assert cli.main(["evaluate", *map(str, arguments), "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)["table"]["all"]
+    return {name: round(value, 4) for name, value in table.items()}
+
+
+def test_every_format_gives_the_evaluation_of_the_checkpoint(model, dataset, tmp_path, capsys):
+    data = ("--data", dataset, "--batch-size", 8)
+    before = evaluation(capsys, "--checkpoint", model.origin.path, *data)
+    for form in export.FORMATS:
+        export.export(model, tmp_path / form, form)
+    mxnet = {
+        "--symbol": "Inception-symbol.json",
+        "--params": "Inception-0000.params",
+        "--synset": "synset.txt",
+    }
+    files = [str(x) for flag, name in mxnet.items() for x in (flag, tmp_path / "mxnet" / name)]
+    assert cli.main(["import-mxnet", *files, "--out", str(tmp_path / "imported")]) == 0
+    assert f"images of {model.image_size} px" in capsys.readouterr().out
+    for folder in ("onnx", "safetensors", "imported"):
+        assert evaluation(capsys, "--checkpoint", tmp_path / folder, *data) == before, folder
+    exported = StableHlo(tmp_path / "stablehlo", model)
+    found = evaluate.evaluate_checkpoint(exported, dataset).summary()["table"]["all"]
+    assert {name: round(value, 4) for name, value in found.items()} == before
+
+
+class StableHlo:
+    """An export as StableHLO as a trained model, for the evaluation."""
+
+    def __init__(self, folder: Path, model: trained.CheckpointModel) -> None:
+        self.classes, self.preprocessing = model.classes, model.preprocessing
+        self.origin, self.batch_size, self.train_fingerprint = model.origin, 8, None
+        self.probability, self.prepare = model.probability, model.prepare
+        self.weights = dict(np.load(folder / "weights.npz"))
+        self.exported = jax_export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
+        assert {"cpu", "cuda"} <= set(self.exported.platforms)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        logits, _ = self.exported.call(self.weights, images)
+        return np.asarray(jax.nn.softmax(logits))
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(self.exported.call(self.weights, images)[1])
+
+
+def test_files_of_mxnet_without_a_contract_are_224_px(model, tmp_path, capsys):
+    export.export(model, tmp_path / "m", "mxnet")
+    (tmp_path / "m" / "preprocessing.json").unlink()
+    names = ("Inception-symbol.json", "Inception-0000.params", "synset.txt")
+    files = [
+        str(x)
+        for flag, name in zip(("--symbol", "--params", "--synset"), names, strict=True)
+        for x in (flag, tmp_path / "m" / name)
+    ]
+    assert cli.main(["import-mxnet", *files, "--out", str(tmp_path / "a")]) == 0
+    assert "assuming images of 224 px" in capsys.readouterr().err
+    assert trained.load_checkpoint(tmp_path / "a").image_size == 224
+    size = ["--size", str(model.image_size), "--crop", "0.8"]
+    assert cli.main(["import-mxnet", *files, "--out", str(tmp_path / "b"), *size]) == 0
+    contract = trained.load_checkpoint(tmp_path / "b").preprocessing
+    assert (contract.image_size, contract.crop_fraction) == (model.image_size, 0.8)
+
+
+def test_the_card_has_the_metrics_of_the_checkpoint(model, tmp_path):
+    rows = "epoch,step,train_loss,val_top1,val_loss\n0,0,3.0,0.5,1.25\n1,9,1.0,0.9,0.1\n"
+    metrics = Path(model.origin.path) / "metrics.csv"
+    metrics.write_text(rows)
+    export.export(model, tmp_path / "o", "safetensors")
+    metrics.unlink()
+    text = (tmp_path / "o" / "README.md").read_text()
+    assert "- Metrics: val top1 0.5000, val loss 1.2500\n" in text
+    assert "## Recipe" in text and "non-commercial research" in text
 
 
 def test_the_command_refuses_what_is_there(model, tmp_path, capsys):
@@ -140,155 +223,8 @@ def test_the_command_refuses_what_is_there(model, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["agreement"]["top1"] == 1
 
 
-def classifier(
-    path: Path, channels_first: bool = True, last: str = "", classes: int = 4, **props: str
-) -> Path:
-    """A foreign classifier: mean of the colours times a matrix, as another program would write
-    it."""
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    shape = ("b", 3, 32, 32) if channels_first else ("b", 32, 32, 3)
-    matrix = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)
-    axes = [2, 3] if channels_first else [1, 2]
-    nodes = [
-        helper.make_node("ReduceMean", ["x"], ["pooled"], axes=axes, keepdims=0),
-        helper.make_node("MatMul", ["pooled", "m"], ["y" if not last else "z"]),
-    ]
-    if last:
-        nodes.append(helper.make_node(last, ["z"], ["y"]))
-    graph = helper.make_graph(
-        nodes,
-        "foreign",
-        [helper.make_tensor_value_info("x", kind, shape)],
-        [
-            helper.make_tensor_value_info("y", kind, ("b", classes)),
-            helper.make_tensor_value_info("pooled", kind, ("b", 3)),
-        ],
-        [onnx.numpy_helper.from_array(matrix, "m")],
-    )
-    opset = [helper.make_opsetid("", 17)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-    helper.set_model_props(model, props)
-    onnx.save(model, str(path))
-    return path
-
-
-def expected(images: np.ndarray, normalisation: Normalisation, classes: int = 4) -> np.ndarray:
-    matrix = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)
-    pooled = ((images / 255 - normalisation.mean) / normalisation.std).mean((1, 2))
-    exponentials = np.exp(pooled @ matrix)
-    return exponentials / exponentials.sum(1, keepdims=True)
-
-
-@pytest.mark.parametrize("channels_first", [True, False])
-@pytest.mark.parametrize("last", ["", "Softmax"])
-def test_foreign_classifiers_answer(tmp_path, channels_first, last):
-    path = classifier(tmp_path / "m.onnx", channels_first, last)
-    images = np.random.default_rng(2).integers(0, 256, (9, 32, 32, 3), np.uint8)
-    opened = OnnxModel(path, CLASSES)
-    found = opened.probabilities(images)
-    np.testing.assert_allclose(found, expected(images, Normalisation()), atol=1e-5)
-    assert opened.features(images).shape == (9, 3)
-
-
-def test_a_sigmoid_in_the_graph_is_kept(tmp_path):
-    opened = OnnxModel(classifier(tmp_path / "m.onnx", last="Sigmoid"), CLASSES)
-    assert opened.probability == "sigmoid"
-
-
-def test_descriptions_beside_a_model_are_read(tmp_path):
-    path = classifier(tmp_path / "m.onnx")
-    cfg = {
-        "input_size": [3, 32, 32],
-        "mean": [0.5, 0.4, 0.3],
-        "std": [0.2, 0.2, 0.1],
-        "crop_pct": 0.8,
-    }
-    names = {str(k): c for k, c in enumerate(CLASSES.ids)}
-    config = {"pretrained_cfg": cfg, "label_names": names}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    opened = OnnxModel(path)
-    assert opened.classes == CLASSES
-    assert opened.preprocessing.crop_fraction == 0.8 and opened.preprocessing.short_side_px == 40
-    images = np.random.default_rng(2).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    wanted = expected(images, Normalisation((0.5, 0.4, 0.3), (0.2, 0.2, 0.1)))
-    np.testing.assert_allclose(opened.probabilities(images), wanted, atol=1e-5)
-    (tmp_path / "config.json").write_text('{"pretrained_cfg": 3}')
-    with pytest.raises(UserError, match="beside the model cannot be used"):
-        OnnxModel(path, CLASSES)
-
-
-def test_a_wrong_class_list_names_the_ones_that_fit(tmp_path):
-    path = classifier(tmp_path / "m.onnx", classes=1000)
-    with pytest.raises(UserError, match=r"has no class list.*ilsvrc2012"):
-        OnnxModel(path)
-    with pytest.raises(UserError, match=r"outputs of \[1000, 3\] numbers.*4 classes.*ilsvrc2012"):
-        OnnxModel(path, CLASSES)
-
-
-def corrupted(path: Path, change) -> Path:
-    model = onnx.load(path)
-    change(model)
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def test_hostile_files_are_refused(tmp_path):
-    def outside(model):
-        tensor = model.graph.initializer[0]
-        tensor.ClearField("raw_data")
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value="../../etc/passwd")
-
-    def absurd(model):
-        model.graph.initializer[0].dims[:] = [1 << 40, 4]
-
-    def custom(model):
-        model.graph.node[0].domain = "evil.ops"
-        model.opset_import.add(domain="evil.ops", version=1)
-
-    for change, message in (
-        (outside, "keeps weights in '../../etc/passwd'"),
-        (absurd, "is damaged: m has the shape"),
-        (custom, "uses operators of 'evil.ops'"),
-    ):
-        path = corrupted(classifier(tmp_path / f"{change.__name__}.onnx"), change)
-        with pytest.raises(UserError, match=message):
-            OnnxModel(path, CLASSES)
-    (tmp_path / "noise.onnx").write_bytes(np.random.default_rng(0).bytes(5000))
-    (tmp_path / "empty.onnx").write_bytes(b"")
-    for name in ("noise.onnx", "empty.onnx", "absent.onnx"):
-        with pytest.raises(UserError, match=name):
-            OnnxModel(tmp_path / name, CLASSES)
-    (tmp_path / "m.pt").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"is a PyTorch file. Convert it to ONNX first: torch"):
-        OnnxModel(tmp_path / "m.pt", CLASSES)
-
-
-def test_a_graph_that_expands_one_number_to_billions_is_refused(tmp_path):
-    def bomb(model):
-        helper = onnx.helper
-        shape = np.array([1 << 20, 1 << 20], np.int64)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(shape, "s"))
-        model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["s"], ["huge"]))
-        model.graph.node.append(helper.make_node("ReduceSum", ["huge"], ["t"], keepdims=0))
-        model.graph.output.append(helper.make_tensor_value_info("t", onnx.TensorProto.FLOAT, ()))
-
-    path = corrupted(classifier(tmp_path / "m.onnx"), bomb)
-    with pytest.raises(UserError, match=r"m\.onnx"):
-        OnnxModel(path, CLASSES)
-
-
-def test_evaluate_and_predict_take_an_export(model, dataset, tmp_path, capsys):
+def test_predict_takes_an_export(model, dataset, tmp_path, capsys):
     export.export(model, tmp_path / "o")
-    tables = []
-    for checkpoint in (model.origin.path, tmp_path / "o", tmp_path / "o" / "model.onnx"):
-        arguments = ["evaluate", "--checkpoint", str(checkpoint), "--data", str(dataset), "--json"]
-        assert cli.main(arguments) == 0
-        tables.append(json.loads(capsys.readouterr().out)["table"]["all"])
-    for table in tables[1:]:
-        assert {k: round(v, 4) for k, v in table.items()} == {
-            k: round(v, 4) for k, v in tables[0].items()
-        }
     path = str(tmp_path / "o" / "model.onnx")
     split = ["--data", str(dataset), "--num", "2", "--json", "--view", "diverse"]
     assert cli.main(["predict", "--checkpoint", path, *split]) == 0

@@ -4,6 +4,7 @@ All bytes of a record are covered by a hash in the file, so a damaged record is 
 """
 
 import bisect
+import collections
 import itertools
 import resource
 import threading
@@ -21,15 +22,20 @@ from i21k.errors import UserError
 # while the first one is being closed. Our choice.
 SPARE_FILES = 1024
 _BUFFER_BYTES = 2**15
+# A reader keeps a file open, and an index of 9 bytes for each record of its shard. These bound what
+# a process holds for a split of any size: 4,096 files and 600 MB. Our choice.
+MAX_OPEN_SHARDS, MAX_INDEXED_RECORDS = 4096, 1 << 26
 
 
 def allow_open_files(num_shards: int) -> None:
     """Raise this process's limit on open files, so that it and its workers can open every shard.
 
+    Of more than `MAX_OPEN_SHARDS` shards, that many are open at a time.
+
     Raises:
         UserError: if the system does not allow so many.
     """
-    needed = num_shards + SPARE_FILES
+    needed = min(num_shards, MAX_OPEN_SHARDS) + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
@@ -42,13 +48,61 @@ def allow_open_files(num_shards: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
+class _OpenShards:
+    """Readers of the shards of a split, for any number of threads.
+
+    A shard is opened at its first use. When too many are open, those that were opened first are
+    closed. A thread that uses one of them then still reads from it.
+    """
+
+    def __init__(self, split: Split, options: str) -> None:
+        self._split, self._options = split, options
+        self._readers: list[ArrayRecordReader | None] = [None] * len(split.shard_paths)
+        self._open: collections.deque[int] = collections.deque()
+        self._num_indexed, self._opening = 0, threading.Lock()
+
+    def __getitem__(self, shard: int) -> ArrayRecordReader:
+        """Return the reader of a shard.
+
+        Raises:
+            ShardChangedError: if the shard was replaced since the split was opened.
+        """
+        if (reader := self._readers[shard]) is not None:
+            return reader
+        with self._opening:
+            if (reader := self._readers[shard]) is None:
+                path = str(self._split.shard_paths[shard])
+                reader = ArrayRecordReader(
+                    path, self._options, file_reader_buffer_size=_BUFFER_BYTES
+                )
+                self._split.check_shard(shard)
+                self._keep(shard, reader)
+            return reader
+
+    def forget(self, shard: int) -> None:
+        """Open a shard again when it is used next."""
+        self._readers[shard] = None
+
+    def _keep(self, shard: int, reader: ArrayRecordReader) -> None:
+        counts = self._split.shard_counts
+        self._readers[shard] = reader
+        self._open.append(shard)
+        self._num_indexed += counts[shard]
+        while len(self._open) > 1 and (
+            len(self._open) > MAX_OPEN_SHARDS or self._num_indexed > MAX_INDEXED_RECORDS
+        ):
+            oldest = self._open.popleft()
+            self._num_indexed -= counts[oldest]
+            if oldest != shard:
+                self._readers[oldest] = None
+
+
 class RecordReader:
     """Reads single records by number, for any number of threads. A shard is opened at first use."""
 
     def __init__(self, split: Split) -> None:
         self._split, self._ends = split, list(itertools.accumulate(split.shard_counts))
-        self._readers: list[ArrayRecordReader | None] = [None] * len(self._ends)
-        self._opening = threading.Lock()
+        self._shards = _OpenShards(split, READER_OPTIONS)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RecordReader, (self._split,)  # another process opens its own files
@@ -61,7 +115,7 @@ class RecordReader:
         """
         shard, index = self.find(number)
         try:
-            record = self._reader(shard).read([index])[0]
+            record = self._shards[shard].read([index])[0]
         except ShardChangedError:
             raise
         except (RuntimeError, ValueError, IndexError) as error:
@@ -75,18 +129,6 @@ class RecordReader:
         shard = bisect.bisect_right(self._ends, number)
         return shard, number - (self._ends[shard - 1] if shard else 0)
 
-    def _reader(self, shard: int) -> ArrayRecordReader:
-        if (reader := self._readers[shard]) is None:
-            with self._opening:
-                if (reader := self._readers[shard]) is None:
-                    path = str(self._split.shard_paths[shard])
-                    reader = ArrayRecordReader(
-                        path, READER_OPTIONS, file_reader_buffer_size=_BUFFER_BYTES
-                    )
-                    self._split.check_shard(shard)
-                    self._readers[shard] = reader
-        return reader
-
 
 class SpanReader:
     """Reads a span of neighbouring records with one disk request per shard, for one thread.
@@ -97,8 +139,8 @@ class SpanReader:
 
     def __init__(self, split: Split, max_request_bytes: int) -> None:
         self._split, self._ends = split, list(itertools.accumulate(split.shard_counts))
-        self._options = f"readahead_buffer_size:{max_request_bytes},max_parallelism:1"
-        self._readers: dict[int, ArrayRecordReader] = {}
+        options = f"readahead_buffer_size:{max_request_bytes},max_parallelism:1"
+        self._shards = _OpenShards(split, options)
 
     def read(self, first: int, end: int) -> list[bytes]:
         """Return the records `first` to `end - 1` of the split.
@@ -112,17 +154,11 @@ class SpanReader:
             start, stop = self._ends[shard - 1] if shard else 0, min(end, self._ends[shard])
             path = str(self._split.shard_paths[shard])
             try:
-                if shard not in self._readers:
-                    reader = ArrayRecordReader(
-                        path, self._options, file_reader_buffer_size=_BUFFER_BYTES
-                    )
-                    self._split.check_shard(shard)
-                    self._readers[shard] = reader
-                records += self._readers[shard].read(first - start, stop - start)
+                records += self._shards[shard].read(first - start, stop - start)
             except ShardChangedError:
                 raise
             except (RuntimeError, ValueError, IndexError) as error:
-                self._readers.pop(shard, None)  # a reader that failed once always fails
+                self._shards.forget(shard)  # a reader that failed once always fails
                 raise UserError(
                     f"records {first - start} to {stop - start - 1} of {path} cannot be read "
                     f"({error})"

@@ -21,6 +21,8 @@ from jaxtyping import Bool, Int, UInt64
 # With 29.7 KB per image that is 3,780 images/s; spans of 2 MB give 3,220, single images 108.
 SPAN_BYTES = 3_000_000
 SPANS_PER_WINDOW = 8
+# 8 MB for each of two epochs; 100 million images of 29.7 KB have so many. Our choice.
+MAX_STORED_SPANS = 1 << 20
 # Parts of a batch with windows of their own, so that 2, 4 or 8 hosts read only their records.
 LANES = 8
 
@@ -163,10 +165,24 @@ def _records(order: WindowedOrder, window: Window) -> Int[np.ndarray, " n"]:
     turns, within = np.divmod(
         begin + _permutation(end - begin, order.seed, *window), order.span_length
     )
+    spans = _shuffled_spans(order, window.epoch, turns)
+    return (_key(order.seed, window.epoch) + spans * order.span_length + within) % order.num_records
+
+
+def _shuffled_spans(
+    order: WindowedOrder, epoch: int, turns: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, " n"]:
+    """Return which spans of an epoch come at `turns`.
+
+    The permutation of more than `MAX_STORED_SPANS` spans is computed and not stored.
+    """
     num_spans = order.num_records // order.span_length
     # The rest at the end of the ring is a shorter span, and always the last.
-    spans = np.append(_permutation(num_spans, order.seed, window.epoch), num_spans)[turns]
-    return (_key(order.seed, window.epoch) + spans * order.span_length + within) % order.num_records
+    if num_spans <= MAX_STORED_SPANS:
+        return np.append(_permutation(num_spans, order.seed, epoch), num_spans)[turns]
+    spans, whole = turns.copy(), turns < num_spans
+    spans[whole] = scattered(turns[whole], num_spans, order.seed, epoch)
+    return spans
 
 
 @functools.lru_cache(maxsize=4 * LANES)

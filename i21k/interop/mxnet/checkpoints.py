@@ -1,20 +1,22 @@
-"""Convert models of MXNet, such as the one released in 2015, to checkpoints, and back."""
+"""Convert models of MXNet, such as the one released in 2015, to checkpoints."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from i21k.checkpoints import Checkpoints, Which
+from i21k import log
+from i21k.checkpoints import Checkpoints
 from i21k.errors import UserError
 from i21k.interop.mxnet import convert
-from i21k.interop.mxnet.params import Layout
-from i21k.labels import ClassList
 from i21k.models.inception_network import InceptionNetwork
+from i21k.models.probabilities import Probability
 from i21k.train import workdir
-from i21k.trained import Preprocessing, Weights, load_checkpoint
+from i21k.trained.preprocessing import Preprocessing, read_contract
 
 IMAGE_SIZE, CROP_FRACTION = 224, 224 / 256  # as in the evaluation of the released model
+CONTRACT = "preprocessing.json"  # beside the files, where `i21k export` wrote them
 
 
 def import_mxnet(
@@ -23,6 +25,9 @@ def import_mxnet(
     synset: str | Path,
     directory: str | Path,
     count_padding: bool | None = None,
+    preprocessing: str | Path | None = None,
+    image_size: int | None = None,
+    crop_fraction: float | None = None,
 ) -> dict[str, Any]:
     """Turn the three files of a release into a checkpoint.
 
@@ -33,6 +38,10 @@ def import_mxnet(
         directory: for the checkpoint. It may not hold one yet.
         count_padding: whether average pools divide by 9 at the border too. On the GPUs of 2015 they
             did not, on CPUs they did. None: as the graph has it, or else as its revision does.
+        preprocessing: file with the contract. None: `preprocessing.json` beside the symbol, or else
+            that of the model of 2015.
+        image_size: in px, instead of that of the contract: MXNet's files do not tell it.
+        crop_fraction: instead of that of the contract.
 
     Returns:
         A description of what was imported, for JSON.
@@ -41,6 +50,14 @@ def import_mxnet(
         UserError: naming the file and what is wrong in it, or if the directory holds a checkpoint.
     """
     imported = convert.read_model(symbol, params, synset, count_padding)
+    network = InceptionNetwork(imported.model)
+    contract, probability = _contract(symbol, preprocessing, image_size)
+    contract = dataclasses.replace(
+        contract,
+        image_size=image_size or contract.image_size,
+        crop_fraction=crop_fraction or contract.crop_fraction,
+    )
+    network.check_size(contract.image_size, contract.image_size)
     directory = Path(directory)
     with workdir.locked(directory):
         checkpoints = Checkpoints(directory / "checkpoints")
@@ -50,8 +67,9 @@ def import_mxnet(
             )
         meta: dict[str, Any] = {
             "epoch_done": True,
-            "model": InceptionNetwork(imported.model).describe(),
-            "preprocessing": Preprocessing(IMAGE_SIZE, CROP_FRACTION).to_json(),
+            "model": network.describe(),
+            "probability": probability,
+            "preprocessing": contract.to_json(),
             "classes": list(imported.classes.ids),
             "classes_hash": imported.classes.hash,
             "provenance": imported.provenance,
@@ -61,50 +79,23 @@ def import_mxnet(
     return {
         "out": str(directory),
         **meta["model"],
+        "preprocessing": meta["preprocessing"],
         "num_classes": len(imported.classes),
         "num_parameters": sum(x.size for x in jax.tree.leaves(imported.variables["params"])),
         "provenance": imported.provenance,
     }
 
 
-def export_mxnet(
-    checkpoint: str | Path,
-    directory: str | Path,
-    order: ClassList | None = None,
-    layout: Layout = "V2",
-    step: Which = "last",
-    weights: Weights = "recipe",
-) -> tuple[Path, Path, Path]:
-    """Write a checkpoint as files that MXNet 1.9.1 loads.
-
-    The files are `Inception-symbol.json`, `Inception-0000.params` and `synset.txt`.
-
-    Args:
-        checkpoint: the working directory of a run or of an imported model.
-        directory: for the files. It is made if it is missing.
-        order: of the classes in the files. None: sorted, as in the checkpoint.
-        layout: of the `.params`: "2015", "V1", "V2" or "V3".
-        step: which checkpoint, as for `i21k.trained.load`.
-        weights: which ones of it, as for `i21k.trained.load`.
-
-    Returns:
-        The three paths.
-
-    Raises:
-        UserError: if there is no checkpoint, it is of another network than Inception-BN, `order` is
-            of other classes, or a file exists.
-    """
-    loaded = load_checkpoint(checkpoint, step, weights)
-    for name in ("Inception-symbol.json", "Inception-0000.params", "synset.txt"):
-        if (Path(directory) / name).exists():
-            raise UserError(f"{directory} holds {name} already. Choose another directory (--out).")
-    if not isinstance(loaded.network, InceptionNetwork):
-        raise UserError(f"{loaded.network.title} cannot be exported. Only Inception-BN can.")
-    return convert.write_model(
-        directory,
-        loaded.network.module,
-        loaded.variables,
-        loaded.classes,
-        order=order,
-        layout=layout,
-    )
+def _contract(
+    symbol: str | Path, given: str | Path | None, image_size: int | None
+) -> tuple[Preprocessing, Probability]:
+    """Return how images are prepared for a model, and whether its classes exclude each other."""
+    file = Path(given) if given is not None else Path(symbol).with_name(CONTRACT)
+    if given is not None or file.is_file():
+        return read_contract(file)
+    if image_size is None:
+        log.note(
+            f"no {CONTRACT} is beside {symbol}; assuming images of {IMAGE_SIZE} px, as the model of"
+            " 2015 has. Give --size for another model"
+        )
+    return Preprocessing(IMAGE_SIZE, CROP_FRACTION), "softmax"

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.order import BATCH_SIZE, NUM_RECORDS, orders, statistics
+from i21k.data.load import order as order_module
 from i21k.data.load.order import (
     LANES,
     SPAN_BYTES,
@@ -52,6 +53,27 @@ def test_a_record_depends_on_its_place_and_the_seed_alone(order):
     assert (
         np.mean(other[0] == whole.reshape(other.shape)[1]) < 0.05
     )  # nor is the next seed the next epoch
+
+
+@pytest.mark.parametrize("records", [1003, 20_011])
+def test_a_permutation_of_very_many_spans_is_not_stored(monkeypatch, records):
+    monkeypatch.setattr(order_module, "MAX_STORED_SPANS", 4)
+    order_module._records.cache_clear()
+    monkeypatch.setattr(
+        order_module,
+        "_permutation",
+        lambda size, *key: permutation(size, *key) if size < 60 else 1 / 0,
+    )
+    order = windowed(num_records=records, seed=records)  # a seed that no other test has cached
+    rows = epochs(order)
+    assert (np.sort(rows, axis=1) == np.arange(records)).all()
+    assert len({tuple(row) for row in rows.tolist()}) == 3
+    neighbours = np.abs(np.diff(np.sort(rows[0][:80]))) == 1
+    assert neighbours.mean() > 0.2  # spans stay together
+    order_module._records.cache_clear()
+
+
+permutation = order_module._permutation
 
 
 def test_the_stored_order_ends():

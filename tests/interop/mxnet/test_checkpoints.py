@@ -83,7 +83,9 @@ def test_import_evaluate_export(release, dataset, tmp_path, capsys):
 
     assert (
         run(
-            "export-mxnet",
+            "export",
+            "--format",
+            "mxnet",
             "--checkpoint",
             tmp_path / "w",
             "--out",
@@ -95,7 +97,8 @@ def test_import_evaluate_export(release, dataset, tmp_path, capsys):
         )
         == 0
     )
-    assert capsys.readouterr().out.split()[-1].endswith("synset.txt")
+    rows = json.loads((tmp_path / "back" / "classes.json").read_text())
+    assert tuple(row["id"] for row in rows) == ORDER.ids
     before, after = read_params(params), read_params(tmp_path / "back" / "Inception-0000.params")
     assert before.keys() == after.keys() and all(
         np.array_equal(before[name], after[name]) for name in before
@@ -138,8 +141,9 @@ def test_nothing_is_overwritten_and_nothing_is_left_after_an_error(
     assert run("import-mxnet", *files, "--out", tmp_path / "w") == 0
     assert run("import-mxnet", *files, "--out", tmp_path / "w") == 2
     assert "holds a checkpoint already" in capsys.readouterr().err
-    assert run("export-mxnet", "--checkpoint", tmp_path / "w", "--out", symbol.parent) == 2
-    assert "holds Inception-symbol.json already" in capsys.readouterr().err
+    arguments = ("--checkpoint", tmp_path / "w", "--format", "mxnet", "--out", symbol.parent)
+    assert run("export", *arguments) == 2
+    assert "is not empty. Choose another --out" in capsys.readouterr().err
     (tmp_path / "short.txt").write_text("n01440764\n")
     assert (
         run(
