@@ -145,6 +145,7 @@ def test_starting_from_a_file_of_2015(tuning, tmp_path, monkeypatch, capsys):
     source = save_random_model(tmp_path / "source", "released")
     export(load_checkpoint(source), tmp_path / "mxnet", "mxnet")
     folder = tmp_path / "mxnet"
+    (folder / "preprocessing.json").unlink()  # the files of 2015 have none
     CLASSES.write(tmp_path / "synset.txt")
     import_mxnet(
         symbol=next(folder.glob("*symbol.json")),
