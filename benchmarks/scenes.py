@@ -14,6 +14,14 @@ skipped. `hedge` is calibrated for 80 % on single images of the same source. Pri
     specificity  mean specificity of the answers, 0 (entity) to 1 (a class with none below)
     foreign      share of the answers with no true class at or below them
     answers      mean number of answers
+
+`diverse, share 1` is `diverse` as it was before 26 November 2026: inner synsets may always be
+answers, and answers have at least 1 %.
+
+Each view answers twice: from the whole image, and with regions (`i21k predict --regions`). Regions
+are half as high and wide as the image, so the tiles of a mosaic are among them. `--shift` moves the
+content of each mosaic by a random part of a tile, around the edges, so that they are not.
+`--bound N` adds the row `bound` (`benchmarks/scenes_bound.py`), learned from N other scenes.
 """
 
 import argparse
@@ -27,6 +35,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.scenes_bound import learned_bound
 from i21k.data import synthetic
 from i21k.errors import UserError
 from i21k.labels import ClassList
@@ -55,19 +65,28 @@ def mosaic(images: Sequence[Pixels]) -> Pixels:
     return np.asarray(Image.fromarray(canvas).resize((size, size), Image.Resampling.LANCZOS))
 
 
+def shifted(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """Move the content of an image by up to half its size, around the edges."""
+    down, right = rng.integers(len(image) // 2, size=2).tolist()
+    return np.roll(image, (down, right), axis=(0, 1))
+
+
 def overlay(images: Sequence[Pixels]) -> Pixels:
     """Blend images with equal weights."""
     return np.mean(np.stack(images), axis=0).round().astype(np.uint8)
 
 
-def scenes(classes: Sequence[str], draw: Draw, num_scenes: int, seed: int) -> Iterator[Scene]:
+def scenes(
+    classes: Sequence[str], draw: Draw, num_scenes: int, seed: int, shift: bool = False
+) -> Iterator[Scene]:
     """Yield scenes of 2 to 4 different classes: mosaics and overlays, in turn."""
     rng = np.random.default_rng(seed)
     for n in range(num_scenes):
         chosen = rng.choice(len(classes), size=2 + n // 2 % 3, replace=False)
         truth = [classes[c] for c in chosen]
         images = [draw(class_id, rng) for class_id in truth]
-        yield (overlay if n % 2 else mosaic)(images), truth
+        made = (overlay if n % 2 else mosaic)(images)
+        yield shifted(made, rng) if shift and n % 2 == 0 else made, truth
 
 
 def singles(classes: Sequence[str], draw: Draw, num_images: int, seed: int) -> Iterator[Scene]:
@@ -156,27 +175,33 @@ def score_views(
         "fold": views.fold(probabilities, hierarchy, among, k),
         "basic": views.basic(probabilities, hierarchy, k),
         "diverse": views.diverse(probabilities, hierarchy, k),
+        "diverse, share 1": views.diverse(probabilities, hierarchy, k, least=0.01, share=1),
         "hedge": [[a] for a in views.hedge(probabilities, hierarchy, generality)],
     }
     return {view: score(row, truths, hierarchy) for view, row in answers.items()}
 
 
-def seen(model: Predictor, made: Iterable[Scene]) -> tuple[Probabilities, list[list[str]]]:
+def seen(
+    model: Predictor, made: Iterable[Scene], regions: bool = False
+) -> tuple[Probabilities, list[list[str]]]:
     """Return the model's probabilities for some scenes, and the true classes."""
     images, truths = zip(*made, strict=True)
-    return model.probabilities(list(images)), list(truths)
+    return model.probabilities(list(images), regions), list(truths)
 
 
 def main() -> None:
-    """Make the scenes, predict once, score every view."""
+    """Make the scenes, predict, score every view."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--tiny-imagenet", type=Path, help="folder with val/WNID/*.JPEG")
-    parser.add_argument("--scenes", type=int, default=500)
-    parser.add_argument("--k", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True)
+    add("--tiny-imagenet", type=Path, help="folder with val/WNID/*.JPEG")
+    add("--scenes", type=int, default=500)
+    add("--k", type=int, default=5)
+    add("--seed", type=int, default=0)
+    add("--shift", action="store_true", help="move the content of mosaics by a random part")
+    add("--bound", type=int, default=0, metavar="N", help="learn from N other scenes")
     args = parser.parse_args()
-    model = Predictor(args.checkpoint)
+    model = Predictor(args.checkpoint, batch_size=20)
     hierarchy = model.hierarchy
     source = folders(args.tiny_imagenet / "val") if args.tiny_imagenet else painter(72)
     classes = [class_id for class_id in source[0] if class_id in model.classes.label_of]
@@ -188,16 +213,35 @@ def main() -> None:
     held_out, labels = seen(model, singles(classes, source[1], args.scenes, args.seed + 1))
     numbers = np.array([model.classes.label_of[truth] for (truth,) in labels])
     found = views.calibrate([(held_out, numbers)], hierarchy, HEDGE_ACCURACY)
-    probabilities, truths = seen(model, scenes(classes, source[1], args.scenes, args.seed))
-    scores = score_views(probabilities, truths, hierarchy, args.k, found.generality, classes)
+    made = list(scenes(classes, source[1], args.scenes, args.seed, args.shift))
     report = {
         "source": "tiny_imagenet" if args.tiny_imagenet else "painter",
         "checkpoint": str(args.checkpoint),
-        "scenes": len(truths),
+        "top1 on single images": round(float((held_out.argmax(axis=1) == numbers).mean()), 3),
+        "scenes": len(made),
+        "shift": args.shift,
         "k": args.k,
         "classes": len(classes),
-        "views": {v: {key: round(x, 3) for key, x in s.items()} for v, s in scores.items()},
     }
+    for regions in (False, True):
+        probabilities, truths = seen(model, made, regions)
+        scores = score_views(probabilities, truths, hierarchy, args.k, found.generality, classes)
+        if args.bound and not regions:
+            others = scenes(classes, source[1], args.bound, args.seed + 2, args.shift)
+            learn = seen(model, others)
+            answers = learned_bound(*learn, probabilities, model.classes, args.k)
+            scores["bound"] = score(answers, truths, hierarchy)
+        looked_at = "with regions" if regions else "whole image"
+        report[looked_at] = {
+            v: {key: round(float(x), 3) for key, x in s.items()} for v, s in scores.items()
+        }
+        for first, kind in enumerate(("mosaics", "overlays")):
+            of_kind = score_views(
+                probabilities[first::2], truths[first::2], hierarchy, args.k, 0.0, classes
+            )
+            report[f"{looked_at}, exact on {kind}"] = {
+                v: round(s["exact"], 3) for v, s in of_kind.items() if v != "hedge"
+            }
     print(json.dumps(report))
 
 

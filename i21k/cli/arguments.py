@@ -127,6 +127,24 @@ def open_model(args: argparse.Namespace) -> "TrainedModel":
     )
 
 
+def add_prior(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `i21k.evaluation.priors`."""
+    parser.add_argument(
+        "--prior",
+        metavar="train|uniform|FILE",
+        default="train",
+        help="class frequencies to expect: those of the training images, equal ones, or those of a"
+        " file with a class id and a number in each line (%(default)s)",
+    )
+    parser.add_argument(
+        "--tau",
+        type=float,
+        metavar="T",
+        default=1.0,
+        help="strength of the correction for --prior; 0: none (%(default)s)",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print the result as one line of JSON, and no progress"

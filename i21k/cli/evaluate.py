@@ -46,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="first compute BatchNorm's statistics from N images of split 'train'",
     )
     add(
+        "--recalibrate-data",
+        metavar="DIR",
+        type=Path,
+        help="dataset whose split 'train' --recalibrate-bn reads; by default --data",
+    )
+    add(
         "--tta",
         choices=("none", "flip"),
         default="none",
@@ -60,8 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--sizes-of",
         metavar="SPLIT",
-        help="split whose labels tell large classes from small; by default fall11's order of 2015",
+        help="split whose labels tell large classes from small; by default the class"
+        " counts in the checkpoint, else fall11's order of 2015",
     )
+    arguments.add_prior(parser)
     add("--per-class", metavar="TSV", type=Path, help="write one line per class to this file")
     add("--reliability", metavar="PNG", type=Path, help="plot accuracy over confidence to a file")
     add(
@@ -106,6 +114,9 @@ def run(args: argparse.Namespace) -> int:
             sizes_of=args.sizes_of,
             predictions=args.predictions,
             generality=known_generality(model, args.accuracy) if args.predictions else None,
+            prior=args.prior,
+            tau=args.tau,
+            recalibrate_data=args.recalibrate_data,
         )
     if args.per_class:
         args.per_class.write_text(text.per_class_table(result.scores), "utf-8")

@@ -15,6 +15,7 @@ from i21k.data.format.records import labels_of
 from i21k.data.format.splits import Split, open_split, split_names
 from i21k.data.load import loader
 from i21k.errors import UserError
+from i21k.evaluation import priors
 from i21k.evaluation.predictions import PredictionFile
 from i21k.evaluation.real import read_real, right_by_real
 from i21k.evaluation.scores import Scores
@@ -55,6 +56,9 @@ def evaluate_checkpoint(
     step: Which = "last",
     predictions: str | Path | None = None,
     generality: float | None = None,
+    prior: str | Path = "train",
+    tau: float = 1.0,
+    recalibrate_data: str | Path | None = None,
 ) -> Evaluation:
     """Evaluate a model; classes are matched by their ids. A checkpoint uses all local devices.
 
@@ -66,15 +70,18 @@ def evaluate_checkpoint(
         over: a subset of classes to rank too, such as the 1,000 of ILSVRC. Those that the model
             lacks are ignored. By default the data's classes, where they are not the model's.
         recalibrate_bn: compute BatchNorm's statistics first, from at least this many images of the
-            split `train` of `data`; 0: use those of the checkpoint.
+            split `train` of `recalibrate_data`; 0: use those of the checkpoint.
         flip: average the probabilities of each image and its mirror image.
         real: JSON file of the ReaL labels of ILSVRC's validation set, see `read_real`.
         sizes_of: split of `data` whose labels are counted, to tell large classes from small ones.
-            By default a model with all classes of fall11 takes their order of 2015
-            (`released2015`), and others have no sizes.
+            By default they are the class counts in the checkpoint. Without them a model with all
+            classes of fall11 takes their order of 2015 (`released2015`), and others have no sizes.
         step: which checkpoint of the run, as for `i21k.trained.load`.
         predictions: file for the best answers to each image, see `PredictionFile`.
         generality: of the hedged answer in that file, see `i21k.wordnet.hedge`; None: it is empty.
+        prior: the class frequencies to expect, as for `i21k.evaluation.priors.offsets_of`.
+        tau: strength of the correction for them.
+        recalibrate_data: dataset for `recalibrate_bn`; by default `data`.
 
     Raises:
         UserError: if checkpoint or data are missing, they have no class in common, or a number or
@@ -98,14 +105,18 @@ def evaluate_checkpoint(
     scores = Scores(loaded.classes, opened.classes, over)
     right_of = None if real is None else right_by_real(read_real(real), opened)
     all_labels = list(map(labels_of, all_records(opened))) if opened.has_labels else None
-    sizes = _sizes(loaded.classes, open_split(data, sizes_of) if sizes_of else None)
+    sizes, sizes_from = _sizes(loaded, open_split(data, sizes_of) if sizes_of else None)
+    offsets = priors.offsets_of(loaded, prior, tau, data)
     table = (
         PredictionFile(Path(predictions), loaded.classes, opened, generality)
         if predictions
         else None
     )
     if isinstance(loaded, CheckpointModel):
-        found, recalibrated_on = _on_devices(loaded, opened, batch_size, recalibrate_bn, flip)
+        train = open_split(recalibrate_data or data, "train") if recalibrate_bn else None
+        found, recalibrated_on = _on_devices(
+            loaded, opened, batch_size, train, recalibrate_bn, flip
+        )
     elif recalibrate_bn:
         raise UserError(
             f"{loaded.origin.path} is not a checkpoint of i21k, so its BatchNorm cannot be"
@@ -116,6 +127,7 @@ def evaluate_checkpoint(
     with table or contextlib.nullcontext(), log.progress("evaluate", opened.num_records) as bar:
         for log_probabilities, labels in found:
             these = slice(scores.count, scores.count + len(labels))
+            log_probabilities = priors.adjusted(log_probabilities, offsets)
             ranks = scores.add(
                 log_probabilities,
                 labels,
@@ -135,7 +147,9 @@ def evaluate_checkpoint(
         "recalibrated_on": recalibrated_on,
         "tta": "flip" if flip else "none",
         "real": None if real is None else str(real),
-        "sizes_of": sizes_of or (None if sizes is None else "released2015"),
+        "sizes_of": sizes_of or sizes_from,
+        "prior": str(prior),
+        "tau": None if offsets is None else tau,
     }
     return Evaluation(about, scores, sizes)
 
@@ -144,20 +158,25 @@ _Answers = Iterator[tuple[np.ndarray, np.ndarray]]  # log-probabilities [b, K] a
 
 
 def _on_devices(
-    loaded: CheckpointModel, opened: Split, batch_size: int, recalibrate_bn: int, flip: bool
+    loaded: CheckpointModel,
+    opened: Split,
+    batch_size: int,
+    train: Split | None,
+    recalibrate_bn: int,
+    flip: bool,
 ) -> tuple[_Answers, int]:
     """Return what a checkpoint answers on all local devices, and on how many images it was
     recalibrated."""
     devices = jax.local_devices()
     network, variables = loaded.network, loaded.variables
     recalibrated_on = 0
-    if recalibrate_bn:
+    if train is not None:
         options = _recalibration_options(loaded, batch_size)
         recalibrated_on = whole_batches(recalibrate_bn, options.batch_size, len(devices))
         variables = recalibrate(
             steps.make_statistics_step(network, devices),
             variables,
-            open_split(opened.directory, "train"),
+            train,
             options,
             devices,
             recalibrate_bn,
@@ -201,16 +220,21 @@ def _recalibration_options(loaded: CheckpointModel, batch_size: int) -> loader.L
     )
 
 
-def _sizes(classes: ClassList, counted: Split | None) -> np.ndarray | None:
+def _sizes(model: TrainedModel, counted: Split | None) -> tuple[np.ndarray | None, str | None]:
+    """Return the sizes of a model's classes in training, and where they are from."""
+    classes = model.classes
     if counted is not None:
         known = np.array(
             [classes.label_of.get(class_id, len(classes)) for class_id in counted.classes.ids]
         )
-        return np.bincount(known[list(labels_in(counted))], minlength=len(classes) + 1)[:-1]
+        return np.bincount(known[list(labels_in(counted))], minlength=len(classes) + 1)[:-1], None
+    if model.class_counts is not None:
+        return model.class_counts, "train"
     order = named("released2015")
     if not set(order.ids) <= set(classes.ids):
-        return None
-    return np.array([-order.label_of.get(class_id, len(order)) for class_id in classes.ids])
+        return None, None
+    sizes = np.array([-order.label_of.get(class_id, len(order)) for class_id in classes.ids])
+    return sizes, "released2015"
 
 
 def whole_batches(num_images: int, batch_size: int, num_devices: int) -> int:

@@ -55,6 +55,8 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     yield f"  class the column can answer: {', '.join(answerable)}"
     if several := summary["num_several"]:
         yield f"{several:,} images have several classes, of which any is right"
+    if summary.get("tau") is not None:
+        yield f"adjusted to class frequencies: {summary['prior']}, tau {summary['tau']:g}"
     if recalibrated := summary["recalibrated_on"]:
         yield f"BatchNorm statistics are of {recalibrated:,} training images"
     if summary["real"]:

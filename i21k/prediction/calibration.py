@@ -1,32 +1,109 @@
-"""The calibration of the view `hedge`: `hedge.json` beside the checkpoint that it belongs to."""
+"""Calibrations: `hedge.json` beside the checkpoint that they belong to.
 
+They have how general the view `hedge` has to be, and the temperature of the other views. `hedge`
+needs none, because its generality is fitted to the probabilities as they are.
+"""
+
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
 
 from i21k import log
 from i21k.errors import UserError
+from i21k.evaluation.column import Column
+from i21k.evaluation.temperature import fit_temperature, logs_of, tempered
 from i21k.files import replaced
 from i21k.trained import Origin, TrainedModel
-from i21k.wordnet.views import Calibration
+from i21k.wordnet import views
+from i21k.wordnet.hierarchy import Hierarchy
+from i21k.wordnet.views import Calibration, Probabilities
 
 CALIBRATION = "hedge.json"  # in the working directory
 # One pass over the held-out images calibrates for all of these, besides the accuracy asked for.
 ACCURACIES = tuple(percent / 100 for percent in range(50, 100))
+_FITTED = 1 << 26  # probabilities, 256 MiB; our choice: 3,072 images of 21,841 classes
+HeldOut = Iterator[tuple[Probabilities, Int[np.ndarray, " B"]]]
 
 
 def known_generality(model: TrainedModel, accuracy: float) -> float | None:
     """Return how general `hedge` has to be; None, with a note, if the model is not calibrated."""
     try:
-        return HedgeCalibration(model.origin).generality(accuracy)
+        return Calibrations(model.origin).generality(accuracy)
     except UserError as error:
         log.note(f"there is no hedged answer: {error}")
         return None
 
 
-class HedgeCalibration:
-    """How general `hedge` has to be for a given accuracy, of one checkpoint."""
+class Calibrated(NamedTuple):
+    """What was found on held-out images."""
+
+    generality: float  # for `hedge`
+    accuracy: float  # fraction of answers of `hedge` that were right
+    specificity: float  # mean over these answers, 0 (entity) to 1 (a class with none below)
+    num_images: int  # held out
+    temperature: float  # for the views other than `hedge`
+    ece_before: float  # calibration error of the best class without the temperature
+    ece: float  # and with it
+
+
+def calibrate(
+    batches: HeldOut, hierarchy: Hierarchy, accuracy: float
+) -> tuple[Calibrated, dict[float, Calibration]]:
+    """Fit the temperature, and how general `hedge` has to be for an accuracy.
+
+    The temperature is fitted to the first images, as many as fit into `_FITTED` probabilities. The
+    rest is computed from all.
+
+    Args:
+        batches: probabilities and true labels of held-out images, in random order.
+        hierarchy: of the classes.
+        accuracy: of `hedge`.
+
+    Returns:
+        What was found, and what was found for those of `ACCURACIES` that can be reached.
+
+    Raises:
+        UserError: if there are no images, or the accuracy cannot be reached.
+    """
+    first, rest = [], iter(batches)
+    for probabilities, labels in rest:
+        first.append((probabilities, labels))
+        if sum(p.size for p, _ in first) >= _FITTED:
+            break
+    if not first:
+        raise UserError("there are no held-out images. Give a split with images to calibrate on.")
+    temperature = fit_temperature(
+        logs_of(np.concatenate([p for p, _ in first])), np.concatenate([y for _, y in first])
+    )
+    before, after = Column(), Column()
+
+    def scored() -> HeldOut:
+        for probabilities, labels in itertools.chain(first, rest):
+            logs, accepted = logs_of(probabilities), list(labels[:, None])
+            before.add(logs, accepted)
+            after.add(tempered(logs, temperature), accepted)
+            yield probabilities, labels
+
+    hedged, *others = views.calibrate_each(scored(), hierarchy, (accuracy, *ACCURACIES))
+    if isinstance(hedged, UserError):
+        raise hedged
+    ece_before, ece = (column.summary()["ece"] for column in (before, after))
+    assert ece_before is not None and ece is not None
+    curve = {
+        wanted: point
+        for wanted, point in zip(ACCURACIES, others, strict=True)
+        if not isinstance(point, UserError)
+    }
+    return Calibrated(*hedged, temperature, ece_before, ece), curve
+
+
+class Calibrations:
+    """The calibrations of one checkpoint: one for each accuracy that `hedge` was calibrated for."""
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
@@ -42,7 +119,7 @@ class HedgeCalibration:
     def save(
         self,
         accuracy: float,
-        found: Calibration,
+        found: Calibrated,
         data: str | Path,
         split: str,
         fingerprint: str,
@@ -63,11 +140,23 @@ class HedgeCalibration:
         if kept.get("checkpoint") != self._identity:
             kept = {"checkpoint": self._identity, "accuracies": {}}
         origin = {"data": str(data), "split": split, "fingerprint": fingerprint}
+        kept["temperature"] = found.temperature
         kept["accuracies"][repr(float(accuracy))] = {**found._asdict(), **origin}
         if curve:
             kept["curve"] = [[wanted, *point] for wanted, point in sorted(curve.items())]
         with replaced(self.path) as temporary:
             temporary.write_text(json.dumps(kept, indent=1))
+
+    def temperature(self) -> float:
+        """Return the temperature of the newest calibration; 1 if this checkpoint has none.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        kept = self._read()
+        if not kept or kept["checkpoint"] != self._identity:
+            return 1.0
+        return float(kept.get("temperature", 1.0))
 
     def generality(self, accuracy: float) -> float:
         """Return how general `hedge` has to be.
@@ -125,8 +214,10 @@ class HedgeCalibration:
             kept = json.loads(self.path.read_text())
             for entry in kept["accuracies"].values():
                 float(entry["generality"])
+            if not 0 < float(kept.get("temperature", 1.0)) < float("inf"):
+                raise ValueError(f"temperature {kept['temperature']}")
             _curve(kept)
-            known = ("accuracies", "curve")
+            known = ("accuracies", "curve", "temperature")
             return {
                 "checkpoint": dict(kept["checkpoint"]),
                 **{key: kept[key] for key in known if key in kept},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from i21k import log
@@ -23,14 +23,17 @@ from i21k.data.format.records import decode_example, file_name_of
 from i21k.data.format.splits import Split, open_split
 from i21k.data.load import loader
 from i21k.errors import UserError
+from i21k.evaluation import priors
+from i21k.evaluation.temperature import logs_of, tempered
 from i21k.images.recode import FORMATS
 from i21k.labels import ClassList
-from i21k.prediction.calibration import ACCURACIES, HedgeCalibration
+from i21k.prediction.calibration import Calibrated, Calibrations, calibrate
+from i21k.prediction.regions import parts
 from i21k.trained import AnyImage, TrainedModel, load
 from i21k.wordnet import class_lists, subsets, views
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.taxonomy import wordnet
-from i21k.wordnet.views import Answer, Answers, Calibration, Probabilities
+from i21k.wordnet.views import Answer, Answers, Probabilities
 from i21k.workers import num_cpus
 
 VIEWS = {
@@ -107,7 +110,7 @@ class Predictor:
         self.trained.batch_size = self.batch_size = batch_size
         self.workdir, self.classes = Path(self.trained.origin.path), self.trained.classes
         self.image_size = self.trained.preprocessing.image_size
-        self.calibration = HedgeCalibration(self.trained.origin)
+        self.calibration = Calibrations(self.trained.origin)
 
     def __repr__(self) -> str:
         return f"Predictor({self.trained.origin}, {len(self.classes):,} classes)"
@@ -115,16 +118,48 @@ class Predictor:
     # Probabilities and features
 
     def probabilities(
-        self, images: AnyImage | Sequence[AnyImage]
+        self, images: AnyImage | Sequence[AnyImage], regions: bool = False
     ) -> Float[np.ndarray, "K"] | Float[np.ndarray, "B K"]:
         """Return the probability of each class: [K] for one image, [B, K] for several.
+
+        Args:
+            images: one image or several.
+            regions: average the probabilities of the whole image and of nine regions of it
+                (`i21k.prediction.regions`). A scene of several objects then shows more of them.
 
         Raises:
             UserError: naming the first that is not an image.
         """
-        several, prepared = self._prepared(images)
-        found = self.trained.probabilities(prepared)
+        several, given = _as_list(images)
+        prepared = [self._parts(image, regions) for image in given]
+        found = self._mean_probabilities(prepared)
         return found if several else found[0]
+
+    def calibrated(self, probabilities: Probabilities) -> Probabilities:
+        """Return probabilities at the temperature of the newest calibration, as the views do.
+
+        Raises:
+            UserError: if the file of calibrations is damaged.
+        """
+        temperature = self.calibration.temperature()
+        if temperature == 1:
+            return probabilities
+        return np.exp(tempered(logs_of(probabilities), temperature))
+
+    def _parts(self, image: AnyImage, regions: bool) -> UInt8[np.ndarray, "R S S 3"]:
+        """Return what the network is given for an image: the whole image, and its regions."""
+        if regions:
+            return parts(self.trained.preprocessing, image)
+        return self.trained.prepare(image)[None]
+
+    def _mean_probabilities(
+        self, prepared: Sequence[UInt8[np.ndarray, "R S S 3"]]
+    ) -> Float[np.ndarray, "B K"]:
+        """Return for each image the mean probabilities of its parts."""
+        if not prepared:
+            return np.empty((0, len(self.classes)), np.float32)
+        found = self.trained.probabilities(np.concatenate(prepared))
+        return found.reshape(len(prepared), -1, found.shape[1]).mean(axis=1)
 
     def features(
         self, images: AnyImage | Sequence[AnyImage]
@@ -134,44 +169,50 @@ class Predictor:
         Raises:
             UserError: naming the first that is not an image.
         """
-        several, prepared = self._prepared(images)
-        found = self.trained.features(prepared)
+        several, given = _as_list(images)
+        size = self.image_size
+        prepared = [self.trained.prepare(image) for image in given]
+        found = self.trained.features(
+            np.stack(prepared) if prepared else np.empty((0, size, size, 3), np.uint8)
+        )
         return found if several else found[0]
 
     def predict(
-        self, images: AnyImage | Sequence[AnyImage], view: str | View = "top", **options: object
+        self,
+        images: AnyImage | Sequence[AnyImage],
+        view: str | View = "top",
+        regions: bool = False,
+        **options: object,
     ) -> list[Answer] | list[list[Answer]]:
         """Return the answers for one image, or a list of answers for each of several.
 
         Args:
             images: one image or several.
             view: the name of a view, or what `view()` returned.
+            regions: look at nine regions of each image too, as `probabilities` does.
             options: of the view, such as `k=3` or `among="under(dog)"`.
 
         Raises:
             UserError: if the view cannot be used, or naming the first that is not an image.
         """
         chosen = self.view(view, **options) if isinstance(view, str) else view  # type: ignore[arg-type]
-        several, prepared = self._prepared(images)
-        answers = chosen(self.trained.probabilities(prepared))
+        if isinstance(view, str):
+            check_regions(view, regions)
+        several, given = _as_list(images)
+        answers = chosen(self.probabilities(given, regions))
         return answers if several else answers[0]
 
-    def _prepared(self, images: AnyImage | Sequence[AnyImage]) -> tuple[bool, np.ndarray]:
-        """Tell whether several images are given, and return them as the network takes them."""
-        several = not isinstance(images, (str, Path, bytes, Image.Image)) and not (
-            isinstance(images, np.ndarray) and images.ndim < 4
-        )
-        given = list(images) if several else [images]  # type: ignore[arg-type]
-        size = self.image_size
-        prepared = [self.trained.prepare(image) for image in given]  # type: ignore[arg-type]
-        return several, np.stack(prepared) if prepared else np.empty((0, size, size, 3), np.uint8)
-
-    def see(self, paths: Iterable[Path], view: View) -> Iterator[Seen]:
+    def see(self, paths: Iterable[Path], view: View, regions: bool = False) -> Iterator[Seen]:
         """Yield the answers for each file, in the order of the files, or why there are none."""
-        yield from self._seen((Seen(path, []) for path in paths), view)
+        yield from self._seen((Seen(path, []) for path in paths), view, regions)
 
     def see_split(
-        self, data: str | Path, split: str, view: View, num_images: int | None = None
+        self,
+        data: str | Path,
+        split: str,
+        view: View,
+        num_images: int | None = None,
+        regions: bool = False,
     ) -> Iterator[Seen]:
         """Yield the answers for the first images of a packed split, with their true classes.
 
@@ -180,6 +221,7 @@ class Predictor:
             split: its name. Its classes need not be the model's.
             view: from probabilities to answers.
             num_images: how many images; None: all. They are shuffled already.
+            regions: look at nine regions of each image too, as `probabilities` does.
 
         Raises:
             UserError: if there is no such split, or `num_images` is not positive.
@@ -187,12 +229,12 @@ class Predictor:
         if num_images is not None and num_images < 1:
             raise UserError(f"num is {num_images}; expected at least 1")
         opened = open_split(data, split)
-        yield from self._seen(_records(opened, num_images), view)
+        yield from self._seen(_records(opened, num_images), view, regions)
 
-    def _seen(self, images: Iterable[Seen], view: View) -> Iterator[Seen]:
+    def _seen(self, images: Iterable[Seen], view: View, regions: bool) -> Iterator[Seen]:
         def prepared(one: Seen) -> np.ndarray | UserError:
             try:
-                return self.trained.prepare(one.path if one.jpeg is None else one.jpeg)
+                return self._parts(one.path if one.jpeg is None else one.jpeg, regions)
             except UserError as error:
                 return error
 
@@ -203,7 +245,7 @@ class Predictor:
                 readable = [x for x in found if isinstance(x, np.ndarray)]
                 answers: Iterator[list[Answer]] = iter(())
                 if readable:
-                    answers = iter(view(self.trained.probabilities(np.stack(readable))))
+                    answers = iter(view(self._mean_probabilities(readable)))
                 for one, x in zip(batch, found, strict=True):
                     if isinstance(x, UserError):
                         yield one._replace(fault=str(x))
@@ -253,18 +295,31 @@ class Predictor:
         return wordnet().name(class_id)
 
     def view(
-        self, name: str = "top", among: str | None = None, k: int = 5, accuracy: float = 0.9
+        self,
+        name: str = "top",
+        among: str | None = None,
+        k: int = 5,
+        accuracy: float = 0.9,
+        prior: str | Path = "train",
+        tau: float = 1.0,
+        data: str | Path | None = None,
     ) -> View:
         """Return a function from probabilities [B, K] to answers.
 
-        What is wrong with a view is found here, before any image is read.
+        The probabilities are calibrated first, if the checkpoint has a temperature, and adjusted to
+        other class frequencies. What is wrong with a view is found here, before any image is read.
 
         Args:
             name: one of `VIEWS`.
             among: expression (see `i21k.wordnet.subsets`): the classes of `subset`, or the synsets
-                of `fold`, chosen from the classes of the model, of fall11 and of ilsvrc2012.
+                of `fold`, chosen from the classes of the model, of fall11 and of ilsvrc2012. With
+                a `partition(...)` in it, each class counts for one synset only.
             k: at most this many answers; `hedge` gives one.
             accuracy: of `hedge`, for which the checkpoint was calibrated.
+            prior: the class frequencies to expect: those of the training images ("train"), equal
+                ones ("uniform"), or those of a file, see `i21k.evaluation.priors`.
+            tau: strength of the correction for them.
+            data: dataset that the model was trained on, if the checkpoint has no class counts.
 
         Raises:
             UserError: if the view does not exist, the expression is wrong, the classes are not in
@@ -279,6 +334,24 @@ class Predictor:
                 f"view {name!r} takes no expression, and {among!r} was given; "
                 "use the view subset or fold"
             )
+        inner = self._plain_view(name, among, k, accuracy)
+        offsets = priors.offsets_of(self.trained, prior, tau, data)
+        if name == "hedge":
+            if offsets is None:
+                return inner
+            raise UserError(
+                "view 'hedge' is calibrated for the class frequencies of its held-out images."
+                " Omit the prior, or use another view."
+            )
+        temperature = self.calibration.temperature()
+        if temperature == 1 and offsets is None:
+            return inner
+        return lambda probabilities: inner(
+            np.exp(priors.adjusted(tempered(logs_of(probabilities), temperature), offsets))
+        )
+
+    def _plain_view(self, name: str, among: str | None, k: int, accuracy: float) -> View:
+        """Return a view of probabilities as they are."""
         exclusive = self.trained.probability == "softmax"
         if name == "top":
             return lambda probabilities: views.top(probabilities, self.classes, k, exclusive)
@@ -302,7 +375,8 @@ class Predictor:
             return lambda probabilities: views.subset(probabilities, self.classes, chosen, k)
         if name == "fold":
             onto = self.onto(FOLD_ONTO if among is None else among)
-            return lambda probabilities: views.fold(probabilities, hierarchy, onto, k)
+            once = among is not None and "partition(" in among  # so that all add up to 1
+            return lambda probabilities: views.fold(probabilities, hierarchy, onto, k, once)
         if name == "hedge":
             generality = self.calibration.generality(accuracy)
             return lambda probabilities: [
@@ -333,8 +407,10 @@ class Predictor:
             )
         return onto
 
-    def calibrate(self, data: str | Path, split: str = "val", accuracy: float = 0.9) -> Calibration:
-        """Find how general `hedge` has to be on held-out images, and save it beside the checkpoint.
+    def calibrate(self, data: str | Path, split: str = "val", accuracy: float = 0.9) -> Calibrated:
+        """Fit the temperature on held-out images, and how general `hedge` has to be.
+
+        Both are saved beside the checkpoint. The other views use the temperature from then on.
 
         The other accuracies from 0.5 to 0.99 are calibrated on the way.
 
@@ -350,18 +426,31 @@ class Predictor:
                 "calibrate on another split"
             )
         with log.progress("calibrate", opened.num_records) as bar:
-            found, *others = views.calibrate_each(
-                _counted(self.held_out(data, split), bar), self.hierarchy, (accuracy, *ACCURACIES)
+            found, curve = calibrate(
+                _counted(self.held_out(data, split), bar), self.hierarchy, accuracy
             )
-        if isinstance(found, UserError):
-            raise found
-        curve = {
-            wanted: point
-            for wanted, point in zip(ACCURACIES, others, strict=True)
-            if not isinstance(point, UserError)
-        }
         self.calibration.save(accuracy, found, data, split, opened.fingerprint, curve)
         return found
+
+
+def check_regions(view: str, regions: bool) -> None:
+    """Refuse regions for the view whose promise holds for whole images only.
+
+    Raises:
+        UserError: if regions are wanted in the view `hedge`.
+    """
+    if regions and view == "hedge":
+        raise UserError(
+            "view 'hedge' is calibrated on whole images. Omit regions, or use the view diverse."
+        )
+
+
+def _as_list(images: AnyImage | Sequence[AnyImage]) -> tuple[bool, list[AnyImage]]:
+    """Tell whether several images are given, and return them as a list."""
+    several = not isinstance(images, (str, Path, bytes, Image.Image)) and not (
+        isinstance(images, np.ndarray) and images.ndim < 4
+    )
+    return several, list(images) if several else [images]  # type: ignore[arg-type, list-item]
 
 
 def load_model(path: str | Path, batch_size: int = BATCH_SIZE, step: Which = "last") -> Predictor:

@@ -122,7 +122,9 @@ class App:
         return JSONResponse({"model": model.name, **await self.bounds.computed(call)})
 
     async def probabilities(self, request: Request) -> Response:
-        data = self._result(request).probabilities.astype("<f4").tobytes()
+        result = self._result(request)
+        calibrated = self.models[result.model].predictor.calibrated(result.probabilities[None])
+        data = calibrated.astype("<f4").tobytes()
         return Response(data, media_type="application/octet-stream")
 
     async def nearest(self, request: Request) -> Response:

@@ -14,6 +14,7 @@ import jax
 
 from i21k import files
 from i21k.checkpoints import Checkpoint
+from i21k.data.format.class_counts import stored_counts
 from i21k.data.format.splits import Split
 from i21k.errors import UserError
 from i21k.models.network import Network
@@ -187,6 +188,7 @@ def meta(
     cfg: Recipe, model: Network, split: Split, devices: Sequence[jax.Device]
 ) -> dict[str, Any]:
     """Return what every checkpoint of a run stores beside the arrays."""
+    counts = stored_counts(split)
     return {
         "config": dataclasses.asdict(cfg),
         "model": model.describe(),
@@ -197,6 +199,7 @@ def meta(
         ).to_json(),
         "classes": list(split.classes.ids),
         "classes_hash": split.classes.hash,
+        "class_counts": None if counts is None else counts.tolist(),
         "data": {
             "fingerprint": split.fingerprint,
             "num_records": split.num_records,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from flax import traverse_util
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from i21k import log
 from i21k.checkpoints import Checkpoint, Checkpoints, Which
@@ -59,6 +59,10 @@ class CheckpointModel:
         self.batch_size = BATCH_SIZE
         data = checkpoint.meta.get("data", {})
         self.train_fingerprint: str | None = data.get("fingerprint")
+        counts = checkpoint.meta.get("class_counts")
+        self.class_counts: Int[np.ndarray, " K"] | None = (
+            None if counts is None else np.array(counts, np.int64)
+        )
         self._ready: tuple[Any, Any] | None = None
 
     @property
@@ -196,6 +200,13 @@ def described(
     classes = checkpoint.classes
     if meta.get("classes_hash", classes.hash) != classes.hash:
         raise UserError("The class list does not match its SHA-256.")
+    counts = meta.get("class_counts")
+    if counts is not None and not (
+        isinstance(counts, list)
+        and len(counts) == len(classes)
+        and all(isinstance(n, int) and n >= 0 for n in counts)
+    ):
+        raise UserError(f"class_counts is not a list of {len(classes):,} numbers of images.")
     saved = meta.get("preprocessing", meta.get("input"))
     preprocessing = Preprocessing.from_json(saved)
     probability = meta.get("probability", "softmax")

@@ -3,7 +3,7 @@
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from i21k.labels import ClassList
 from i21k.models.probabilities import Probability
@@ -29,6 +29,7 @@ class TrainedModel(Protocol):
 
     batch_size: int  # how many images it takes at a time; changes speed and memory only
     train_fingerprint: str | None  # of the split that it was trained on, where that is known
+    class_counts: Int[np.ndarray, " K"] | None  # training images of each class, where known
 
     @property
     def classes(self) -> ClassList:

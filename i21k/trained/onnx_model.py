@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from i21k import log
 from i21k.errors import UserError
@@ -81,6 +81,7 @@ class OnnxModel:
         self.origin = Origin(str(self._path), 0, digest)
         self.batch_size = BATCH_SIZE
         self.train_fingerprint: str | None = None
+        self.class_counts: Int[np.ndarray, " K"] | None = None
 
     @property
     def image_size(self) -> int:

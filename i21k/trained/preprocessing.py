@@ -23,6 +23,7 @@ from i21k.models.probabilities import Probability
 
 MAX_IMAGE_SIZE = 4096  # px, our choice: a larger number is damage, not a network's input
 MAX_FILE_BYTES = 1 << 27  # our choice, as for the packer: no larger file is read into memory
+_ORIGINAL_QUALITY = 95  # our choice: close to the original, and encoded once more afterwards
 _DEFAULT_SHORT_SIDE_PX, _DEFAULT_QUALITY = 256, 90  # of the packer when contracts were not saved
 
 AnyImage = str | Path | bytes | Image.Image | np.ndarray
@@ -115,11 +116,23 @@ class Preprocessing:
         Raises:
             UserError: if it is not an image, or cannot be read.
         """
-        name, content = _encoded(image)
-        try:
-            return recode(content, self.short_side_px or 0, self.quality or _DEFAULT_QUALITY)
-        except Unreadable as error:
-            raise UserError(f"{name}: {error}; expected a whole {', '.join(FORMATS)}") from error
+        return _recoded(image, self.short_side_px or 0, self.quality or _DEFAULT_QUALITY)
+
+    def original(self, image: AnyImage) -> bytes:
+        """Return an image as an upright sRGB JPEG of its own size.
+
+        Raises:
+            UserError: if it is not an image, or cannot be read.
+        """
+        return _recoded(image, 0, _ORIGINAL_QUALITY)
+
+
+def _recoded(image: AnyImage, short_side_px: int, quality: int) -> bytes:
+    name, content = _encoded(image)
+    try:
+        return recode(content, short_side_px, quality)
+    except Unreadable as error:
+        raise UserError(f"{name}: {error}; expected a whole {', '.join(FORMATS)}") from error
 
 
 def prepare_files(preprocessing: Preprocessing, paths: Sequence[Path]) -> list[np.ndarray | str]:

@@ -11,7 +11,8 @@ from i21k.wordnet.answers import Answer, Answers, Probabilities, checked
 from i21k.wordnet.hierarchy import Hierarchy
 
 FLOOR = 0.3  # our choice: for fall11, conifer (0.47) and bird (0.33) are answers, placental is not
-LEAST = 0.01  # our choice
+LEAST = 0.003  # our choice: 65 times what 21,841 equally probable classes have
+SHARE = 0.5  # our choice: more probable than not
 
 
 def diverse(
@@ -20,6 +21,7 @@ def diverse(
     k: int = 5,
     floor: float = FLOOR,
     least: float = LEAST,
+    share: float = SHARE,
 ) -> Answers:
     """Answer with at most `k` synsets that together say the most about an image.
 
@@ -47,7 +49,10 @@ def diverse(
       counts. Five kinds of fir mostly repeat each other, so one answer `conifer` is better.
       A valley and an alp have less in common, so both are worth an answer.
 
-    Synsets with s(v) < `floor`, with M(v) < `least` or with E(v) <= 0 are never answers. No two
+    Synsets with s(v) < `floor`, with M(v) < `least` or with E(v) <= 0 are never answers. Nor is a
+    synset if one synset below it has M(v) of at least `least` and more than a `share` of its E(v).
+    The narrower one says more and is probably right too: `tabby`, and not `cat`, if it is more
+    probable than all other cats together. No two
     answers have a class in common, so no answer is above another, and the probabilities add up to
     at most 1. The best set is found exactly (to one part in 1e9), by branch and bound.
 
@@ -57,6 +62,7 @@ def diverse(
         k: largest number of answers.
         floor: least specificity of an answer, above 0 and at most 1.
         least: least probability of an answer.
+        share: of the excess of a synset, above 0. From 1 on it excludes almost nothing.
     """
     if k < 1 or not 0 < floor <= 1:
         raise UserError(
@@ -71,6 +77,7 @@ def diverse(
         excess = row - background * sizes
         places = np.flatnonzero((row >= least) & (excess > 1e-12))
         places = places[np.argsort(-excess[places].round(12), kind="stable")]
+        places = places[~_mostly_one(nodes[places], excess[places], hierarchy, share)]
         best = places[_best_set(nodes[places], excess[places], hierarchy, k)]
         chosen = sorted(best.tolist(), key=lambda m: (-row[m], m))
         answers.append([Answer(hierarchy.ids[nodes[m]], float(row[m])) for m in chosen])
@@ -83,6 +90,21 @@ def _background(probabilities: Probabilities, k: int) -> Float[np.ndarray, " B"]
     if num_rest < 1:
         return np.zeros(len(probabilities))
     return np.partition(probabilities, num_rest - 1, axis=1)[:, :num_rest].mean(axis=1)
+
+
+def _mostly_one(
+    nodes: Int[np.ndarray, " M"],
+    excess: Float[np.ndarray, " M"],
+    hierarchy: Hierarchy,
+    share: float,
+) -> Bool[np.ndarray, " M"]:
+    """Return which nodes have more than a `share` of their excess in one other node below them."""
+    place = {node: m for m, node in enumerate(nodes.tolist())}
+    mostly = np.zeros(len(nodes), bool)
+    for m, node in enumerate(nodes.tolist()):
+        for above in hierarchy.ancestors[node] & place.keys() - {node}:
+            mostly[place[above]] |= excess[m] > share * excess[place[above]] + 1e-12
+    return mostly
 
 
 def shared_specificity(

@@ -25,6 +25,7 @@ from i21k.models.inception_bn import InceptionBN
 from i21k.models.inception_network import InceptionNetwork
 from i21k.prediction import calibration, plots, predictor
 from i21k.prediction.predictor import Predictor
+from i21k.prediction.regions import NUM_PARTS, parts
 from i21k.train.state import init_state
 from i21k.wordnet import views
 from tests.helpers.datasets import CLASSES, NUM_VAL, make_image, write_dataset
@@ -148,11 +149,12 @@ def test_every_view_through_the_command(workdir, model, dataset, folder, tmp_pat
     )
     assert "21 images of split 'val'" in capsys.readouterr().err
     files = [folder / "a.png", folder / "b.jpg", folder / "below" / "c.webp"]
-    probabilities = model.probabilities(files)
     hierarchy = model.hierarchy
-    generality = json.loads((mine / calibration.CALIBRATION).read_text())["accuracies"]["0.8"][
-        "generality"
-    ]
+    saved = json.loads((mine / calibration.CALIBRATION).read_text())["accuracies"]["0.8"]
+    generality = saved["generality"]
+    raw = model.probabilities(files)
+    probabilities = raw.astype(float) ** (1 / saved["temperature"])
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
     shark = np.array([False, False, True, True])
     expected = {
         ("--view", "top", "-k", 2): views.top(probabilities, CLASSES, 2),
@@ -165,7 +167,7 @@ def test_every_view_through_the_command(workdir, model, dataset, folder, tmp_pat
         ("--view", "fold"): views.fold(probabilities, hierarchy, CLASSES.ids),
         ("--view", "diverse"): views.diverse(probabilities, hierarchy),
         ("--view", "hedge", "--accuracy", 0.8): [
-            [answer] for answer in views.hedge(probabilities, hierarchy, generality)
+            [answer] for answer in views.hedge(raw, hierarchy, generality)
         ],
         ("--view", "basic"): views.basic(probabilities, hierarchy),
     }
@@ -179,7 +181,7 @@ def test_every_view_through_the_command(workdir, model, dataset, folder, tmp_pat
             np.testing.assert_allclose(
                 [a["probability"] for a in entry["answers"]],
                 [a.probability for a in of_image],
-                rtol=1e-5,
+                rtol=1e-4,
             )
     assert printed[0]["answers"][0]["name"] == "shark"
 
@@ -369,7 +371,10 @@ def test_images_of_a_split_with_the_truth(workdir, dataset, tmp_path, capsys):
     "arguments, message",
     [
         ((), "no IMAGE is given. Give files or folders"),
-        (("empty",), "folder empty has no images, and 0 other files; expected JPEG"),
+        (
+            ("empty",),
+            "folder empty has no images, 0 other files and 0 links out of it; expected JPEG",
+        ),
         (
             ("a.png", "--view", "best"),
             "no view is called 'best'; expected one of top, subset, fold",
@@ -540,3 +545,37 @@ def test_many_files_show_progress(workdir, folder, monkeypatch, capsys):
     assert "predict 100.0% | 20/20 images" in capsys.readouterr().err
     assert run("--checkpoint", workdir, *paths, "--json") == 0
     assert "predict" not in capsys.readouterr().err
+
+
+def test_regions_are_averaged(model, folder):
+    image = Image.open(folder / "b.jpg")
+    image.load()
+    found = parts(model.trained.preprocessing, image)
+    assert found.shape == (NUM_PARTS, 32, 32, 3)
+    np.testing.assert_array_equal(found[0], model.trained.prepare(image))
+    pixels = np.asarray(image)  # 48 x 80
+    middle = model.trained.prepare(pixels[12:36, 20:60])
+    assert np.abs(found[5].astype(int) - middle.astype(int)).mean() < 4  # encoded once more
+    assert np.abs(found[5].astype(int) - found[0].astype(int)).mean() > 8
+    of_file = parts(model.trained.preprocessing, folder / "b.jpg")
+    expected = model.trained.probabilities(of_file).mean(axis=0)
+    both = model.probabilities([folder / "b.jpg", folder / "a.png"], regions=True)
+    np.testing.assert_allclose(both[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(model.probabilities(image, regions=True), expected, atol=0.02)
+    seen = list(model.see([folder / "b.jpg"], model.view("top"), regions=True))
+    assert seen[0].answers[0].probability == pytest.approx(expected.max(), rel=1e-3)
+
+
+def test_a_partition_counts_each_class_once(model):
+    probabilities = np.array([[0.4, 0.3, 0.2, 0.1]])
+    answers = model.view("fold", "partition(ic>=0.2)", k=10)(probabilities)[0]
+    assert sum(answer.probability for answer in answers) == pytest.approx(1)
+
+
+def test_regions_on_the_command_line(workdir, folder, capsys):
+    assert run(folder / "b.jpg", "--checkpoint", workdir, "--regions", "--json") == 0
+    by_regions = json.loads(capsys.readouterr().out)["answers"]
+    assert run(folder / "b.jpg", "--checkpoint", workdir, "--json") == 0
+    assert by_regions != json.loads(capsys.readouterr().out)["answers"]
+    assert run(folder / "b.jpg", "--checkpoint", workdir, "--regions", "--view", "hedge") == 2
+    assert "calibrated on whole images" in capsys.readouterr().err

@@ -76,6 +76,17 @@ def test_names_agree_with_the_list_by_hand(by_hand):
     assert sum(shown) >= 178  # 4 names are the right synset, displayed with another of its words
 
 
+def test_names_agree_with_a_list_that_nothing_was_fitted_to():
+    lines = (ROOT / "tests/fixtures/basic_names_held_out.tsv").read_text().splitlines()
+    rows = [line.split("\t") for line in lines]
+    assert len(rows) == 80
+    hits = [
+        any(lemma.casefold() in names.casefold().split(", ") for lemma in name_of(synset).lemmas)
+        for synset, names in rows
+    ]
+    assert sum(hits) >= 72
+
+
 def test_few_of_the_thousand_get_a_vague_name():
     assert len(VAGUE) == 30
     words = collections.Counter(name_of(i).lemmas[0] for i in named("ilsvrc2012").ids)

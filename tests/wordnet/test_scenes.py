@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scenes
+from benchmarks.scenes_bound import learned_bound
 from i21k.errors import UserError
 from i21k.labels import ClassList
 from i21k.wordnet.answers import Answer
@@ -63,10 +64,34 @@ def test_drawn_scenes_are_reproducible_and_score_in_every_view():
     planted = np.array([[float(c in truth) for c in classes] for truth in truths])
     planted /= planted.sum(axis=1, keepdims=True)
     scores = scenes.score_views(planted, truths, h, 5, 0.0, classes)
-    assert set(scores) == {"top", "subset", "fold", "basic", "diverse", "hedge"}
+    views_scored = {"top", "subset", "fold", "basic", "diverse", "diverse, share 1", "hedge"}
+    assert set(scores) == views_scored
     assert scores["top"]["exact"] == 1
 
 
 def test_missing_images_are_named(tmp_path):
     with pytest.raises(UserError, match="is not a directory"):
         scenes.folders(tmp_path / "val")
+
+
+def test_the_bound_learns_what_the_model_gets_wrong():
+    classes = ClassList(("n02094433", "n02123045", "n04366367", "n09193705"))
+    rng = np.random.default_rng(0)
+
+    def mistaken(num: int) -> tuple[np.ndarray, list[list[str]]]:
+        """Scenes of one class, where the model always takes a class for the next one."""
+        truth = rng.integers(4, size=num)
+        found = rng.dirichlet(np.ones(4), num) + 3 * np.eye(4)[(truth + 1) % 4]
+        return found / 4, [[classes.ids[label]] for label in truth]
+
+    learn, probabilities = mistaken(500), mistaken(100)
+    answers = learned_bound(*learn, probabilities[0], classes, 1)
+    right = [a.id == truth for (a,), (truth,) in zip(answers, probabilities[1], strict=True)]
+    assert np.mean(right) > 0.95
+
+
+def test_shifted_mosaics_have_the_same_pixels():
+    image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    moved = scenes.shifted(image, np.random.default_rng(1))
+    assert not np.array_equal(moved, image)
+    assert np.array_equal(np.sort(moved, axis=None), np.sort(image, axis=None))

@@ -98,11 +98,12 @@ def test_ranking_views(problem, k):
     st.integers(1, 4),
     st.sampled_from([0.01, 0.2, 0.5, 0.9]),
     st.sampled_from([0.0, 0.1]),
+    st.sampled_from([0.3, 0.5, 2]),
 )
-def test_diverse_is_the_best_of_all_sets(problem, k, floor, least):
+def test_diverse_is_the_best_of_all_sets(problem, k, floor, least, share):
     h, probabilities = problem
     for row, answers in zip(
-        probabilities, views.diverse(probabilities, h, k, floor, least), strict=True
+        probabilities, views.diverse(probabilities, h, k, floor, least, share), strict=True
     ):
         f = Facts(h, row)
         background = np.mean(sorted(row)[:-k]) if len(row) > k else 0.0
@@ -111,6 +112,14 @@ def test_diverse_is_the_best_of_all_sets(problem, k, floor, least):
             i
             for i in f.labels
             if f.specificity[i] >= floor - 1e-12 and f.mass[i] >= least and excess[i] > 1e-12
+        ]
+        candidates = [
+            i
+            for i in candidates
+            if not any(
+                i != j and i in f.above[j] and excess[j] > share * excess[i] + 1e-12
+                for j in candidates
+            )
         ]
 
         def worth(answers: Iterable[str], f: Facts = f, excess: dict = excess) -> float:
@@ -155,16 +164,17 @@ def test_what_each_factor_of_diverse_is_for():
     leaves = [s.id for s in synsets if s.id not in ("root", "wide", "m", "n")]
     h = Hierarchy(ClassList(tuple(leaves)), Taxonomy(tuple(synsets)))  # 16 classes
 
-    def answers(k: int = 2, floor: float = 0.3, **mass: float) -> list[str]:
+    def answers(k: int = 2, floor: float = 0.3, share: float = 0.5, **mass: float) -> list[str]:
         rest = (1 - sum(mass.values())) / (16 - len(mass))
         row = np.array([[mass.get(i, rest) for i in leaves]])
-        return [a.id for a in views.diverse(row, h, k, floor)[0]]
+        return [a.id for a in views.diverse(row, h, k, floor, share=share)[0]]
 
     # Background only: `wide` has 4 of 16 classes and a quarter of the probability.
     assert answers() == []
     assert answers(bridge=0.4) == ["bridge"]
-    # a and b repeat each other, so with room for two, m beside bridge says more.
-    assert answers(a=0.3, b=0.28, bridge=0.2) == ["m", "bridge"]
+    # a and b repeat each other, so with room for two, m beside bridge says more. Of m, a is most.
+    assert answers(a=0.3, b=0.28, bridge=0.2, share=2) == ["m", "bridge"]
+    assert answers(a=0.3, b=0.28, bridge=0.2) == ["a", "bridge"]
     # a and c have only `wide` in common, so both are answers.
     assert answers(a=0.35, c=0.3, bridge=0.05) == ["a", "c"]
     # The floor: below it, a synset is never an answer, however probable.
