@@ -62,7 +62,7 @@ def recipe_of(rung: str, data: Path, epochs: int, width: float, seed: int) -> Co
     config.epochs, config.seed, config.model.width = epochs, seed, width
     config.devices = 1
     config.data.directory, config.data.threads = str(data), 1
-    config.evaluation.batch_size = 256
+    config.evaluation.sets, config.evaluation.batch_size = "val=val", 256
     config.log.every_steps = 100
     config.log.checkpoint_minutes = 4.0
     return config
@@ -106,7 +106,7 @@ def train(rung: str, config: ConfigDict, directory: Path) -> dict[str, Any]:
         "val_top5": float(last["val_top5"]),
         "val_loss": float(last["val_loss"]),
         "train_loss": float(last["train_loss"]),
-        "curve": [[float(row["epoch"]), float(row["val_top1"])] for row in rows],
+        "curve": [[float(row["epoch"]), float(row["val_top1"])] for row in rows if row["val_top1"]],
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),

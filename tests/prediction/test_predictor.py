@@ -373,7 +373,7 @@ def test_images_of_a_split_with_the_truth(workdir, dataset, tmp_path, capsys):
         ((), "no IMAGE is given. Give files or folders"),
         (
             ("empty",),
-            "folder empty has no images, 0 other files and 0 links out of it; expected JPEG",
+            "folder empty has no images, and 0 other files; expected JPEG",
         ),
         (
             ("a.png", "--view", "best"),
