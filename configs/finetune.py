@@ -50,7 +50,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.data.directory = directory
     with config.model.ignore_type():
         for name, value in facts.model.items():
-            if name in config.model:
+            if name in config.model and name != "bn_momentum":  # 2015's is of the last batch
                 config.model[name] = value
     config.image_size = facts.image_size
     config.data.crop_fraction = facts.crop_fraction

@@ -71,6 +71,32 @@ def _cgroup_quotas(root: Path) -> Iterator[float]:
                 break
 
 
+def cgroup_bytes(root: Path = Path("/")) -> Iterator[int]:
+    """Yield how much memory this process's cgroup, and each above it, has left (v2 and v1).
+
+    Args:
+        root: of the file system with `/proc` and `/sys`; for tests.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        base = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        names = ("memory.max", "memory.current")
+        if controllers:
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        for folder in (base / group.lstrip("/"), *(base / group.lstrip("/")).parents):
+            with contextlib.suppress(OSError, ValueError):  # no such file; "max" is no number
+                most, used = (int((folder / name).read_text()) for name in names)
+                yield max(0, most - used)
+            if folder == base:
+                break
+
+
 def kill_all() -> None:
     """End all workers of this process at once. Whoever waits for a result gets an error."""
     for worker in list(_alive):

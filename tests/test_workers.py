@@ -144,3 +144,24 @@ def test_nothing_counts_the_cpus_of_the_machine() -> None:
         if "cpu_count(" in path.read_text() and path.name != "workers.py"
     ]
     assert not counting, f"use workers.num_cpus in {counting}"
+
+
+@pytest.mark.parametrize(
+    ("group", "folder", "names"),
+    [
+        ("0::/job/step", "job", ("memory.max", "memory.current")),
+        ("7:memory:/job", "memory/job", ("memory.limit_in_bytes", "memory.usage_in_bytes")),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_the_memory_that_a_container_has_left(
+    tmp_path: Path, group: str, folder: str, names: tuple[str, str]
+) -> None:
+    assert list(workers.cgroup_bytes(tmp_path)) == []
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"{group}\n")
+    (tmp_path / "sys/fs/cgroup" / folder).mkdir(parents=True)
+    for name, text in zip(names, ("1000", "400"), strict=True):
+        (tmp_path / "sys/fs/cgroup" / folder / name).write_text(f"{text}\n")
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text("max\n")
+    assert list(workers.cgroup_bytes(tmp_path)) == [600]

@@ -132,9 +132,9 @@ def add_prior(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prior",
         metavar="train|uniform|FILE",
-        default="train",
         help="class frequencies to expect: those of the training images, equal ones, or those of a"
-        " file with a class id and a number in each line (%(default)s)",
+        " file with a class id and a number in each line; by default those that the model was"
+        " trained for",
     )
     parser.add_argument(
         "--tau",

@@ -56,7 +56,7 @@ def evaluate_checkpoint(
     step: Which = "last",
     predictions: str | Path | None = None,
     generality: float | None = None,
-    prior: str | Path = "train",
+    prior: str | Path | None = None,
     tau: float = 1.0,
     recalibrate_data: str | Path | None = None,
 ) -> Evaluation:
@@ -148,7 +148,7 @@ def evaluate_checkpoint(
         "tta": "flip" if flip else "none",
         "real": None if real is None else str(real),
         "sizes_of": sizes_of or sizes_from,
-        "prior": str(prior),
+        "prior": None if prior is None else str(prior),
         "tau": None if offsets is None else tau,
     }
     return Evaluation(about, scores, sizes)
@@ -171,6 +171,11 @@ def _on_devices(
     network, variables = loaded.network, loaded.variables
     recalibrated_on = 0
     if train is not None:
+        if not _all_adapt(loaded):
+            raise UserError(
+                f"{loaded.origin.path} was trained with frozen BatchNorm statistics, which must"
+                " stay. Omit --recalibrate-bn."
+            )
         options = _recalibration_options(loaded, batch_size)
         recalibrated_on = whole_batches(recalibrate_bn, options.batch_size, len(devices))
         variables = recalibrate(
@@ -182,7 +187,7 @@ def _on_devices(
             recalibrate_bn,
             network.moments,
         )
-    elif 0 < loaded.checkpoint.step < (few := few_steps(network.momentum)) and _adapts(loaded):
+    elif 0 < loaded.checkpoint.step < (few := few_steps(network.momentum)) and _all_adapt(loaded):
         log.warning(
             f"the checkpoint is of step {loaded.checkpoint.step:,}. Its moving averages of"
             f" BatchNorm need about {few:,} steps; until then"
@@ -243,9 +248,9 @@ def whole_batches(num_images: int, batch_size: int, num_devices: int) -> int:
     return -(-num_images // per_batch) * per_batch
 
 
-def _adapts(model: CheckpointModel) -> bool:
-    """Return whether a run has moving averages that change."""
+def _all_adapt(model: CheckpointModel) -> bool:
+    """Return whether all moving averages of a model changed in training."""
     if "config" not in model.checkpoint.meta:
         return True
     own = from_stored(model.checkpoint.meta["config"]).model
-    return own.freeze != "trunk" and not own.freeze_bn
+    return own.freeze == "none" and not own.freeze_bn

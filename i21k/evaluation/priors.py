@@ -22,7 +22,7 @@ PRIORS = ("train", "uniform")  # or a file
 
 
 def offsets_of(
-    model: TrainedModel, prior: str | Path = "train", tau: float = 1.0, data: Any = None
+    model: TrainedModel, prior: str | Path | None = None, tau: float = 1.0, data: Any = None
 ) -> Float32[np.ndarray, " K"] | None:
     """Return what is added to the log-probabilities of a model, for other class frequencies.
 
@@ -33,7 +33,8 @@ def offsets_of(
         model: whose probabilities are adjusted.
         prior: the frequencies that are wanted: those of the training images ("train"), equal ones
             ("uniform"), or those of a file with a class id and a number of images in each line.
-            Classes that the file lacks count as half an image.
+            Classes that the file lacks count as half an image. None: those that the model was
+            trained for, whatever they are.
         tau: strength of the correction; 0: none, 1: Bayes' rule.
         data: dataset that the model was trained on, if the checkpoint has no class counts.
 
@@ -43,6 +44,8 @@ def offsets_of(
     """
     if not 0 <= tau < np.inf:
         raise UserError(f"tau is {tau}. Use a number from 0 on, such as 1.")
+    if prior is None:
+        return None
     if str(prior) not in PRIORS:
         wanted = log_prior(_read_counts(Path(prior), model.classes))
     elif str(prior) == "train":

@@ -300,7 +300,7 @@ class Predictor:
         among: str | None = None,
         k: int = 5,
         accuracy: float = 0.9,
-        prior: str | Path = "train",
+        prior: str | Path | None = None,
         tau: float = 1.0,
         data: str | Path | None = None,
     ) -> View:
@@ -317,7 +317,8 @@ class Predictor:
             k: at most this many answers; `hedge` gives one.
             accuracy: of `hedge`, for which the checkpoint was calibrated.
             prior: the class frequencies to expect: those of the training images ("train"), equal
-                ones ("uniform"), or those of a file, see `i21k.evaluation.priors`.
+                ones ("uniform"), or those of a file, see `i21k.evaluation.priors`. None: those that
+                the model was trained for.
             tau: strength of the correction for them.
             data: dataset that the model was trained on, if the checkpoint has no class counts.
 
@@ -418,6 +419,12 @@ class Predictor:
             UserError: if the data cannot be used (see `held_out`), the model was trained on them,
                 or the accuracy is out of range or cannot be reached.
         """
+        if self.trained.probability != "softmax":
+            raise UserError(
+                f"the classes of {self.trained.origin.path} do not exclude each other, so their"
+                " probabilities do not add up to 1. Use a model that was trained with softmax to"
+                " calibrate."
+            )
         opened = open_split(data, split)
         if opened.fingerprint == self.trained.train_fingerprint:
             raise UserError(

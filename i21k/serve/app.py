@@ -71,7 +71,7 @@ class App:
             Route("/models", self.describe),
             Route("/models/{model}/tree", self.tree),
             Route("/models/{model}/subset", self.subset),
-            Route("/models/{model}/images/{number:int}", self.image),
+            Route("/models/{model}/images/{number}", self.image),
             Route("/synsets/{synset}", self.synset),
             Route("/openapi.json", self.openapi),
             Route("/healthz", self.healthz),
@@ -150,7 +150,10 @@ class App:
 
     async def image(self, request: Request) -> Response:
         model = self._model(request.path_params["model"])
-        call = functools.partial(model.thumbnail, request.path_params["number"])
+        position = parameters.number(
+            request.path_params["number"], int, 0, 2**31, "the number of an image"
+        )
+        call = functools.partial(model.thumbnail, position)
         headers = {"cache-control": "private, max-age=3600"}
         return Response(await self.bounds.computed(call), media_type="image/jpeg", headers=headers)
 

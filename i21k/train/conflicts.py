@@ -47,6 +47,12 @@ RULES = (
         "Use --config.loss.prior_weight=1, or --config.loss.prior_for=uniform.",
     ),
     Rule(
+        ("optimizer.head_epochs", "optimizer.name"),
+        lambda cfg: cfg.optimizer.head_epochs > 0 and cfg.optimizer.name == "adamw",
+        "AdamW's second moments of the trunk would be 0 when it starts to move, and its first"
+        " updates several times too large. Use --config.optimizer.name=sgd, or a head_epochs of 0.",
+    ),
+    Rule(
         ("data.mirror_order", "data.mirror"),
         lambda cfg: cfg.data.mirror_order != "random" and not cfg.data.mirror,
         "Use --config.data.mirror=True, or --config.data.mirror_order=random.",

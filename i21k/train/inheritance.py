@@ -17,6 +17,7 @@ from i21k.data.format.splits import Split
 from i21k.errors import UserError
 from i21k.labels import ClassList
 from i21k.models.network import Network
+from i21k.models.probabilities import Probability
 from i21k.train import history
 from i21k.train.recipe import Recipe
 from i21k.trained import CheckpointModel, Preprocessing, is_onnx, load_checkpoint
@@ -170,7 +171,11 @@ def describe(inherited: Inherited, parent: CheckpointModel, network: Network) ->
 
 
 def warn_of_differences(
-    warn: Callable[[str], None], parent: CheckpointModel, own: Preprocessing, network: Network
+    warn: Callable[[str], None],
+    parent: CheckpointModel,
+    own: Preprocessing,
+    network: Network,
+    probability: Probability,
 ) -> None:
     """Say in which ways images are prepared, and the network computes, differently than before."""
     before, now = parent.preprocessing.to_json(), own.to_json()
@@ -180,6 +185,11 @@ def warn_of_differences(
         warn(
             f"images are prepared differently than for {parent.origin.path}: {pairs}. Set the keys"
             " to the old values if that is not wanted."
+        )
+    if parent.probability != probability:
+        warn(
+            f"the parent was trained with {parent.probability} and this run trains with"
+            f" {probability}, whose logits have another scale. Use --config.init_head=new."
         )
     theirs, ours = parent.network.describe(), network.describe()
     if changed := [key for key in _of_function(theirs) if theirs[key] != ours[key]]:

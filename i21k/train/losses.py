@@ -17,17 +17,27 @@ from i21k.wordnet.levels import Levels
 
 
 class Several(NamedTuple):
-    """Several labels of each image. Their weights add up to 1. A label may come twice."""
+    """Several labels of each image. A label may come twice, with weight 0 then.
+
+    Under softmax the weights add up to 1.
+    """
 
     labels: Int[Array, "b T"]
     weights: Float[Array, "b T"]
 
 
-def with_others(labels: Int[Array, " b"], others: Int[Array, "b M"]) -> Several:
-    """Return a uniform target over the label of each image and its others; -1 is none."""
+def with_others(
+    labels: Int[Array, " b"], others: Int[Array, "b M"], probability: Probability = "softmax"
+) -> Several:
+    """Return a target over the label of each image and its others; -1 is none.
+
+    It is uniform under softmax. Under sigmoid each label is right by itself, with weight 1.
+    """
     all_labels = jnp.concatenate([labels[:, None], others], axis=1)
     is_there = (all_labels >= 0).astype(jnp.float32)
-    weights = is_there / jnp.sum(is_there, axis=1, keepdims=True)
+    weights = is_there
+    if probability == "softmax":
+        weights = is_there / jnp.sum(is_there, axis=1, keepdims=True)
     return Several(jnp.where(all_labels >= 0, all_labels, labels[:, None]), weights)
 
 

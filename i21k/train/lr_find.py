@@ -109,6 +109,12 @@ def find(
         UserError: if the recipe or the data are wrong, or no rate is good.
     """
     conflicts.check(cfg)
+    if cfg.init_from != "none" or cfg.optimizer.head_epochs:
+        raise UserError(
+            f"config.init_from is {cfg.init_from!r} and config.optimizer.head_epochs is"
+            f" {cfg.optimizer.head_epochs:g}. The search starts from random values: use it for a"
+            " recipe without a parent, and compare a few rates for fine-tuning."
+        )
     devices = find_devices(cfg)
     split, _ = feed.open_data(cfg)
     conflicts.check_with_data(cfg, split, len(devices))

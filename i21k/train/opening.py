@@ -248,7 +248,7 @@ def _inherited(
     found = inheritance.inherit(cfg, model, initial, model_before, train_split.classes)
     processes.say(inheritance.describe(found, model_before, model))
     own = Preprocessing.from_json(meta["preprocessing"])
-    inheritance.warn_of_differences(warn, model_before, own, model)
+    inheritance.warn_of_differences(warn, model_before, own, model, meta["probability"])
     parent = {
         "workdir": str(Path(origin.path).resolve()),
         "step": origin.step,

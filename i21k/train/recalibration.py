@@ -42,7 +42,9 @@ def images_for(setting: int | Literal["auto"], step: int, momentum: float, num_r
         num_records: of the training split.
     """
     if setting == "auto":
-        return min(AUTO_IMAGES, num_records) if step < few_steps(momentum) else 0
+        # A shorter memory than 10 steps never becomes as good.
+        is_due = momentum < 0.9 or step < few_steps(momentum)
+        return min(AUTO_IMAGES, num_records) if is_due else 0
     return setting
 
 

@@ -190,7 +190,7 @@ def train_step(
         images: Any = mirror(part.images, part.mirror)
         targets: Targets = part.labels
         if part.others is not None:
-            targets = with_others(part.labels, part.others)
+            targets = with_others(part.labels, part.others, loss.probability)
         loss_key = None
         if is_random:  # otherwise the step has no instructions for it
             part_index = lax.axis_index(AXIS) * accumulate_steps + micro_index

@@ -22,6 +22,7 @@ from i21k.train import processes
 from i21k.train.history import Parent
 from i21k.train.losses import make_loss
 from i21k.train.recipe import Recipe, flat, keys_that_may_change, stored_values
+from i21k.train.sizes import read_sizes
 from i21k.trained import Preprocessing
 
 _SHARED_S = 10.0  # our choice: until one machine sees what another one has written
@@ -131,6 +132,9 @@ def _check_recipe(directory: Path, checkpoint: Checkpoint, cfg: Recipe) -> None:
     changes, from_step = changes_since(checkpoint, cfg), cfg.optimizer.schedule_from_step
     new_schedule = "optimizer.schedule_from_step" in changes and from_step == checkpoint.step
     refused = changes.keys() - keys_that_may_change(cfg, new_schedule)
+    has_stages = len(read_sizes(cfg.image_size)) > 1  # by fraction of the run
+    if has_stages and "epochs" in changes:
+        refused |= {"epochs"}
     if not refused:
         return
     differences = "; ".join(
@@ -138,7 +142,10 @@ def _check_recipe(directory: Path, checkpoint: Checkpoint, cfg: Recipe) -> None:
         for key in sorted(refused)
     )
     ways = f"To continue it with its own recipe, use --resume {directory}."
-    if not refused - keys_that_may_change(cfg, new_schedule=True):
+    may_change = keys_that_may_change(cfg, new_schedule=True) - (
+        {"epochs"} if has_stages else set()
+    )
+    if not refused - may_change:
         ways += (
             " To start a new schedule at the step of its checkpoint, add"
             f" --config.optimizer.schedule_from_step={checkpoint.step}."

@@ -111,6 +111,7 @@ def test_counts_travel_with_the_checkpoint_or_come_from_its_data(few_blocks, dat
     np.testing.assert_allclose(offsets_of(load(trained), "uniform"), 0, atol=1e-6)
     wanted = np.log(np.array(counts) / sum(counts))
     np.testing.assert_allclose(offsets_of(load(trained), "train"), wanted, rtol=1e-5)
+    assert offsets_of(load(trained)) is None, "by default nothing that was trained is undone"
     damaged = save_random_model(tmp_path / "damaged", class_counts=[1, 2])
     with pytest.raises(UserError, match="class_counts is not a list of"):
         load(damaged)

@@ -74,6 +74,11 @@ BROKEN = [
         "loss.prior_weight is 1.0",
         "loss.name is 'sigmoid'",
     ),
+    (
+        {"optimizer.name": "adamw", "optimizer.head_epochs": 1.0},
+        "optimizer.head_epochs is 1.0",
+        "optimizer.name is 'adamw'",
+    ),
     ({"loss.prior_for": "val"}, "loss.prior_for is 'val'", "loss.prior_weight is 0.0"),
     (
         {"data.mirror": False, "data.mirror_order": "alternating"},

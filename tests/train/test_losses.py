@@ -6,7 +6,7 @@ import pytest
 
 from i21k.models.probabilities import log_probabilities
 from i21k.train.augment import step_key
-from i21k.train.losses import LOSSES, SoftmaxLoss, make_loss
+from i21k.train.losses import LOSSES, SoftmaxLoss, make_loss, with_others
 
 LOGITS = jnp.array(np.random.default_rng(0).normal(0, 3, (6, 5)), jnp.float32)
 LABELS = jnp.array([0, 1, 2, 3, 4, 0])
@@ -59,3 +59,17 @@ def test_each_seed_step_and_micro_batch_has_its_own_key():
     numbers += [(0, 1, 0), (0, 0, 1), (0, 1, 1), (0, 0, 2)]
     keys = [tuple(np.asarray(jax.random.key_data(step_key(*three))).tolist()) for three in numbers]
     assert len(set(keys)) == len(numbers)
+
+
+def test_several_labels_share_a_softmax_target_and_are_each_right_under_sigmoid():
+    others = jnp.array([[1, -1], [-1, -1], [0, 1], [-1, -1], [2, -1], [-1, -1]])
+    for name, share in (("softmax", True), ("sigmoid", False)):
+        loss = make_loss(name)
+        dense = np.zeros((6, 5), np.float32)
+        for row, (label, more) in enumerate(zip(LABELS, others, strict=True)):
+            right = [int(label), *(int(other) for other in more if other >= 0)]
+            dense[row, right] = 1 / len(right) if share else 1
+        several = with_others(LABELS, others, loss.probability)
+        np.testing.assert_allclose(
+            loss.per_image(LOGITS, several), loss.per_image(LOGITS, jnp.array(dense)), rtol=1e-5
+        )

@@ -82,6 +82,7 @@ def test_the_command_finds_rates_of_a_recipe(config, few_blocks, capsys):
         (["--config", "gone.py"], "there is no config gone.py"),
         (["--config", "{config}", "--set", "widht=1"], "widht is not a key of a recipe"),
         (["--config", "{config}", "--set", "width"], "--set is 'width'. Use KEY=VALUE"),
+        (["--config", "{config}", "--set", "init_from=runs/x"], "The search starts from random"),
         (["--config", "{config}", "--fraction", "0"], "--fraction is 0.0. Use a value above 0"),
         (
             ["--config", "{config}", "--set", "model.revision=released"],

@@ -138,5 +138,6 @@ def test_auto_recalibrates_until_the_moving_averages_are_of_enough_steps():
     assert images_for("auto", 99, 0.9, 5000) == 1024
     assert images_for("auto", 99, 0.9, 260) == 260
     assert images_for("auto", 100, 0.9, 5000) == 0
+    assert images_for("auto", 100_000, 0.1, 5000) == 1024, "the average of the last batch alone"
     assert images_for(0, 1, 0.9, 5000) == 0
     assert images_for(77, 100_000, 0.9, 5000) == 77

@@ -2,6 +2,7 @@
 
 import pytest
 
+from i21k.errors import UserError
 from i21k.train import interruption, loop, sizes
 from i21k.train.report import read_metrics
 from i21k.trained import load_checkpoint
@@ -78,3 +79,14 @@ def test_a_run_changes_its_size_and_resumes_bit_exact(recipe, tmp_path, monkeypa
         loop.run(recipe, workdir)
         assert_same_checkpoint(workdir, tmp_path / "whole")
         assert metrics(workdir) == metrics(tmp_path / "whole")
+
+
+def test_epochs_that_would_move_the_sizes_are_refused(recipe, tmp_path, monkeypatch):
+    recipe.image_size, recipe.optimizer.schedule = "32@0 40@0.5", "constant"
+    signal_at(monkeypatch, 3)
+    with pytest.raises(interruption.Interrupted):
+        loop.run(recipe, tmp_path / "w")
+    monkeypatch.undo()
+    recipe.epochs += 1
+    with pytest.raises(UserError, match=r"config.epochs was \d and is \d.*--branch-from"):
+        loop.run(recipe, tmp_path / "w")

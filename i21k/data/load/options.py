@@ -7,7 +7,7 @@ from typing import Literal
 
 from i21k.data.load import slots
 from i21k.errors import UserError
-from i21k.workers import num_cpus
+from i21k.workers import cgroup_bytes, num_cpus
 
 AUTO = -1
 _MANY_RECORDS = 100_000  # our choice: a minute of loading, so that a second to start is little
@@ -84,7 +84,13 @@ def choose_workers(options: LoaderOptions, num_records: int) -> LoaderOptions:
         return options
     num_workers = num_threads(options.threads)
     needed = num_workers * _WORKER_BYTES + slots.memory_bytes(num_workers, batch_shape(options))
-    if num_workers < 2 or num_records < _MANY_RECORDS or needed > _available_bytes() // 2:
+    needed *= options.num_hosts  # all may be on this machine
+    if (
+        num_workers < 2
+        or num_records < _MANY_RECORDS
+        or options.order == "windowed"  # each process would hold and read every window
+        or needed > _available_bytes() // 2
+    ):
         num_workers = 0
     return dataclasses.replace(options, workers=num_workers)
 
@@ -96,7 +102,7 @@ def _available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
     except OSError:  # not Linux
         return 0
     kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), "0")
-    return int(kib) * 1024
+    return min([int(kib) * 1024, *cgroup_bytes()])
 
 
 def num_threads(threads: int) -> int:
