@@ -159,6 +159,7 @@ def test_needs_of_a_wheel_are_those_of_the_other_machine(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_dry_run(tmp_path: Path) -> None:
     start = time.monotonic()
     command = [sys.executable, "benchmarks/gpu_day.py", "--out", str(tmp_path / "out")]
