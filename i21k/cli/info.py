@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from i21k import files, log
 from i21k.cli import arguments
 from i21k.errors import UserError
@@ -78,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
 
 def as_json(contents: "Contents") -> dict[str, Any]:
     """Return what `--json` prints about the records of a split."""
+    import numpy as np
+
     counts = contents.counts
     return {
         "read": contents.num_read,
@@ -120,6 +120,8 @@ def describe(report: "Overview", contents: Mapping[str, "Contents"]) -> str:
 
 
 def _describe_records(found: "Contents") -> list[str]:
+    import numpy as np
+
     from i21k.data.contents import class_facts, histogram
     from i21k.wordnet.taxonomy import wordnet
 

@@ -132,6 +132,7 @@ def test_a_resumed_run_needs_no_parent(tuning, parent, tmp_path, monkeypatch):
 
 
 def test_starting_from_a_safetensors_export(tuning, parent, tmp_path, monkeypatch):
+    pytest.importorskip("safetensors")
     export(load_checkpoint(parent), tmp_path / "exported", "safetensors")
     tuning.init_from = str(tmp_path / "exported")
     run_to_first_step(tuning, tmp_path / "w", monkeypatch)
