@@ -162,6 +162,7 @@ class StableHlo:
     def __init__(self, folder: Path, model: trained.CheckpointModel) -> None:
         self.classes, self.preprocessing = model.classes, model.preprocessing
         self.origin, self.batch_size, self.train_fingerprint = model.origin, 8, None
+        self.class_counts = model.class_counts
         self.probability, self.prepare = model.probability, model.prepare
         self.weights = dict(np.load(folder / "weights.npz"))
         self.exported = jax_export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))

@@ -47,7 +47,7 @@ def visit(chromium: Any, page: Running) -> Iterator[Any]:
         context = chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
         contexts.append(context)
         tab = context.new_page()
-        tab.set_default_timeout(20_000)
+        tab.set_default_timeout(90_000)  # reached only if it hangs
         tab.on("console", console)
         tab.on("pageerror", lambda error: faults.append(str(error)))
         tab.on("request", lambda r: strangers.append(r.url) if not own(r.url) else None)
@@ -208,6 +208,7 @@ def test_two_models_answer_side_by_side_with_the_nearest_images(
     with serving(served([predictor, predictor], 1, [features])) as running:
         context = chromium.new_context(viewport={"width": 1200, "height": 900})
         tab = context.new_page()
+        tab.set_default_timeout(90_000)
         tab.goto(running.address)
         tab.wait_for_selector("[role=tab]")
         choose(tab, "a.png", png(0))
@@ -248,6 +249,7 @@ def test_names_of_any_script_are_text_and_nothing_else(
     with serving(served([predictor], 1)) as running:
         context = chromium.new_context()
         tab = context.new_page()
+        tab.set_default_timeout(90_000)
         faults: list[str] = []
         tab.on("pageerror", lambda error: faults.append(str(error)))
         tab.on("dialog", lambda dialog: faults.append(dialog.message))
