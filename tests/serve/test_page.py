@@ -254,6 +254,7 @@ def test_names_of_any_script_are_text_and_nothing_else(
         tab.on("pageerror", lambda error: faults.append(str(error)))
         tab.on("dialog", lambda dialog: faults.append(dialog.message))
         tab.goto(running.address)
+        tab.wait_for_selector("[role=tab]")
         choose(tab, "a.png", png(0))
         tab.wait_for_selector(".answers")
         assert set(names(tab)) == {"<img src=x onerror=alert(1)>", "犬", "كلب", "a\ufffdb"}
