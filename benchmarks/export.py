@@ -4,7 +4,7 @@
     python benchmarks/export.py speed [--rounds 5] [--batches 1 8]
 
 `quality` exports a trained model in each precision, and compares the answers to a split with those
-of the checkpoint. Random weights tell nothing of quantisation, so it needs a trained model.
+of the checkpoint. Quantisation can be judged on a trained model only, not on random weights.
 
 `speed` takes the full network with random weights, 21,841 classes and 224 px. It times onnxruntime
 and our own inference in turn in each round, so that other load slows all of them, and prints

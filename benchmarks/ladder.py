@@ -202,10 +202,10 @@ def main() -> None:
     cli.add_argument("--width", type=float, default=0.5)
     cli.add_argument("--seed", type=int, default=0)
     cli.add_argument("--rungs", nargs="+", choices=RUNGS, default=RUNGS)
-    cli.add_argument("--picture", type=Path, help="only draw the finished rungs")
+    cli.add_argument("--plot", type=Path, help="only draw the finished rungs")
     args = cli.parse_args()
-    if args.picture:
-        draw(read_lines(args.out / "ladder.jsonl"), args.picture)
+    if args.plot:
+        draw(read_lines(args.out / "ladder.jsonl"), args.plot)
         return
     chosen = Choice(args.data, args.out, args.epochs, args.width, args.seed, tuple(args.rungs))
     raise SystemExit(climb(chosen))

@@ -75,7 +75,13 @@ def write(directory: Path) -> None:
 def load(directory: Path, order: str, workers: int) -> None:
     """Load the batches. This runs in the process under strace."""
     split = open_split(directory, "train")
-    options = loader.LoaderOptions(BATCH_SIZE, 224, order=order, threads=1, workers=workers)  # type: ignore[arg-type]
+    options = loader.LoaderOptions(
+        BATCH_SIZE,
+        224,
+        order=order,  # type: ignore[arg-type]
+        threads=1,
+        workers=workers,
+    )
     with loader.batches(split, options, 0, NUM_STEPS) as batches:
         for _ in batches:
             pass

@@ -2,7 +2,7 @@
 
 The expected number of classes that an answer names is the sum of their chances to be in the scene.
 So the best answer is the `k` classes with the largest chances. A logistic regression on the model's
-log-probabilities learns these chances from other scenes. No view of the probabilities can be
+log-probabilities estimates these chances from other scenes. No view of the probabilities can be
 expected to name more, as far as the regression is right.
 """
 

@@ -5,7 +5,7 @@ Commands:  i21k pack my_images --out data/flowers --val-per-class 10
 Source:    the steps by number of images are the BiT-HyperRule (Kolesnikov et al. 2020, "Big
            Transfer", arXiv 1912.11370, section 3.3); no weight decay, a clipped gradient and a head
            of zeros are big_vision's transfer configuration; smaller batches and the rates are ours
-Hours:     depends on the data and the model: the first lines of the run say it
+Hours:     depends on the data and the model: see the first lines of the run
 Accuracy:  depends on the data; not yet measured on real images
 
 The model after the second colon is a run, an imported model or a safetensors export. Its network

@@ -14,7 +14,7 @@ The commands run in a scratch folder in which the quick start was trained. `--ke
 for it, so that a second call need not train again. Without PAGE all pages are made.
 
 A command that needs what is not part of the project (see `NEEDS`) runs if that is in the folder.
-Otherwise its output stays as it is, and a line says what is missing.
+Otherwise its output stays as it is, and a line names what is missing.
 """
 
 import argparse
@@ -114,7 +114,7 @@ def make_pictures(folder: Path, env: dict[str, str]) -> None:
 
 
 def make_screenshots(folder: Path, env: dict[str, str]) -> None:
-    """Take the pictures of the page of `i21k serve`, which needs Chromium."""
+    """Take the screenshots of the page of `i21k serve`. This needs Chromium."""
     print("docs/pictures/serve*.png")
     command = f"{sys.executable} {DOCS / 'screenshots.py'} --checkpoint runs/quickstart"
     output_of(f"{command} --data data/quickstart --out {DOCS / 'pictures'}", folder, env)

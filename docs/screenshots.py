@@ -1,9 +1,9 @@
-"""Take the pictures of the page that `i21k serve` serves, with Chromium.
+"""Take screenshots of the page of `i21k serve` with Chromium.
 
     python docs/screenshots.py --checkpoint runs/quickstart --data data/quickstart --out FOLDER
 
 `docs/make.py` calls it. Needs Chromium and the extra `browser`. The image is the one of the split
-whose best class is nearest to a probability of 0.5, so the pictures show a model that hesitates.
+whose best class is nearest to a probability of 0.5, so the screenshots show an uncertain model.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def take(address: str, image: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """Start a server, take the pictures, stop it."""
+    """Start a server, take the screenshots, stop it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)

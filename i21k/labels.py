@@ -32,10 +32,13 @@ class ClassList:
                     f"class {k} of a class list is {class_id!r}; expected a non-empty id without "
                     "spaces around it"
                 )
-        if len(set(self.ids)) != len(self.ids):
-            seen: set[str] = set()
-            twice = next(c for c in self.ids if c in seen or seen.add(c))  # type: ignore[func-returns-value]
-            raise UserError(f"class {twice!r} stands twice in a class list; expected distinct ids")
+        seen: set[str] = set()
+        for class_id in self.ids:
+            if class_id in seen:
+                raise UserError(
+                    f"class {class_id!r} is twice in a class list; expected distinct ids"
+                )
+            seen.add(class_id)
 
     def __len__(self) -> int:
         return len(self.ids)

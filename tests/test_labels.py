@@ -34,7 +34,7 @@ def test_the_vendored_list_is_that_of_fall_2011():
     ("ids", "message"),
     [
         ((), "empty"),
-        (("a", "a"), "'a' stands twice"),
+        (("a", "a"), "'a' is twice"),
         (("a", ""), "class 1 of a class list is ''"),
         ((" a",), "without spaces"),
     ],

@@ -50,7 +50,8 @@ class NotLoadable:
 @pytest.mark.parametrize("num_good", [0, 4])
 def test_item_that_cannot_be_loaded_is_an_error(num_good: int) -> None:
     with workers.Pool(2) as pool:
-        results = pool.map(process_of, [*range(num_good), NotLoadable()], 2)  # type: ignore[list-item]
+        items: list[Any] = [*range(num_good), NotLoadable()]
+        results = pool.map(process_of, items, 2)
         assert [next(results)[0] for _ in range(num_good)] == list(range(num_good))
         with pytest.raises(ImportError, match="not in a worker"):
             next(results)

@@ -101,7 +101,7 @@ def main() -> None:
     args = cli.parse_args()
     data = (args.data or args.scratch / "quickstart-data").resolve()
     recipe = [TINY_RECIPE if args.tiny else RECIPE, f"--config.data.directory={data}"]
-    # Images are drawn into another directory than the recipe's only if a flag says so.
+    # Images are drawn into another directory than the recipe's only if a flag sets their number.
     recipe.append(f"--config.data.synthetic_per_class={TINY_PER_CLASS if args.tiny else PER_CLASS}")
     if args.epochs:
         recipe.append(f"--config.epochs={args.epochs}")

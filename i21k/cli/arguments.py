@@ -51,8 +51,8 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
         "--weights",
         choices=("recipe", "last", "average"),
         default="recipe",
-        help="weights of the last training step, their moving average, or what the run's ema.use"
-        " says (%(default)s)",
+        help="weights of the last training step, their moving average, or those that the run's"
+        " ema.use selects (%(default)s)",
     )
 
 

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--sizes-of",
         metavar="SPLIT",
-        help="split whose labels tell large classes from small; by default the class"
+        help="split whose labels separate large classes from small; by default the class"
         " counts in the checkpoint, else fall11's order of 2015",
     )
     arguments.add_prior(parser)

@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--sizes-of",
         metavar="SPLIT",
-        help="split whose labels tell large classes from small; by default 'train', if it is not"
-        " very large",
+        help="split whose labels separate large classes from small; by default 'train', if it is"
+        " not very large",
     )
     add(
         "--batch-size",

@@ -1,4 +1,4 @@
-"""What features say about classes: nearest neighbours and a linear classifier in closed form.
+"""Classify by features: nearest neighbours and a linear classifier in closed form.
 
 NumPy is enough: both need a few matrix products and no iterations.
 """

@@ -52,8 +52,8 @@ def evaluate_and_store(
         directory: for the files, see `directory_of`.
         split: its name.
         batch_size: changes only speed and memory.
-        sizes_of: split whose labels are counted, to tell large classes from small ones. By default
-            `train`, if it has at most `MOST_COUNTED` images.
+        sizes_of: split whose labels are counted, to separate large classes from small ones. By
+            default `train`, if it has at most `MOST_COUNTED` images.
         generality: of the hedged answers; None: there are none.
 
     Raises:

@@ -1,6 +1,6 @@
 """Write the variables of a network as safetensors, with a `config.json` beside them.
 
-`i21k.trained.safetensors` says what the files have, and reads them.
+`i21k.trained.safetensors` describes the files and reads them.
 """
 
 import json

@@ -93,8 +93,8 @@ def _draw_cell(sheet: Image.Image, place: tuple[int, int], cell: Cell, side_px: 
     y += _BARS_GAP
     for bar in cell.bars:
         number = f"{bar.fraction:.1%}"
-        room = side_px - small.width(number) - 8
-        small.draw(sheet, (left, y), small.fit(bar.text, room), colours.INK)
+        width_px = side_px - small.width(number) - 8
+        small.draw(sheet, (left, y), small.fit(bar.text, width_px), colours.INK)
         small.draw(sheet, (left + side_px - round(small.width(number)), y), number, colours.SOFT)
         y += small.line_px
         colour = colours.WARM if bar.is_marked else colours.ACCENT

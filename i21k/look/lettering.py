@@ -18,7 +18,7 @@ from i21k.log import printable
 
 _GLYPH_PX = 16  # of Unifont
 _GLYPH_BASE = 14  # rows above the baseline
-_BITMAP = ""  # stands for Unifont in place of a file
+_BITMAP = ""  # means Unifont, which is no font file
 _UNKNOWN = 0xFFFD  # the replacement character, which Unifont has
 Colour = str
 

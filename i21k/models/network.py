@@ -151,7 +151,7 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def is_frozen(self, collection: str, path: Path) -> bool:
-        """Tell whether an array stays as it is in training (see `with_frozen`).
+        """Return whether an array stays as it is in training (see `with_frozen`).
 
         Args:
             collection: "params" or "batch_stats".

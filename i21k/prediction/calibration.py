@@ -24,7 +24,7 @@ from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.views import Calibration, Probabilities
 
 CALIBRATION = "hedge.json"  # in the working directory
-# One pass over the held-out images calibrates for all of these, besides the accuracy asked for.
+# One pass over the held-out images calibrates for all of these, besides the accuracy that is given.
 ACCURACIES = tuple(percent / 100 for percent in range(50, 100))
 _FITTED = 1 << 26  # probabilities, 256 MiB; our choice: 3,072 images of 21,841 classes
 HeldOut = Iterator[tuple[Probabilities, Int[np.ndarray, " B"]]]
@@ -128,7 +128,7 @@ class Calibrations:
         """Add a calibration to those of this checkpoint; those of another are removed.
 
         Args:
-            accuracy: that was asked for.
+            accuracy: the one that is wanted.
             found: for it.
             data: where the held-out images are.
             split: their split.
@@ -161,7 +161,7 @@ class Calibrations:
     def generality(self, accuracy: float) -> float:
         """Return how general `hedge` has to be.
 
-        An accuracy that was not asked for is answered by the next higher one of the curve.
+        For an accuracy that is not on the curve, the next higher one is used.
 
         Raises:
             UserError: if the checkpoint is not calibrated for this accuracy, or the file is
@@ -201,11 +201,11 @@ class Calibrations:
         kept = self._read()
         if not kept or kept["checkpoint"] != self._identity:
             return []
-        asked = {
+        wanted = {
             float(accuracy): Calibration(*(entry[field] for field in Calibration._fields))
             for accuracy, entry in kept["accuracies"].items()
         }
-        return sorted((dict(_curve(kept)) | asked).items())
+        return sorted((dict(_curve(kept)) | wanted).items())
 
     def _read(self) -> dict[str, Any]:
         if not self.path.exists():

@@ -1,6 +1,6 @@
 """Features of many images: from files or a packed split, by several workers, restartable.
 
-While features are computed, finished blocks lie in a folder `OUT.parts` beside the output. The same
+While features are computed, finished blocks are in a folder `OUT.parts` beside the output. The same
 command continues after the last block. The folder is removed when the output is complete.
 """
 
@@ -54,7 +54,7 @@ def embed(
     Args:
         model: a working directory, an ONNX file with features, or what `i21k.trained.load` gave.
         images: files and folders; or a packed directory, if `split` is given. A folder whose images
-            all lie in folders of their own gives these as classes.
+            are all in folders of their own gives these as classes.
         split: of a packed directory.
         dtype: of the features.
         batch_size: images that the network takes at a time; changes speed and memory only.

@@ -119,7 +119,7 @@ def _in_threads(
 def _folders_as_classes(
     given: Sequence[Path], images: Sequence[Path]
 ) -> tuple[ClassList | None, list[int]]:
-    """Return the folders below one folder as classes, if every image lies in one of them."""
+    """Return the folders below one folder as classes, if every image is in one of them."""
     if len(given) == 1 and given[0].is_dir():
         parts = [path.relative_to(given[0]).parts for path in images]
         if all(len(part) > 1 for part in parts):

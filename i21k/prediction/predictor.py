@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -182,7 +182,7 @@ class Predictor:
         images: AnyImage | Sequence[AnyImage],
         view: str | View = "top",
         regions: bool = False,
-        **options: object,
+        **options: Any,
     ) -> list[Answer] | list[list[Answer]]:
         """Return the answers for one image, or a list of answers for each of several.
 
@@ -195,7 +195,7 @@ class Predictor:
         Raises:
             UserError: if the view cannot be used, or naming the first that is not an image.
         """
-        chosen = self.view(view, **options) if isinstance(view, str) else view  # type: ignore[arg-type]
+        chosen = self.view(view, **options) if isinstance(view, str) else view
         if isinstance(view, str):
             check_regions(view, regions)
         several, given = _as_list(images)
@@ -453,7 +453,7 @@ def check_regions(view: str, regions: bool) -> None:
 
 
 def _as_list(images: AnyImage | Sequence[AnyImage]) -> tuple[bool, list[AnyImage]]:
-    """Tell whether several images are given, and return them as a list."""
+    """Return whether several images are given, and the images as a list."""
     several = not isinstance(images, (str, Path, bytes, Image.Image)) and not (
         isinstance(images, np.ndarray) and images.ndim < 4
     )

@@ -8,7 +8,7 @@ from PIL import Image
 
 from i21k.trained import AnyImage, Preprocessing
 
-PER_SIDE = 3  # regions beside each other; our choice: neighbours overlap by half
+PER_SIDE = 3  # regions beside each other; our choice: adjacent regions overlap by half
 NUM_PARTS = 1 + PER_SIDE**2  # with the whole image
 
 

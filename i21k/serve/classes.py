@@ -26,7 +26,7 @@ def as_json(class_id: str, probability: float | None) -> dict[str, Any]:
 
 
 def synset(synset_id: str) -> dict[str, Any]:
-    """Return what WordNet says of a synset.
+    """Return the name and the definition of a synset.
 
     Raises:
         RequestError: if it is not in WordNet.
@@ -52,7 +52,7 @@ def nodes(labels: ClassList, hierarchy: Hierarchy | None) -> dict[str, Any]:
 
     Args:
         labels: the classes of a model.
-        hierarchy: of them; None where they are not in WordNet, and lie below one root.
+        hierarchy: of them; None where they are not in WordNet, and are below one root.
     """
     if hierarchy is None:
         return {

@@ -1,4 +1,4 @@
-"""Around the application: who may ask, the headers of every response, and counting."""
+"""Checks and headers around the application: allowed hosts, security headers, request counts."""
 
 import ipaddress
 import time

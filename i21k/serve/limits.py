@@ -21,7 +21,7 @@ class Limits:
     idle_s: float = 20.0  # without a whole request, after which a connection is closed
     max_answers: int = 100
     max_expression: int = 500  # characters; the slowest expression of 500 takes about 2 s
-    results: int = 256  # kept so that other views of an image can be asked for
+    results: int = 256  # kept so that other views of an image can be requested
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

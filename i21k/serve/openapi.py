@@ -205,6 +205,6 @@ def _responses(fine: dict[str, Any], *errors: int) -> dict[str, Any]:
     return {
         "200": fine,
         **{str(status): {"description": _ERRORS[status], "content": error} for status in errors},
-        "403": {"description": "A page of another site has asked.", "content": error},
+        "403": {"description": "The request comes from a page of another site.", "content": error},
         "421": {"description": "The host name is not one of the server.", "content": error},
     }

@@ -177,7 +177,7 @@ def warn_of_differences(
     network: Network,
     probability: Probability,
 ) -> None:
-    """Say in which ways images are prepared, and the network computes, differently than before."""
+    """Warn of differences to the parent: how images are prepared, and what the network computes."""
     before, now = parent.preprocessing.to_json(), own.to_json()
     differing = [key for key in now if now[key] != before.get(key)]
     if differing:

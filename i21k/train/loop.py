@@ -49,7 +49,7 @@ from i21k.train.recipe import flat, parse
 from i21k.train.report import duration, step_line
 from i21k.train.state import DeviceBatch
 
-_LINE_EVERY_S = 30.0  # at most between two lines, whatever the recipe says
+_LINE_EVERY_S = 30.0  # at most between two lines, also if `log.every_steps` is larger
 
 
 def run(

@@ -26,7 +26,7 @@ from i21k.train.state import init_state, make_network
 from i21k.train.targets import loss_of
 
 FRACTION = 0.1  # of an epoch
-MIN_STEPS, MAX_STEPS = 40, 300  # our choice: fewer are noise, more tell nothing new
+MIN_STEPS, MAX_STEPS = 40, 300  # our choice: fewer are too noisy, more add nothing
 RANGE = 64.0  # our choice: rates from that of the recipe / RANGE to that of the recipe * RANGE
 _WINDOW = 4  # our choice: the steepest part is a quarter of the steps
 _DIVERGED = 1.5  # our choice: times the first losses
@@ -64,7 +64,7 @@ def choose(rates: Sequence[float], losses: Sequence[float]) -> float:
     The fall is the slope of a straight line through a quarter of the steps, over the logarithm of
     the rate. What comes after a loss that is not finite, or far above the first ones, does not
     count. A network with BatchNorm need not diverge at rates that are far too high: its loss stays
-    where it is. So the lowest loss says little.
+    where it is. So the lowest loss is no guide.
 
     Raises:
         UserError: if the loss falls nowhere, or fastest at the highest rate.

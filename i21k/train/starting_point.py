@@ -16,7 +16,7 @@ _EXPORTED = "config.json"  # of a safetensors export
 
 
 class ParentFacts(NamedTuple):
-    """What a trained model says of itself."""
+    """The description of a trained model."""
 
     model: dict[str, Any]  # the keys of `config.model` that describe its network
     image_size: int  # px
@@ -24,7 +24,7 @@ class ParentFacts(NamedTuple):
 
 
 def read_parent_facts(init_from: str) -> ParentFacts:
-    """Return what the model that `init_from` names says of its network and its images.
+    """Return the description of the network and the images of the model that `init_from` names.
 
     Raises:
         UserError: if there is no model.

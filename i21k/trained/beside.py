@@ -45,7 +45,7 @@ def contract(image_size: int, crop_fraction: float) -> Preprocessing:
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """What the files beside a model say; without files, what is usual."""
+    """The contents of the files beside a model; without files, the usual values."""
 
     image_size: int | None
     crop_fraction: float | None

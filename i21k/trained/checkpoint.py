@@ -128,7 +128,8 @@ def load_checkpoint(
         path: the working directory, or the folder of the export.
         step: which checkpoint: "last" is the newest intact one, "best" the best by the metric that
             the recipe names in `log.keep_best`, a number that of a step. An export has only one.
-        weights: those of the last step, their moving average, or what the recipe says in `ema.use`.
+        weights: those of the last step, their moving average, or those that `ema.use` of the
+            recipe selects.
 
     Raises:
         UserError: if there is no such intact checkpoint, its description does not fit its arrays,

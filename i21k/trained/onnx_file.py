@@ -29,7 +29,7 @@ _OTHER_FORMATS = {  # by suffix: what it is, and how to convert it
     ".caffemodel": ("Caffe", _OWN_EXPORT),
 }
 _BY_CONTENT = {b"PK\x03\x04": ".pt", b"\x89HDF": ".h5", b"\x80\x02": ".pt"}  # whatever its name
-_IN_FOLDERS = {  # files that tell the program which wrote a folder
+_IN_FOLDERS = {  # files by which a folder of another program is recognised
     "saved_model.pb": ".pb",
     "pytorch_model.bin": ".bin",
     "model.safetensors": ".safetensors",
@@ -37,7 +37,7 @@ _IN_FOLDERS = {  # files that tell the program which wrote a folder
 
 
 def refuse_other_formats(path: Path, beginning: bytes = b"") -> None:
-    """Name a file or folder of another program, and say how to convert it.
+    """Name a file or folder of another program, and how to convert it.
 
     Args:
         path: to look at.

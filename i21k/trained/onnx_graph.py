@@ -1,4 +1,4 @@
-"""What the graph of an ONNX classifier says: its image input, its head, and the sizes of arrays."""
+"""Read the graph of an ONNX classifier: its image input, its head, and the sizes of arrays."""
 
 import math
 from pathlib import Path

@@ -206,7 +206,7 @@ class OnnxModel:
 
 
 class _Own(NamedTuple):
-    """What a file of ours says in its metadata."""
+    """The metadata of a file of ours."""
 
     classes: ClassList | None = None
     preprocessing: Preprocessing | None = None

@@ -86,7 +86,9 @@ class OnnxSession:
 
 @contextlib.contextmanager
 def _little_memory(more: int) -> Iterator[None]:
-    """Let this process's memory grow by at most `_MAX_GROWTH + more` bytes, where it can be told.
+    """Let this process's memory grow by at most `_MAX_GROWTH + more` bytes.
+
+    Systems that allow no such limit go without it.
 
     A small file can have a graph that makes huge arrays while it is loaded or run.
     """

@@ -51,7 +51,7 @@ def diverse(
 
     Synsets with s(v) < `floor`, with M(v) < `least` or with E(v) <= 0 are never answers. Nor is a
     synset if one synset below it has M(v) of at least `least` and more than a `share` of its E(v).
-    The narrower one says more and is probably right too: `tabby`, and not `cat`, if it is more
+    The narrower one is more specific, and probably right too: `tabby`, and not `cat`, if it is more
     probable than all other cats together. No two
     answers have a class in common, so no answer is above another, and the probabilities add up to
     at most 1. The best set is found exactly (to one part in 1e9), by branch and bound.

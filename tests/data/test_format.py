@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -291,7 +292,7 @@ def remove_feature(directory: Path) -> None:
         ),
     ],
 )
-def test_damage_is_named(dataset: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_damage_is_named(dataset: Path, damage: Any, message: str) -> None:
     damage(dataset)
     with pytest.raises(ValueError, match=message):
         open_split(dataset, "train")

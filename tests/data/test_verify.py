@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,7 +199,8 @@ def leak(directory: Path) -> None:
     assert isinstance(record, bytes)
     image, label = decode_example(record)
     name = f"{CLASSES.ids[label]}/copy.JPEG"
-    rewrite(directory, "val", 1, lambda i, *old: (image, label, name) if i == 1 else old)  # type: ignore[arg-type,return-value]
+    new: Any = (image, label, name)
+    rewrite(directory, "val", 1, lambda i, *old: new if i == 1 else old)  # type: ignore[arg-type]
 
 
 def change_class(directory: Path) -> None:

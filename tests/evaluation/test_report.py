@@ -219,4 +219,4 @@ def test_damaged_images_and_other_data_are_no_error(trained, dataset, tmp_path, 
     assert run("report", "--checkpoint", trained, "--data", dataset, "--out", path) == 0
     stored = read_stored(trained / "evaluations" / "val")
     text = page.run_page(trained, stored, other)
-    assert "The images are not at hand." in text and "<img" not in text
+    assert "The images are not there." in text and "<img" not in text

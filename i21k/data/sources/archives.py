@@ -27,7 +27,7 @@ class ArchiveLook(NamedTuple):
     """What an archive holds.
 
     Attributes:
-        folders: that directly hold images, as far as their names say; without any, that directly
+        folders: that directly hold images, judged by their names; without any, that directly
             hold files. System files do not count.
         has_tars: whether the first files are tars.
         is_complete: whether all files were seen.

@@ -25,10 +25,13 @@ _IGNORED_FOLDERS = frozenset({"__macosx", ".ipynb_checkpoints"})
 _IGNORED_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 NO_IMAGE_NAME = "no image by its name"
 # Endings of what is found beside images. Other files are judged by their content.
-_NO_IMAGES = frozenset(
-    "txt csv tsv json jsonl xml html htm md rst yaml yml log pdf py ipynb sh mat npy npz pkl h5"  # noqa: SIM905
-    " lst idx rec tar tgz gz xz bz2 zst zip 7z rar parquet arrow cls".split()
-)
+# fmt: off
+_NO_IMAGES = frozenset({
+    "txt", "csv", "tsv", "json", "jsonl", "xml", "html", "htm", "md", "rst", "yaml", "yml",
+    "log", "pdf", "py", "ipynb", "sh", "mat", "npy", "npz", "pkl", "h5", "lst", "idx", "rec",
+    "tar", "tgz", "gz", "xz", "bz2", "zst", "zip", "7z", "rar", "parquet", "arrow", "cls",
+})
+# fmt: on
 
 
 class SourceDamaged(Exception):
@@ -210,7 +213,7 @@ def is_ignored(name: str) -> bool:
 
 
 def may_be_image(name: str) -> bool:
-    """Return whether a file may be an image, as far as its name says."""
+    """Return whether a file may be an image, judged by its name."""
     return name.rpartition(".")[2].lower() not in _NO_IMAGES and not is_ignored(name)
 
 

@@ -251,7 +251,7 @@ def labelled_folder(path: Path, labels: Labels) -> ListedFiles:
 
 
 def folders_with_images(path: Path) -> list[str]:
-    """Return the folders at and below `path` that hold images, as far as their names say.
+    """Return the folders at and below `path` that hold images, judged by their names.
 
     If there are none, return those with any files that are not ignored.
     """

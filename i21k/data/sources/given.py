@@ -1,4 +1,4 @@
-"""What the user gives as SOURCE: files that a pattern stands for; addresses are refused."""
+"""Resolve what the user gives as SOURCE: patterns become files, and addresses are refused."""
 
 import re
 from pathlib import Path
@@ -52,7 +52,7 @@ def advice_if_missing(path: Path) -> str:
 
 
 def expand(path: str | Path) -> list[Path]:
-    """Return the files that a pattern such as `shard-{0000..0063}.tar` or `*.tar` stands for.
+    """Return the files that match a pattern such as `shard-{0000..0063}.tar` or `*.tar`.
 
     Raises:
         UserError: if one of a range is missing.
@@ -67,7 +67,7 @@ def expand(path: str | Path) -> list[Path]:
         files = [file for n in numbers for file in expand(f"{before}{n:0{len(begin)}d}{after}")]
         if missing := [file for file in files if not file.exists()]:
             raise UserError(
-                f"Source {text} stands for {len(files)} files, and {missing[0]} is not there. "
+                f"Source {text} names {len(files)} files, and {missing[0]} does not exist. "
                 "Download it, or change the range."
             )
         if files:
@@ -82,7 +82,7 @@ def expand(path: str | Path) -> list[Path]:
 def refuse_gaps(path: Path, files: list[Path]) -> None:
     """Refuse a folder whose numbered files are not all there, as after an aborted download.
 
-    Names such as `train-00001-of-00004.parquet` say how many there must be; other numbers must
+    Names such as `train-00001-of-00004.parquet` contain their number; other numbers must
     have no gap.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Recognise datasets whose format says it: WebDataset, Parquet and RecordIO."""
+"""Recognise datasets by their format: WebDataset, Parquet and RecordIO."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +21,12 @@ def recognise_shards(
     if wanted.layout in (None, "webdataset") and all(tar_stem(file.name) for file in files):
         if wanted.layout is None and labels is None and not why_webdataset(files):
             raise UserError(
-                f"Source {path} stands for {len(files)} tars that are no WebDataset. Put them into "
+                f"Source {path} matches {len(files)} tars that are no WebDataset. Put them into "
                 "one folder and give the folder."
             )
         return webdataset_shards(path, files, wanted, labels)
     raise UserError(
-        f"Source {path} stands for {len(files)} files; expected WebDataset tars or Parquet files. "
+        f"Source {path} matches {len(files)} files; expected WebDataset tars or Parquet files. "
         "Give one file or folder."
     )
 

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Wanted(NamedTuple):
-    """What the user says about the layout."""
+    """What the user has given about the layout."""
 
     layout: str | None = None  # one of layouts.LAYOUTS
     class_level: int | None = None

@@ -55,7 +55,7 @@ class WebDataset(ImageSource):
         path: what the user gave, for messages.
         shards: in order.
         names: class ids by label, where shards have only integers.
-        labels: of the images by name; then what the shards say of classes does not count.
+        labels: of the images by name; then the classes in the shards are ignored.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ def _name(class_id: str) -> str:
 
 
 def confusions(predictions: Predictions) -> str:
-    """Return the most frequent confusions: a matrix of relatives as neighbours, and a list."""
+    """Return the most frequent confusions: a matrix in which relatives are adjacent, and a list."""
     num = len(predictions.classes)
     wrong = ~predictions.right & (predictions.answers[:, 0] >= 0)
     pairs = predictions.truths[wrong].astype(np.int64) * num + predictions.answers[wrong, 0]
@@ -76,9 +76,9 @@ def confusions(predictions: Predictions) -> str:
     if not ranked:
         return "<p>Every answer is right.</p>\n"
     return (
-        "<p>Rows are truths, columns are answers. Neighbours are relatives in WordNet, so that"
-        " mistakes between relatives are near the diagonal. A dark square is a frequent mistake."
-        " Point at a square to read it.</p>\n"
+        "<p>Rows are truths, columns are answers. Adjacent classes are relatives in WordNet, so"
+        " that mistakes between relatives are near the diagonal. A dark square is a frequent"
+        " mistake. Point at a square to read it.</p>\n"
         f'<div class="columns">{_matrix(predictions, ranked)}'
         f"<div><h3>Most frequent</h3>\n{_list(predictions, ranked)}</div></div>\n"
     )

@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 
 
 def paired(first: Stored, second: Stored) -> Pair | None:
-    """Return what two evaluations say of the same images; None if they are of other images."""
+    """Compare two evaluations of the same images. Return None if their images differ."""
     same = [s.summary.get("fingerprint") for s in (first, second)]
     if same[0] != same[1] or first.summary["split"] != second.summary["split"]:
         return None

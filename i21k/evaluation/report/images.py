@@ -23,7 +23,7 @@ _QUALITY = 78
 
 
 def find_split(data: Path | None, summary: dict[str, object]) -> Split | None:
-    """Return the split that was evaluated; None where it is not at hand, or has other images."""
+    """Return the split that was evaluated; None if it is missing or has other images."""
     directory = Path(str(summary["data"])) if data is None else data
     try:
         split = open_split(directory, str(summary["split"]))

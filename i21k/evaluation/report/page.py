@@ -79,7 +79,7 @@ def _evaluation_sections(stored: Stored, data: Path | None) -> list[Section]:
     missing = (
         ""
         if split
-        else "<p>The images are not at hand. Give <code>--data DIR</code> to show them.</p>\n"
+        else "<p>The images are not there. Give <code>--data DIR</code> to show them.</p>\n"
     )
     evaluated = (
         f"<p>{summary['count']:,} images of split {escape(summary['split'])} of"

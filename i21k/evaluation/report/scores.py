@@ -22,7 +22,7 @@ _WHERE = {
 
 
 def evaluation(summary: dict[str, Any]) -> str:
-    """Return the table of accuracies with its columns explained, and what it leaves out."""
+    """Return the table of accuracies with its columns explained, and what it does not contain."""
     classes = summary["classes"]
     meaning = {
         "all": (f"over {classes['model']:,}", "ranks all classes of the model; strict"),

@@ -16,7 +16,7 @@ _OTHERS = "classes that WordNet lacks"
 
 
 def order_of(ids: list[str]) -> list[str]:
-    """Return class ids in the order of the tree, so that relatives are neighbours.
+    """Return class ids in the order of the tree, so that relatives are adjacent.
 
     Classes that WordNet lacks come last, by id.
     """

@@ -40,7 +40,7 @@ def import_mxnet(
             did not, on CPUs they did. None: as the graph has it, or else as its revision does.
         preprocessing: file with the contract. None: `preprocessing.json` beside the symbol, or else
             that of the model of 2015.
-        image_size: in px, instead of that of the contract: MXNet's files do not tell it.
+        image_size: in px, instead of that of the contract: MXNet's files do not have it.
         crop_fraction: instead of that of the contract.
 
     Returns:

@@ -118,7 +118,8 @@ def _shapes(
     """Return the shapes of a variant with as many classes as `arrays` have."""
     bias = arrays.get("fc1_bias")
     num_classes = bias.shape[0] if bias is not None and bias.ndim == 1 else 1
-    model = InceptionBN(num_classes=num_classes, variant=variant, width=width)  # type: ignore[arg-type]
+    kind: Any = variant
+    model = InceptionBN(num_classes=num_classes, variant=kind, width=width)
     return parameter_shapes(model)
 
 

@@ -228,12 +228,9 @@ def _recognise(graph: _Graph) -> InceptionBN:
             )
         return graph.found[name].attrs[key]
 
-    def likeness(variant: str) -> int:
-        convolutions = (
-            o
-            for o in operators(InceptionBN(variant=variant, width=graph.width))  # type: ignore[arg-type]
-            if o.op == "Convolution"
-        )
+    def likeness(variant: Any) -> int:
+        network = InceptionBN(variant=variant, width=graph.width)
+        convolutions = (o for o in operators(network) if o.op == "Convolution")
         return sum(
             o.name in graph.found
             and graph.found[o.name].attrs.get("num_filter") == o.attrs["num_filter"]

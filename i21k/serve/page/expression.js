@@ -30,7 +30,7 @@ export class Expression {
     this.folded = tree.names.map((name) => name.toLocaleLowerCase());
   }
 
-  // Mark the place of an error, or tell what the expression chooses.
+  // Mark the place of an error, or show what the expression selects.
   tell(text, expression, found) {
     const { error } = found;
     this.input.setAttribute("aria-invalid", error ? "true" : "false");

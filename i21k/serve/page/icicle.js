@@ -23,7 +23,7 @@ export class Icicle {
     new ResizeObserver(() => this.draw()).observe(this.field);
   }
 
-  // Open near the lowest synset that has most of the probability: those far above say little.
+  // Open near the lowest synset that has most of the probability: those far above are too general.
   show(probabilities) {
     this.mass = this.tree.mass(probabilities);
     let node = 0;

@@ -43,7 +43,7 @@ export class Tree {
     return mass;
   }
 
-  // Skip nodes that are no class and have one child: they say nothing more.
+  // Skip nodes that are no class and have one child: they add nothing.
   descend(node) {
     while (this.labels[node] < 0 && this.children[node].length === 1) node = this.children[node][0];
     return node;

@@ -36,7 +36,7 @@ def make_optimizer(
     Args:
         cfg: name, momentum, decay, groups and clipping.
         schedule: the learning rate of a step.
-        network: tells the group of a parameter, and which have no effect and must not decay.
+        network: gives the group of a parameter, and which have no effect and must not decay.
         more_factors: multiplied with those of the recipe, such as 0 for parameters that are frozen.
     """
     of_layers = layer_factors(cfg.layer_decay, network)
@@ -51,7 +51,7 @@ def make_optimizer(
 
 
 def trained_by_muon(network: Network, path: Path, parameter: Any) -> bool:
-    """Tell whether Muon updates a parameter: a kernel outside the head, not of a single row."""
+    """Return whether Muon updates a parameter: a kernel outside the head, not of a single row."""
     if group_of(network, path) != "kernels" or parameter.ndim < 2:
         return False
     outputs = parameter.shape[-1]
