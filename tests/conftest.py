@@ -42,7 +42,7 @@ UNCHECKED = (
     "i21k.models.pools",
     "i21k.prediction.predictor",
     "i21k.train.devices",
-    "i21k.train.recipe",
+    "i21k.train.recipe.reading",
     "i21k.trained.checkpoint",
     "i21k.trained.preprocessing",
 )

@@ -1,7 +1,7 @@
 """Combinations of a recipe's keys that cannot work. All are refused here, before anything starts.
 
-The check of a single key is beside the key, in `recipe.py`. What depends on the data or the devices
-is in `check_with_data`.
+The check of a single key is beside the key, in `recipe/schema.py`. What depends on the data or the
+devices is in `check_with_data`.
 """
 
 from collections.abc import Callable
