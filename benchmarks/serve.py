@@ -35,8 +35,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from predict import full_network  # prepares JAX
 
+from i21k.machine import num_cpus
 from i21k.prediction.predictor import Predictor
-from i21k.workers import num_cpus
 
 CLIENTS = (1, 8, 32)
 

@@ -9,7 +9,6 @@ reach the whole process group, and end when their pipe closes, also if the paren
 import collections
 import contextlib
 import fcntl
-import math
 import multiprocessing
 import os
 import pickle
@@ -34,67 +33,6 @@ _END_S = 5.0
 # The letters of /proc/PID/stat.
 _STATES = {"T": "stopped by a signal", "D": "waiting for a disk", "R": "running", "S": "waiting"}
 _PARENT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def num_cpus(root: Path = Path("/")) -> int:
-    """Return how many CPUs this process may use: its CPU affinity, and the quota of its cgroup.
-
-    Args:
-        root: of the file system with `/proc` and `/sys`; for tests.
-    """
-    num = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = min(_cgroup_quotas(root), default=math.inf)
-    return num if quota >= num else max(1, math.ceil(quota))
-
-
-def _cgroup_quotas(root: Path) -> Iterator[float]:
-    """Yield the CPU quotas of this process's cgroup and of all above it, in CPUs (v2 and v1)."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        base = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
-        for folder in (base / group.lstrip("/"), *(base / group.lstrip("/")).parents):
-            with contextlib.suppress(OSError, ValueError):  # no such file; "max" is no number
-                if controllers:
-                    quota = int((folder / "cpu.cfs_quota_us").read_text())
-                    period = int((folder / "cpu.cfs_period_us").read_text())
-                else:
-                    quota, period = map(int, (folder / "cpu.max").read_text().split())
-                if quota > 0:
-                    yield quota / period
-            if folder == base:
-                break
-
-
-def cgroup_bytes(root: Path = Path("/")) -> Iterator[int]:
-    """Yield how much memory this process's cgroup, and each above it, has left (v2 and v1).
-
-    Args:
-        root: of the file system with `/proc` and `/sys`; for tests.
-    """
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        base = root / "sys/fs/cgroup" / ("memory" if controllers else "")
-        names = ("memory.max", "memory.current")
-        if controllers:
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        for folder in (base / group.lstrip("/"), *(base / group.lstrip("/")).parents):
-            with contextlib.suppress(OSError, ValueError):  # no such file; "max" is no number
-                most, used = (int((folder / name).read_text()) for name in names)
-                yield max(0, most - used)
-            if folder == base:
-                break
 
 
 def kill_all() -> None:

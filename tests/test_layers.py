@@ -37,7 +37,7 @@ LAYERS = (
     ("images",),
     ("wordnet",),
     ("look", "table_files"),
-    ("workers", "files", "log", "labels", "backend"),
+    ("workers", "machine", "files", "log", "labels", "backend"),
     ("errors", "jax_private"),
 )
 # The only files that may import a library.

@@ -127,6 +127,17 @@ def open_model(args: argparse.Namespace) -> "TrainedModel":
     )
 
 
+def add_batch_size(parser: argparse.ArgumentParser, default: int, what: str) -> None:
+    """Add `--batch-size`; `what` describes the number."""
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        default=default,
+        help=f"{what}; changes only speed and memory (%(default)s)",
+    )
+
+
 def add_prior(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `i21k.evaluation.priors`."""
     parser.add_argument(

@@ -34,13 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=default["dtype"],
         help="type of the features (%(default)s)",
     )
-    add(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        default=default["batch_size"],
-        help="images at a time; changes only speed and memory (%(default)s)",
-    )
+    arguments.add_batch_size(parser, default["batch_size"], "images at a time")
     add(
         "--workers",
         type=int,

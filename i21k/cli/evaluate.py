@@ -31,13 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rank over these classes too: a name (ilsvrc2012), a file or a dataset; by default"
         " the data's classes where they differ from the model's",
     )
-    add(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        default=defaults["batch_size"],
-        help="images of all devices; changes only speed and memory (%(default)s)",
-    )
+    arguments.add_batch_size(parser, defaults["batch_size"], "images of all devices")
     add(
         "--recalibrate-bn",
         type=int,

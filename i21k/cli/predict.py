@@ -79,12 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=calibrate["split"],
         help="split of --data or of the dataset to calibrate on (%(default)s)",
     )
-    add(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        default=arguments.defaults_of(Predictor)["batch_size"],
-        help="images at a time; changes only speed and memory (%(default)s)",
+    arguments.add_batch_size(
+        parser, arguments.defaults_of(Predictor)["batch_size"], "images at a time"
     )
     add("--png", metavar="FILE", type=Path, help="plot each image with bars to this file")
     add(

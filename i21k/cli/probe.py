@@ -58,13 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, default=default["seed"], help="of what is drawn (%(default)s)")
     add("--confusion", metavar="TSV", type=Path, help="write true class, answer, images to a file")
-    add(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        default=embed.BATCH_SIZE,
-        help="images at a time; changes only speed and memory (%(default)s)",
-    )
+    arguments.add_batch_size(parser, embed.BATCH_SIZE, "images at a time")
     arguments.add_json(parser)
 
 

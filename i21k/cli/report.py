@@ -46,13 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="split whose labels separate large classes from small; by default 'train', if it is"
         " not very large",
     )
-    add(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        default=defaults["batch_size"],
-        help="images of all devices; changes only speed and memory (%(default)s)",
-    )
+    arguments.add_batch_size(parser, defaults["batch_size"], "images of all devices")
     add(
         "--accuracy",
         type=float,

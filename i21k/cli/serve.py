@@ -51,12 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=arguments.defaults_of(Predictor.calibrate)["split"],
         help="split of the dataset to calibrate on (%(default)s)",
     )
-    add(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        default=arguments.defaults_of(Predictor)["batch_size"],
-        help="most images at a time; changes only speed and memory (%(default)s)",
+    arguments.add_batch_size(
+        parser, arguments.defaults_of(Predictor)["batch_size"], "most images at a time"
     )
     add(
         "--max-mb",

@@ -32,6 +32,7 @@ from i21k.errors import UserError
 from i21k.files import hash_file
 from i21k.images.decode import decode, read_size
 from i21k.labels import ClassList
+from i21k.machine import num_cpus
 
 SAMPLE = 1000  # images per split that are decoded by default: seconds of work; our choice
 # Faults of one kind and file that are named. The others are counted, to limit memory.
@@ -159,7 +160,7 @@ def verify(
     )
     of_sha256 = {file.sha256: file.file for file in files}
     answers = workers.ordered_map(
-        check, _parts(directory, present, sample, found), num_workers or workers.num_cpus()
+        check, _parts(directory, present, sample, found), num_workers or num_cpus()
     )
     with contextlib.closing(answers):
         for answer in answers:

@@ -27,6 +27,7 @@ from i21k.evaluation import priors
 from i21k.evaluation.temperature import logs_of, tempered
 from i21k.images.recode import FORMATS
 from i21k.labels import ClassList
+from i21k.machine import num_cpus
 from i21k.prediction.calibration import Calibrated, Calibrations, calibrate
 from i21k.prediction.regions import parts
 from i21k.trained import AnyImage, TrainedModel, load
@@ -34,7 +35,6 @@ from i21k.wordnet import class_lists, subsets, views
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.taxonomy import wordnet
 from i21k.wordnet.views import Answer, Answers, Probabilities
-from i21k.workers import num_cpus
 
 VIEWS = {
     "top": "the most probable classes",

@@ -94,8 +94,9 @@ class App:
     async def predict(self, request: Request) -> Response:
         model = self._model(request.query_params.get("model"))
         options = parameters.options(request, self.limits)
-        with self.bounds.admitted():
-            async with self.bounds.body(request) as data:
+        # First the body, which has bounds of its own: slow uploads keep nobody out of the queue.
+        async with self.bounds.body(request) as data:
+            with self.bounds.admitted():
                 return JSONResponse(await self._predicted(model, data, options))
 
     async def _predicted(

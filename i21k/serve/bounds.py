@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
+from i21k.machine import num_cpus
 from i21k.serve.limits import Limits, RequestError
-from i21k.workers import num_cpus
 
 T = TypeVar("T")
 

@@ -135,6 +135,12 @@ def open_run(
     evaluators += [Averaged(evaluator) for evaluator in evaluators if with_ema]
     columns = [column for evaluator in evaluators for column in evaluator.columns]
     check_best(cfg.log.keep_best, columns)
+    averaged = cfg.log.keep_best.replace("_", "_ema_", 1)
+    if cfg.ema.decay and cfg.ema.use and averaged in columns:
+        processes.say(
+            f"warning: config.log.keep_best is {cfg.log.keep_best!r}, of the last weights, and the"
+            f" average is used. To keep the best average, use --config.log.keep_best={averaged}."
+        )
     if processes.index() == 0:
         # Now, not after the first epoch.
         checkpoints.check_room(sum(x.nbytes for x in jax.tree.leaves(state)))

@@ -29,15 +29,6 @@ def test_recalibration_uses_whole_batches():
     assert whole_batches(0, 256, 4) == 0
 
 
-@pytest.fixture(scope="module")
-def trained(few_blocks, dataset, tmp_path_factory):
-    from tests.conftest import recipe
-
-    config = recipe.__wrapped__(dataset)
-    config.epochs = 1
-    return loop.run(config, tmp_path_factory.mktemp("runs") / "w")
-
-
 def run(*arguments) -> int:
     return cli.main([str(argument) for argument in arguments])
 

@@ -12,7 +12,6 @@ from i21k.evaluation.predictions import read_predictions
 from i21k.evaluation.report import compare, page, tree
 from i21k.evaluation.stored import read_stored
 from i21k.labels import ClassList
-from i21k.train import loop
 from i21k.wordnet.class_lists import named
 from tests.helpers.datasets import NUM_TRAIN, NUM_VAL, write_dataset
 from tests.helpers.evaluations import made_up
@@ -20,15 +19,6 @@ from tests.helpers.pages import opened_page
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\x1b\u202e猫"
 ANIMALS = ClassList(("n01440764", "n01443537", "n02085620", "n02123045", "n02834778"))
-
-
-@pytest.fixture(scope="module")
-def trained(few_blocks, dataset, tmp_path_factory):
-    from tests.conftest import recipe
-
-    config = recipe.__wrapped__(dataset)
-    config.epochs = 1
-    return loop.run(config, tmp_path_factory.mktemp("runs") / "w")
 
 
 def run(*arguments) -> int:

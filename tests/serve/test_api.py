@@ -1,10 +1,14 @@
 """The API: answers equal to the predictor's, bounds, errors, and what strangers may not do."""
 
 import concurrent.futures
+import contextlib
 import io
 import json
 import re
+import socket
 import threading
+import time
+import urllib.parse
 import zlib
 
 import numpy as np
@@ -127,6 +131,18 @@ def test_a_full_queue_and_a_slow_model_are_errors_and_nothing_more(models):
         late = [reply.result() for reply in waiting]
         assert {(reply.status, reply.code) for reply in late} == {(504, "too_slow")}
         go.set()
+        assert page.send("POST", "/predict", png(0)).status == 200
+
+
+def test_slow_uploads_keep_nobody_out_of_the_queue(models):
+    with serving(models, queue=2) as page, contextlib.ExitStack() as stack:
+        address = urllib.parse.urlsplit(page.address)
+        head = f"POST /predict HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-length: 9000\r\n\r\n"
+        for _ in range(4):
+            link = socket.create_connection((address.hostname, address.port))
+            stack.enter_context(link)
+            link.sendall(head.encode() + b"the beginning")
+        time.sleep(0.5)  # for the server to read them
         assert page.send("POST", "/predict", png(0)).status == 200
 
 

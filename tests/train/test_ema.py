@@ -1,5 +1,7 @@
 """The moving average of the weights: its definition, its columns, and what uses it."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -75,6 +77,17 @@ def test_a_stopped_run_resumes_bit_exact(finished, recipe, tmp_path, monkeypatch
     loop.run(recipe, tmp_path / "w")
     assert_same_checkpoint(tmp_path / "w", finished)
     assert metrics(tmp_path / "w") == metrics(finished)
+
+
+def test_a_best_checkpoint_of_other_weights_than_the_used_ones_is_warned_of(
+    finished, recipe, tmp_path, capsys
+):
+    shutil.copytree(finished, tmp_path / "w")
+    recipe.log.keep_best = "val_top1"
+    loop.run(recipe, tmp_path / "w")
+    assert (
+        "keep the best average, use --config.log.keep_best=val_ema_top1" in capsys.readouterr().out
+    )
 
 
 def test_a_recipe_may_say_that_the_last_weights_are_used(finished, recipe, tmp_path):

@@ -2,12 +2,11 @@
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Literal
 
 from i21k.data.load import slots
 from i21k.errors import UserError
-from i21k.workers import cgroup_bytes, num_cpus
+from i21k.machine import available_bytes, num_cpus
 
 AUTO = -1
 _MANY_RECORDS = 100_000  # our choice: a minute of loading, so that a second to start is little
@@ -89,20 +88,10 @@ def choose_workers(options: LoaderOptions, num_records: int) -> LoaderOptions:
         num_workers < 2
         or num_records < _MANY_RECORDS
         or options.order == "windowed"  # each process would hold and read every window
-        or needed > _available_bytes() // 2
+        or needed > available_bytes() // 2
     ):
         num_workers = 0
     return dataclasses.replace(options, workers=num_workers)
-
-
-def _available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Return how much memory new processes may use; 0 where that is not known."""
-    try:
-        lines = meminfo.read_text().splitlines()
-    except OSError:  # not Linux
-        return 0
-    kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), "0")
-    return min([int(kib) * 1024, *cgroup_bytes()])
 
 
 def num_threads(threads: int) -> int:

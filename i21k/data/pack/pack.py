@@ -38,7 +38,7 @@ from i21k.data.sources.recognise import Recognised, Wanted, recognise
 from i21k.data.sources.tables import read_labels
 from i21k.errors import UserError
 from i21k.labels import ClassList
-from i21k.workers import num_cpus
+from i21k.machine import num_cpus
 
 __all__ = ["PackOptions", "PackReport", "Progress", "SplitReport", "pack"]
 

@@ -5,7 +5,6 @@
   const box = document.getElementById("charts");
   if (!source || !box) return;
   const data = JSON.parse(source.textContent);
-  const SVG = "http://www.w3.org/2000/svg";
   const LEFT = 52, RIGHT = 10, TOP = 8, BOTTOM = 24;
   const all = data.charts.flatMap((chart) => chart.series.flatMap((s) => s.x));
   if (!all.length) return;
@@ -13,19 +12,6 @@
   let view = full.slice(), logarithmic = false;
   const panels = [];
 
-  const make = (name, attributes = {}, parent = null, text = null) => {
-    const element = document.createElementNS(SVG, name);
-    for (const key in attributes) element.setAttribute(key, attributes[key]);
-    if (text !== null) element.textContent = text;
-    if (parent) parent.append(element);
-    return element;
-  };
-  const html = (name, attributes = {}, ...children) => {
-    const element = document.createElement(name);
-    for (const key in attributes) element.setAttribute(key, attributes[key]);
-    element.append(...children);
-    return element;
-  };
   const ticks = (low, high, count) => {
     const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw) || raw;

@@ -9,7 +9,6 @@
   const tree = JSON.parse(source.textContent);
   const N = tree.ids.length;
   if (!N) return;
-  const SVG = "http://www.w3.org/2000/svg";
   const ROW = 38, NARROW = 5, PAGE = 40;
 
   // Sums over each node and all below it; parents come before their children.
@@ -22,19 +21,6 @@
   }
   let blocks = [], focus = 0, metric = "top1", width = "images", shownRows = PAGE, order = "size", marked = -1;
 
-  const make = (name, attributes = {}, parent = null, text = null) => {
-    const element = document.createElementNS(SVG, name);
-    for (const key in attributes) element.setAttribute(key, attributes[key]);
-    if (text !== null) element.textContent = text;
-    if (parent) parent.append(element);
-    return element;
-  };
-  const html = (name, attributes = {}, ...parts) => {
-    const element = document.createElement(name);
-    for (const key in attributes) element.setAttribute(key, attributes[key]);
-    element.append(...parts);
-    return element;
-  };
   const button = (text, action, attributes = {}) => {
     const element = html("button", { type: "button", ...attributes }, text);
     element.addEventListener("click", action);

@@ -53,7 +53,7 @@ def finished(title: str, masthead: str, sections: list[Section]) -> str:
         masthead,
         sections,
         styles=[asset("report.css", PACKAGE)],
-        scripts=[asset(file, PACKAGE) for file in ("curves.js", "map.js")],
+        scripts=[asset(file, PACKAGE) for file in ("elements.js", "curves.js", "map.js")],
         foot=f"<p>Written by i21k on {date}. This file is complete: it loads nothing.</p>",
     )
 

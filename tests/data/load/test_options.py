@@ -8,7 +8,7 @@ from i21k.data.load.options import LoaderOptions
 
 def test_processes_are_chosen_where_images_are_many_and_memory_is_free(monkeypatch):
     auto = LoaderOptions(8, 32, workers=options.AUTO, threads=3)
-    monkeypatch.setattr(options, "_available_bytes", lambda: 8 << 30)
+    monkeypatch.setattr(options, "available_bytes", lambda: 8 << 30)
     assert options.choose_workers(auto, 1_000_000).workers == 3
     assert options.choose_workers(auto, 5_000).workers == 0
     assert options.choose_workers(dataclasses.replace(auto, threads=1), 1_000_000).workers == 0
@@ -17,15 +17,5 @@ def test_processes_are_chosen_where_images_are_many_and_memory_is_free(monkeypat
     assert options.choose_workers(windowed, 1_000_000).workers == 0
     of_eight = dataclasses.replace(auto, num_hosts=8)
     assert options.choose_workers(of_eight, 1_000_000).workers == 0
-    monkeypatch.setattr(options, "_available_bytes", lambda: 1 << 30)
+    monkeypatch.setattr(options, "available_bytes", lambda: 1 << 30)
     assert options.choose_workers(auto, 1_000_000).workers == 0
-
-
-def test_available_memory_is_that_of_the_system(tmp_path):
-    assert options._available_bytes() > 1 << 20
-    assert options._available_bytes(tmp_path / "gone") == 0
-
-
-def test_available_memory_is_that_of_the_container(monkeypatch):
-    monkeypatch.setattr(options, "cgroup_bytes", lambda: iter([5 << 20, 1 << 20]))
-    assert options._available_bytes() == 1 << 20
