@@ -33,7 +33,10 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def started(workdir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-m", "i21k", "serve", "--checkpoint", str(workdir)]
+    # A shell that starts the tests in the background makes them ignore SIGINT.
+    code = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code += " runpy.run_module('i21k', run_name='__main__')"
+    command = [sys.executable, "-c", code, "serve", "--checkpoint", str(workdir)]
     command += ["--port", "0", "--batch-size", "1"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
