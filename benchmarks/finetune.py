@@ -29,7 +29,7 @@ from i21k import backend
 ROOT = Path(__file__).parents[1]
 EVERY = 4  # each fourth class is new
 SHOTS = (5, 20, 0)  # images of each new class; 0: all
-PRETRAIN_EPOCHS = 5
+PRETRAIN_EPOCHS = 15
 SCRATCH_STEPS = 2000  # four times those of fine-tuning; at least, with all images
 SIZE = ("--config.image_size=32", "--config.data.crop_fraction=1.0", "--config.devices=1")
 NETWORK = ("--config.model.width=0.25",)
@@ -105,13 +105,11 @@ def _train(args: argparse.Namespace, name: str, config: str, *flags: str) -> Non
 
 
 def pretrain(args: argparse.Namespace) -> None:
-    """Train on the 150 classes."""
+    """Train on the 150 classes, by the modern recipe."""
     directory = Path(args.out).resolve() / "data" / "base"
     _train(
-        args, "pretrained", f"configs/own_images.py:{directory}", *SIZE, *NETWORK,
-        f"--config.epochs={PRETRAIN_EPOCHS}", "--config.optimizer.learning_rate=0.2",
-        "--config.optimizer.warmup_epochs=0.5", "--config.loss.smoothing=0",
-        "--config.batch_size=128", "--config.data.min_area=0.35",
+        args, "pretrained", "configs/tiny_imagenet_modern.py", *SIZE, *NETWORK,
+        f"--config.data.directory={directory}", f"--config.epochs={PRETRAIN_EPOCHS}",
     )  # fmt: skip
 
 
