@@ -60,7 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     end = argv.index("--") if argv[:1] == ["pack"] and "--" in argv else len(argv)
     try:
         with _sigterm_as_exit():
-            args = _parser(argv[:1]).parse_args(argv[:end])
+            parser = _parser(argv[:1])
+            args, args.overrides = parser.parse_known_args(argv[:end])
+            if args.overrides and not args.takes_overrides:
+                parser.error(f"unrecognized arguments: {' '.join(args.overrides)}")
             args.beam_options = argv[end + 1 :]
             return args.run(args)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has ended
@@ -88,7 +91,7 @@ def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=module.HELP, description=module.HELP, epilog=EXIT_CODES
         )
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, takes_overrides=module in (lr_find, summary))
         if name in chosen:
             module.add_arguments(command)
     return parser

@@ -27,6 +27,16 @@ def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
     }
 
 
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of a recipe; `--config.KEY=VALUE` needs none (see `cli.main`)."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE[:DATA]",
+        required=True,
+        help="a recipe; it is executed. --config.KEY=VALUE changes a key of it",
+    )
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",

@@ -11,16 +11,8 @@ HELP = "Find a learning rate for a recipe and its data in a tenth of an epoch."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--config", metavar="FILE[:DATA]", required=True, help="a recipe; it is executed")
-    add(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="change a key of the recipe, such as data.directory=data/mine; may be repeated",
-    )
-    add(
+    arguments.add_recipe(parser)
+    parser.add_argument(
         "--fraction",
         type=float,
         metavar="F",
@@ -37,13 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 < args.fraction <= 1:
         raise UserError(f"--fraction is {args.fraction}. Use a value above 0, at most 1.")
-    changes = {}
-    for text in args.set:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set is {text!r}. Use KEY=VALUE, such as batch_size=32.")
-        changes[name] = value
-    cfg = read_file(args.config, changes)
+    cfg = read_file(args.config, args.overrides)
     if args.json:
         found = lr_find.find(cfg, args.fraction)
         arguments.print_json(

@@ -1,5 +1,6 @@
 """Check `--config.KEY=VALUE` before the flags are parsed: the parsers' errors say too little."""
 
+import contextlib
 import difflib
 import re
 from collections.abc import Sequence
@@ -11,7 +12,9 @@ from ml_collections import ConfigDict
 from i21k.errors import UserError
 from i21k.train.recipe import KeyInfo, describe_keys, is_renamed
 
-_BOOLEANS = ("true", "t", "1", "false", "f", "0")  # what absl takes, in any case
+_TRUE = ("true", "t", "1")  # what absl takes, in any case
+_BOOLEANS = (*_TRUE, "false", "f", "0")
+_FLAG = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 
 
 def check(arguments: Sequence[str]) -> None:
@@ -27,9 +30,7 @@ def check(arguments: Sequence[str]) -> None:
     for number, argument in enumerate(arguments):
         if argument == "--":
             return
-        if (
-            match := re.fullmatch(r"--?(no)?config\.([^=]*)(?:=(.*))?", argument, re.DOTALL)
-        ) is None:
+        if (match := _FLAG.fullmatch(argument)) is None:
             continue
         _, name, value = match.groups()
         typed = argument
@@ -42,6 +43,39 @@ def check(arguments: Sequence[str]) -> None:
             value = arguments[number + 1]
             typed = f"{argument} {value}"
         _check_value(typed, keys[name], value, is_bool)
+
+
+def read(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the values by dotted name that arguments of these flags alone give.
+
+    Raises:
+        UserError: as `check`, or if an argument is another one.
+    """
+    check(arguments)
+    types = {key.name: key.type for key in describe_keys()}
+    found: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if (match := _FLAG.fullmatch(argument)) is None:
+            raise UserError(f"{argument} is not a flag of this command. Use --config.KEY=VALUE.")
+        negated, name, value = match.groups()
+        kind = types.get(name, "")
+        if kind == "True or False":
+            found[name] = not negated and (value is None or value.lower() in _TRUE)
+            continue
+        value = rest.pop(0) if value is None else value
+        found[name] = _value(value, kind)
+    return found
+
+
+def _value(text: str, kind: str) -> Any:
+    """Return the value of a key: a number only where its type has one."""
+    for name, number in (("integer", int), ("number", float)):
+        if name in kind:
+            with contextlib.suppress(ValueError):
+                return number(text)
+    return text
 
 
 def _unknown(typed: str, name: str, value: str | None, keys: dict[str, KeyInfo]) -> str:

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from i21k import cli
@@ -15,6 +17,31 @@ def test_the_summary_of_a_recipe(capsys):
     assert "3a" in out and "conv_3a_1x1" not in out
     assert cli.main(["summary", "--config", "configs/gone.py"]) == 2
     assert "there is no config configs/gone.py" in capsys.readouterr().err.lower()
+
+
+def test_the_summary_with_keys_of_the_command_line_from_anywhere(tmp_path, monkeypatch, capsys):
+    (tmp_path / "recipes").mkdir()
+    file = tmp_path / "recipes" / "mine.py"
+    file.write_text("from recipes.base import get_config\n")
+    base = (ROOT / "configs" / "quickstart.py").read_text()
+    (tmp_path / "recipes" / "base.py").write_text(base)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr("sys.path", list(sys.path))
+    command = ["summary", "--config", str(file), "--num-classes", "10"]
+    assert cli.main(command) == 0
+    small = capsys.readouterr().out
+    assert cli.main([*command, "--config.image_size=96", "--config.model.width", "0.5"]) == 0
+    assert (large := capsys.readouterr().out) != small and "96" in large
+    for flag, message in [
+        ("--config.model.widht=1", "Did you mean --config.model.width=1?"),
+        ("--config.data.mirror=yes", "config.data.mirror is 'yes'. Use True or False."),
+        ("--config.image_size=64@0.x", "config.image_size"),
+        ("--width=1", "--width=1 is not a flag of this command. Use --config.KEY=VALUE."),
+    ]:
+        assert cli.main([*command, flag]) == 2
+        assert message in capsys.readouterr().err
+    assert cli.main(["summary", "--config", str(ROOT / "configs" / "__init__.py")]) == 2
 
 
 @pytest.mark.parametrize("remat", ["none", "conv", "block"])

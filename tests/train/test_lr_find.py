@@ -68,7 +68,7 @@ def config(tmp_path, dataset):
 
 
 def test_the_command_finds_rates_of_a_recipe(config, few_blocks, capsys):
-    assert cli.main(["lr-find", "--config", config, "--set", "devices=2", "--json"]) == 0
+    assert cli.main(["lr-find", "--config", config, "--config.devices=2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["rates"]) == len(found["losses"]) <= 40
     assert found["num_images"] == 8 * len(found["rates"])
@@ -80,12 +80,11 @@ def test_the_command_finds_rates_of_a_recipe(config, few_blocks, capsys):
     ("arguments", "message"),
     [
         (["--config", "gone.py"], "there is no config gone.py"),
-        (["--config", "{config}", "--set", "widht=1"], "widht is not a key of a recipe"),
-        (["--config", "{config}", "--set", "width"], "--set is 'width'. Use KEY=VALUE"),
-        (["--config", "{config}", "--set", "init_from=runs/x"], "The search starts from random"),
+        (["--config", "{config}", "--config.widht=1"], "Did you mean --config.model.width=1?"),
+        (["--config", "{config}", "--config.init_from=runs/x"], "The search starts from random"),
         (["--config", "{config}", "--fraction", "0"], "--fraction is 0.0. Use a value above 0"),
         (
-            ["--config", "{config}", "--set", "model.revision=released"],
+            ["--config", "{config}", "--config.model.revision=released"],
             "config.image_size is '32@0 40@0.5' and config.model.revision is 'released'",
         ),
     ],
@@ -96,7 +95,9 @@ def test_what_is_wrong_is_said(config, capsys, arguments, message):
 
 
 def test_a_recipe_file_is_read_with_changes(config):
-    cfg = read_file(config, {"optimizer.learning_rate": "0.3", "loss.name": "sigmoid"})
+    cfg = read_file(
+        config, ["--config.optimizer.learning_rate=0.3", "--config.loss.name", "sigmoid"]
+    )
     assert cfg.optimizer.learning_rate == 0.3 and cfg.loss.name == "sigmoid"
     assert cfg.data.directory == config.rpartition(":")[2]
     assert read_file("configs/quickstart.py").image_size == 64
