@@ -16,7 +16,6 @@ import re
 import signal
 import sys
 import textwrap
-import traceback
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +24,7 @@ from ml_collections import ConfigDict, config_flags
 
 from i21k import backend, log
 from i21k.errors import UserError, can_be_fixed
-from i21k.train import overrides, sizes
+from i21k.train import overrides, recipe_file, sizes
 from i21k.train.history import Parent, read_parent, read_recipe
 from i21k.train.recipe import complete, to_config
 
@@ -35,15 +34,16 @@ _OF_RUN = "recipe of "  # before a working directory, where --config has a file 
 class RecipeParser(flags.ArgumentParser):
     """Reads the recipe of a file, or of a run. It has all keys, so that flags can override them."""
 
-    def __init__(self, file_parser: flags.ArgumentParser) -> None:
-        super().__init__()
-        self._file_parser = file_parser
+    def __init__(self) -> None:
         self.directory: str | None = None  # of the data, as the file states it
+        self.executing = False  # stays true if the recipe raises an error
 
     def parse(self, path: str) -> ConfigDict:
         if path.startswith(_OF_RUN):
             return to_config(read_recipe(Path(path.removeprefix(_OF_RUN))))
-        config = complete(self._file_parser.parse(path))
+        self.executing = True
+        config = complete(recipe_file.execute(path))
+        self.executing = False
         with contextlib.suppress(AttributeError):  # it is no recipe: `loop.run` says so
             self.directory = config.data.directory
         return config
@@ -52,7 +52,7 @@ class RecipeParser(flags.ArgumentParser):
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Recipe: a Python file with get_config(). It is executed."
 )
-flags.FLAGS["config"].parser = RecipeParser(flags.FLAGS["config"].parser)
+_PARSER = flags.FLAGS["config"].parser = RecipeParser()
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
@@ -155,27 +155,21 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path, Parent | None]:
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         if (wrong := _fixable(error)) is not None:
             raise wrong from None
-        if _is_from_recipe(error):
+        if _PARSER.executing:
             raise
         raise UserError(_describe(error)) from error
     if not flags.FLAGS["config"].present:
         raise UserError("--config is missing. Add a recipe: --config configs/quickstart.py.")
-    file, dataset = _file_and_dataset(config_flags.get_config_filename(flags.FLAGS["config"]))
-    if run is None and not file.is_file():
-        raise UserError(
-            f"there is no config {file}. Give a Python file with get_config(), such as"
-            " configs/quickstart.py."
-        )
+    file, argument = recipe_file.split(config_flags.get_config_filename(flags.FLAGS["config"]))
+    # FILE:DATA and FILE:DATA:MODEL: the data give the working directory their name.
+    dataset = "" if argument is None else f"-{Path(argument.partition(':')[0]).name}"
     if len(rest) > 1:
         raise UserError(
             f"leftover argument {rest[1]!r}. Give --config FILE, --workdir DIR or"
             " --config.KEY=VALUE."
         )
-    stated = cast(RecipeParser, flags.FLAGS["config"].parser).directory
-    overrides.check_directory(argv[1:], _CONFIG.value, stated)
-    return _CONFIG.value, *_place(
-        None if run is not None else f"{file.stem}{f'-{dataset.name}' if dataset else ''}"
-    )
+    overrides.check_directory(argv[1:], _CONFIG.value, _PARSER.directory)
+    return _CONFIG.value, *_place(None if run is not None else f"{file.stem}{dataset}")
 
 
 def _run_with_recipe(argv: list[str]) -> Path | None:
@@ -197,17 +191,6 @@ def _run_with_recipe(argv: list[str]) -> Path | None:
     if given.get("branch_from") and "config" not in given:
         return read_parent(given["branch_from"]).directory
     return None
-
-
-def _file_and_dataset(text: str) -> tuple[Path, Path | None]:
-    """Return the file of a recipe, and the directory in `FILE:DIRECTORY`, which its code gets.
-
-    `FILE:DIRECTORY:MODEL` names a model too, from which the recipe starts.
-    """
-    file, ending, arguments = text.partition(".py:")
-    if ending and not Path(text).is_file():
-        return Path(f"{file}.py"), Path(arguments.partition(":")[0])
-    return Path(text), None
 
 
 def _place(name: str | None) -> tuple[Path, Parent | None]:
@@ -246,14 +229,6 @@ def _fixable(error: BaseException | None) -> UserError | None:
             found = error
         error = error.__context__
     return found
-
-
-def _is_from_recipe(error: BaseException) -> bool:
-    """Return whether the code of the recipe has raised an error, and not the parser of flags."""
-    if "Error whilst parsing config file" in str(error):  # ml_collections, with the traceback
-        return True
-    frames = traceback.extract_tb(error.__traceback__)
-    return any(frame.name == "get_config" or frame.name == "exec_module" for frame in frames)
 
 
 def _describe(error: Exception) -> str:

@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _sigterm_as_exit():
             parser = _parser(argv[:1])
-            args, args.overrides = parser.parse_known_args(argv[:end])
+            args, rest = parser.parse_known_args(argv[:end])
+            args.overrides = rest
             if args.overrides and not args.takes_overrides:
                 parser.error(f"unrecognized arguments: {' '.join(args.overrides)}")
             args.beam_options = argv[end + 1 :]
