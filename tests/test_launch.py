@@ -246,6 +246,7 @@ def test_the_root_logger_keeps_its_level():
     assert exit_code == 2 and out.splitlines()[-1] == "30"
 
 
+@pytest.mark.slow
 def test_a_run_resumes_by_its_own_recipe_and_branches(recipe, tmp_path):
     """The flags are global, so this needs processes; what they train is tested elsewhere."""
     recipe.epochs, workdir = 1, tmp_path / "a"
@@ -288,6 +289,7 @@ def test_a_branch_needs_a_directory_of_its_own(tmp_path):
     assert f"--branch-from and --workdir are both {tmp_path}" in out
 
 
+@pytest.mark.slow
 def test_the_modern_recipe_does_two_steps_on_four_devices(tmp_path):
     """As a user starts it, with fewer blocks and small images: one compilation for each size."""
     data = write_dataset(tmp_path / "d", {"train": 16, "val": 5})

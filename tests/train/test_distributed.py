@@ -132,6 +132,7 @@ def alone(of_three_epochs, tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_two_processes_of_a_slurm_step_are_one_run(of_three_epochs, alone, tmp_path, start):
     port = free_port()
     step = {
@@ -170,6 +171,7 @@ def test_two_processes_of_a_slurm_step_are_one_run(of_three_epochs, alone, tmp_p
     assert len(list((tmp_path / "w" / "tensorboard").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_and_kill_9_to_both_lose_nothing(of_three_epochs, alone, tmp_path, start):
     both = start_two(start, of_three_epochs, tmp_path / "w")
     both[0].wait_for(f"step 8/{STEPS}")
@@ -196,6 +198,7 @@ def test_a_signal_to_one_and_kill_9_to_both_lose_nothing(of_three_epochs, alone,
     assert_same_checkpoint(tmp_path / "w", alone)
 
 
+@pytest.mark.slow
 def test_two_processes_branch_from_a_run_of_one(alone, tmp_path, start):
     first = Checkpoints(alone / "checkpoints").steps()[0]
     both = start_both(

@@ -90,6 +90,7 @@ def test_a_best_checkpoint_of_other_weights_than_the_used_ones_is_warned_of(
     )
 
 
+@pytest.mark.slow
 def test_a_recipe_may_say_that_the_last_weights_are_used(finished, recipe, tmp_path):
     """It may change on resume, and a branch of a run without an average begins one."""
     recipe.epochs, recipe.ema.decay, recipe.log.keep_best = 1, 0.0, "none"

@@ -180,6 +180,7 @@ def test_a_thread_that_waits_for_a_disk_does_not_either(slow, tmp_path):
     assert max(Checkpoints(tmp_path / "w" / "checkpoints").steps()) >= 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_wait_for_data_is_said_and_ends(slow, tmp_path, workers):
     slow.data.workers, slow.data.max_wait_s = workers, 20

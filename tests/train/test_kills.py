@@ -38,7 +38,10 @@ def kill_at_random(recipe, workdir, num_kills: int, seed: int) -> int:
 
 @pytest.mark.parametrize(
     ("num_kills", "epochs"),
-    [(2, 4), pytest.param(30, 60, marks=[pytest.mark.slow, pytest.mark.long])],
+    [
+        pytest.param(2, 4, marks=pytest.mark.slow),
+        pytest.param(30, 60, marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
 )
 def test_kills_at_random_times_change_nothing(recipe, tmp_path, num_kills, epochs):
     """The runs use the whole network of the recipe: `few_blocks` does not reach their processes."""

@@ -100,7 +100,8 @@ def test_a_run_leaves_what_it_promises(finished, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "smoothing", "epochs"), [("softmax", 0.1, 8), ("sigmoid", 0.0, 20)]
+    ("name", "smoothing", "epochs"),
+    [("softmax", 0.1, 8), pytest.param("sigmoid", 0.0, 20, marks=pytest.mark.slow)],
 )
 def test_a_run_learns_to_classify(recipe, tmp_path, name, smoothing, epochs):
     recipe.loss.name, recipe.loss.smoothing = name, smoothing

@@ -82,6 +82,7 @@ def test_micro_batches_are_mixed_as_on_as_many_devices(num_devices, accumulate_s
     assert distance(whole.opt_state, wanted.opt_state) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_blocks")
 def test_the_gradient_and_the_accuracy_of_a_mixed_batch():
     network, batch = make_small_network(Frozen), make_batch(4)

@@ -57,6 +57,7 @@ def recipe(recipe, few_blocks):
     return recipe
 
 
+@pytest.mark.slow
 def test_a_run_changes_its_size_and_resumes_bit_exact(recipe, tmp_path, monkeypatch, capsys):
     loop.run(recipe, tmp_path / "whole")
     out = capsys.readouterr().out

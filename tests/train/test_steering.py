@@ -79,6 +79,7 @@ def test_a_change_that_was_taken_back_before_a_step_is_forgotten(copied):
     assert [change.keys for change in read_changes(copied)] == [{"epochs": (1, 2)}]
 
 
+@pytest.mark.slow
 def test_a_cosine_is_extended_only_by_a_new_schedule(recipe, tmp_path):
     recipe.epochs, recipe.optimizer.schedule = 1, "cosine"
     loop.run(recipe, tmp_path / "w")

@@ -222,6 +222,7 @@ def test_a_state_that_is_spoilt_when_a_signal_comes_is_not_saved_either(
 # ------------------------------------------------------------------------------------------- micro-
 
 
+@pytest.mark.slow
 def test_a_run_in_micro_batches_goes_on_bit_exact_and_counts_updates(
     recipe, tmp_path, monkeypatch, capsys
 ):

@@ -28,6 +28,7 @@ from tests.train.test_loop import assert_same_checkpoint, signal_at
 pytestmark = pytest.mark.usefixtures("few_blocks")
 
 
+@pytest.mark.slow
 def test_a_run_with_everything_resumes_exactly(recipe, tmp_path, monkeypatch):
     recipe.loss.smoothing, recipe.loss.smooth_to, recipe.loss.prior_weight = 0.1, "near", 1.0
     recipe.augment.mixup, recipe.augment.cutmix = 0.2, 1.0

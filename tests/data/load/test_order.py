@@ -116,6 +116,7 @@ def test_the_stock_shuffle_fails_the_same_test():
     assert values["range_chi2"] > 1.3 and values["close_pairs"] > 10
 
 
+@pytest.mark.slow
 def test_what_windows_cost_in_randomness():
     values = statistics(orders(0)["windowed"])
     assert (

@@ -93,6 +93,7 @@ def test_shards_cut_the_order_evenly(whole_tar: Path, tmp_path: Path) -> None:
         assert ends == [*np.searchsorted(places, bounds).tolist(), len(names)]
 
 
+@pytest.mark.slow
 def test_same_bytes_for_any_size_of_spill_files_and_slices(
     whole_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
