@@ -19,6 +19,8 @@ from i21k.data.format.manifest import read_manifest
 from i21k.data.format.records import decode_example, encode_example, file_name_of
 from i21k.data.format.tfds import METADATA
 from i21k.data.pack.pack import PackOptions, Progress, pack
+from i21k.data.verify import records
+from i21k.data.verify import report as reports
 from i21k.labels import ClassList
 from tests.helpers.datasets import CLASSES, NUM_TRAIN, NUM_VAL, write_dataset
 from tests.helpers.packing import encoded, photo
@@ -120,7 +122,7 @@ def test_file_names_may_tell_no_class(dataset: Path) -> None:
 
 def test_workers_change_nothing(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flip_byte(damaged)
-    monkeypatch.setattr(verify, "_RANGE_RECORDS", 2)  # several ranges a shard
+    monkeypatch.setattr(records, "_RANGE_RECORDS", 2)  # several ranges a shard
     alone, together = verify.verify(damaged, num_workers=1), verify.verify(damaged, num_workers=2)
     assert alone.faults and dataclasses.replace(alone, seconds=0.0) == dataclasses.replace(
         together, seconds=0.0
@@ -140,7 +142,7 @@ def test_progress_reaches_the_end(clean: Path) -> None:
 
 @pytest.mark.parametrize("sample", [0, 1, 5, 12, 100])
 def test_so_many_are_decoded(clean: Path, monkeypatch: pytest.MonkeyPatch, sample: int) -> None:
-    monkeypatch.setattr(verify, "_RANGE_RECORDS", 3)
+    monkeypatch.setattr(records, "_RANGE_RECORDS", 3)
     decoded = {
         name: split.num_decoded for name, split in check(clean, sample=sample).splits.items()
     }
@@ -371,7 +373,7 @@ def test_all_contents_of_a_copied_split_are_found(
 ) -> None:
     for k in range(NUM_SHARDS):
         shutil.copy(damaged / shard("val", k), damaged / shard("train", k))
-    monkeypatch.setattr(verify, "MAX_NAMED", 1)
+    monkeypatch.setattr(reports, "MAX_NAMED", 1)
     report = check(damaged)
     assert report.num_faults["content"] == 6
     assert [fault.file for fault in report.faults if fault.kind == "content"] == [
@@ -423,7 +425,7 @@ def test_dataset_of_tfds(damaged: Path) -> None:
     ],
 )
 def test_class_of_a_file_name(name: str, class_id: str | None) -> None:
-    assert verify.class_of(name, CLASSES) == class_id
+    assert records.class_of(name, CLASSES) == class_id
 
 
 def test_exit_codes(
