@@ -1,4 +1,4 @@
-"""`i21k serve`: a page and an API that answer with a model."""
+"""`i21k serve`: a page and an API that answer with a model, or the page as a folder of files."""
 
 import argparse
 from pathlib import Path
@@ -7,13 +7,15 @@ from i21k import log
 from i21k.cli import arguments
 from i21k.errors import UserError
 
-HELP = "Serve a page and a JSON API that answer with one or two models."
+HELP = "Serve a page and a JSON API that answer with one or two models, or write the page as files."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.prepare_jax()
     from i21k.prediction.predictor import Predictor
     from i21k.serve.limits import Limits
+    from i21k.serve.runtime import FOLDER, TESTED
+    from i21k.serve.site import PRECISION, PRECISIONS
 
     limits = arguments.defaults_of(Limits)
     arguments.add_model(parser)
@@ -75,9 +77,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=limits["timeout_s"],
         help="seconds from the last byte of an image to its answer (%(default)s)",
     )
+    group = parser.add_argument_group("for a folder of static files")
+    group.add_argument(
+        "--static",
+        metavar="DIR",
+        type=Path,
+        help="write the page with the model into this new folder, for any web server; the model"
+        " runs in the visitor's browser, and nothing is served",
+    )
+    group.add_argument(
+        "--onnxruntime-web",
+        metavar="DIR",
+        type=Path,
+        help=f"folder of the npm package onnxruntime-web, tested with {TESTED} (./{FOLDER})",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help=f"weights of a checkpoint, as for i21k export ({PRECISION}); an ONNX model is copied"
+        " as it is",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    return _serve(args) if args.static is None else _write(args)
+
+
+def _write(args: argparse.Namespace) -> int:
+    from i21k.prediction.predictor import Predictor
+    from i21k.serve.site import write_site
+
+    given = [
+        flag
+        for flag, value in (
+            ("--beside", args.beside),
+            ("--features", args.features),
+            ("--host-name", args.host_name),
+        )
+        if value
+    ]
+    if given:
+        raise UserError(f"{given[0]} needs a server, and --static writes files. Omit one of them.")
+    model = arguments.open_model(args)
+    if args.calibrate is not None:
+        Predictor(model, args.batch_size).calibrate(args.calibrate, args.split)
+    with log.waiting("writing the page"):
+        written = write_site(model, args.static, args.onnxruntime_web, args.precision)
+    log.info(
+        f"{written.directory}: {written.num_bytes / 1e6:,.1f} MB, of which the model has"
+        f" {written.model_bytes / 1e6:,.1f} MB"
+    )
+    log.info(f"try it: python3 -m http.server --bind 127.0.0.1 --directory {written.directory}")
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    for flag, value in (
+        ("--onnxruntime-web", args.onnxruntime_web),
+        ("--precision", args.precision),
+    ):
+        if value is not None:
+            raise UserError(f"{flag} is for a folder of static files. Give --static DIR too.")
     try:
         from i21k.serve import app, server
     except ModuleNotFoundError as error:

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import gzip
 from collections.abc import AsyncIterator, Collection, Mapping
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,7 @@ from starlette.types import ASGIApp
 from i21k.errors import UserError
 from i21k.images.decode import MAX_PIXELS
 from i21k.images.recode import TooManyPixels
-from i21k.look.html import asset
-from i21k.serve import classes, parameters
+from i21k.serve import classes, page_files, parameters
 from i21k.serve.batches import Batches
 from i21k.serve.bounds import Bounds
 from i21k.serve.guard import Guard, respond
@@ -40,6 +38,11 @@ _TYPES = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
+_NOSCRIPT = " The API is described at /openapi.json."
+_FOOT = (
+    "Nothing is stored: images are forgotten when they are answered. The same answers come as JSON"
+    " from <code>POST /predict</code>, described in <a href=\"/openapi.json\">openapi.json</a>."
+)
 
 
 class App:
@@ -271,9 +274,8 @@ def build(
 
 def _read_assets() -> dict[str, Response]:
     """Return the files of the page by name."""
-    texts = {"look.css": asset("look.css")}
-    for file in resources.files("i21k.serve").joinpath("page").iterdir():
-        texts[file.name] = file.read_text("utf-8")
+    texts = page_files.page_files()
+    texts["index.html"] = page_files.index(noscript=_NOSCRIPT, foot=_FOOT)
     return {
         name: Response(
             text, media_type=_TYPES[name[name.rindex(".") :]], headers={"cache-control": "no-cache"}

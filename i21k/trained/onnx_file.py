@@ -159,6 +159,15 @@ def _check_external(path: Path, entries: dict[str, str]) -> None:
         raise UserError(f"{file} has fewer bytes than {path} refers to. Fetch it again.")
 
 
+def has_external_data(proto: Any) -> bool:
+    """Return whether weights are in other files."""
+    return any(
+        tensor.data_location == tensor.EXTERNAL
+        for graph in _graphs(proto)
+        for tensor in _tensors(graph)
+    )
+
+
 def external_folder(path: Path) -> str:
     """Return the folder of the external data of a file."""
     return str(path.parent.resolve())

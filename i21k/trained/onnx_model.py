@@ -24,6 +24,15 @@ from i21k.trained.preprocessing import AnyImage, Preprocessing
 from i21k.wordnet import class_lists
 
 
+class Graph(NamedTuple):
+    """The input and the output of classes of a file."""
+
+    input: onnx_graph.ImageInput
+    normalisation: Normalisation  # of an input of floats
+    output: str
+    ends_in: str  # operator of the output: Softmax, Sigmoid, or another one for logits
+
+
 class OnnxModel:
     """An ONNX file on the CPU, with the interface of `i21k.trained.TrainedModel`."""
 
@@ -51,6 +60,7 @@ class OnnxModel:
         """
         self._path = Path(path)
         proto, digest = onnx_file.read(self._path)
+        self.has_external_data = onnx_file.has_external_data(proto)
         self._input = onnx_graph.image_input(self._path, proto)
         own = _own_description(self._path, proto)
         beside = read_beside(self._path, self._input.size)
@@ -92,6 +102,11 @@ class OnnxModel:
     def crop_fraction(self) -> float:
         """Side of the central crop over the short side of the image."""
         return self.preprocessing.crop_fraction
+
+    @property
+    def graph(self) -> Graph:
+        """What another program has to know to run the file."""
+        return Graph(self._input, self._normalisation, self._logits, self._ends_in)
 
     @property
     def num_features(self) -> int:

@@ -12,11 +12,14 @@ from i21k.wordnet.taxonomy import Taxonomy
 
 def main_parent(taxonomy: Taxonomy, parents: Iterable[str]) -> str | None:
     """Return the most specific of some parents (of equal ones the first), None if there is none."""
+    return next(iter(by_specificity(taxonomy, parents)), None)
+
+
+def by_specificity(taxonomy: Taxonomy, parents: Iterable[str]) -> list[str]:
+    """Return some parents in the order in which `main_parent` prefers them."""
     number_of = taxonomy.number_of
-    return max(
-        parents,
-        key=lambda parent: (taxonomy.specificity[number_of[parent]], -number_of[parent]),
-        default=None,
+    return sorted(
+        parents, key=lambda parent: (-taxonomy.specificity[number_of[parent]], number_of[parent])
     )
 
 

@@ -1,12 +1,8 @@
 // Requests to the server that sent this page.
 
-export class Refused extends Error {
-  constructor(error) {
-    super(error.message);
-    this.code = error.code;
-    this.position = error.position;
-  }
-}
+import { Refused } from "./refused.js";
+
+export { Refused };
 
 async function fetched(path, options) {
   let reply;

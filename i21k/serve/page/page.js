@@ -77,7 +77,7 @@ async function send(file) {
   }
 }
 
-// Only after the server has read it: a hostile file must not reach the browser's decoder first.
+// Only after it was read: a hostile file must not reach the browser's decoder first.
 function preview(file, seconds) {
   const image = at("shown");
   URL.revokeObjectURL(image.src);
@@ -193,10 +193,10 @@ async function checkAndAnswer() {
 // What the views are, until there is an image.
 function introduce(column) {
   if (column !== columns[0]) return;
-  const lines = Object.entries(ABOUT).map(([view, about]) => {
+  const lines = offered().map((view) => {
     const made = element("button", { type: "button", class: "name" }, TITLES[view]);
     made.addEventListener("click", () => choose(view, true));
-    return element("div", {}, element("dt", {}, made), element("dd", {}, about));
+    return element("div", {}, element("dt", {}, made), element("dd", {}, ABOUT[view]));
   });
   column.body.replaceChildren(element("dl", { class: "views" }, ...lines));
 }
@@ -256,14 +256,17 @@ function promise() {
     ` Their mean specificity was ${point.specificity.toFixed(2)} (0: entity, 1: a single class).`;
 }
 
+// The views that a model has, even if one cannot be used yet.
+const offered = () => Object.keys(TITLES).filter((view) => columns.some((column) => view in column.model.views));
+
 function makeTabs() {
-  for (const [view, title] of Object.entries(TITLES)) {
-    const tab = element("button", { type: "button", role: "tab", id: `tab-${view}`, "aria-controls": "panel" }, title);
+  for (const view of offered()) {
+    const tab = element("button", { type: "button", role: "tab", id: `tab-${view}`, "aria-controls": "panel" }, TITLES[view]);
     tab.addEventListener("click", () => choose(view));
     at("tabs").append(tab);
   }
   at("tabs").addEventListener("keydown", (event) => {
-    const views = Object.keys(TITLES);
+    const views = offered();
     const moves = { ArrowRight: 1, ArrowLeft: -1, Home: -views.indexOf(state.view), End: -1 - views.indexOf(state.view) };
     if (!(event.key in moves)) return;
     event.preventDefault();
@@ -327,7 +330,7 @@ async function start() {
     }),
   );
   at("icicles").append(...columns.map((column) => column.place));
-  const withWordNet = columns.find((column) => !column.model.views.subset.unusable);
+  const withWordNet = columns.find(({ model }) => model.views.subset && !model.views.subset.unusable);
   if (withWordNet) expression.learn(words.keywords, withWordNet.tree);
   if (columns.every((column) => column.result)) await Promise.all([answer(), ...columns.map(drawMass)]);
 }
