@@ -41,7 +41,7 @@ _TYPES = {
 _NOSCRIPT = " The API is described at /openapi.json."
 _FOOT = (
     "Nothing is stored: images are forgotten when they are answered. The same answers come as JSON"
-    " from <code>POST /predict</code>, described in <a href=\"/openapi.json\">openapi.json</a>."
+    ' from <code>POST /predict</code>, described in <a href="/openapi.json">openapi.json</a>.'
 )
 
 

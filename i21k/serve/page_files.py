@@ -17,7 +17,9 @@ def browser_files() -> dict[str, str]:
     return _folder(BROWSER)
 
 
-def index(*, policy: str = "", scripts: str = "", noscript: str = "", status: str = "", foot: str) -> str:
+def index(
+    *, policy: str = "", scripts: str = "", noscript: str = "", status: str = "", foot: str
+) -> str:
     """Return `index.html`. Its addresses are relative.
 
     Args:

@@ -64,7 +64,9 @@ def find(folder: Path | None) -> Runtime:
         UserError: if it is not there.
     """
     given = FOLDER if folder is None else folder
-    here = next((one for one in (given, given / "dist") if (one / next(iter(FILES))).is_file()), None)
+    here = next(
+        (one for one in (given, given / "dist") if (one / next(iter(FILES))).is_file()), None
+    )
     missing = [name for name in FILES if here is None or not (here / name).is_file()]
     if here is None or missing:
         raise UserError(

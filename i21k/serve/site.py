@@ -9,12 +9,12 @@ import shutil
 import tempfile
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
-from i21k import trained
 from i21k.errors import UserError
 from i21k.files import TEMPORARY, hash_file
 from i21k.interop import export
+from i21k.models.inception_network import InceptionNetwork
 from i21k.prediction.predictor import Predictor
 from i21k.serve import page_files, runtime, site_data
 from i21k.serve.models import served
@@ -94,9 +94,16 @@ def _write_model(
         shutil.copyfile(model.origin.path, file)
         return model, None
     assert isinstance(model, CheckpointModel)
+    if not isinstance(model.network, InceptionNetwork):
+        raise UserError(
+            f"{model.network.title} cannot be written as ONNX, only Inception-BN can. Use i21k"
+            " serve without --static."
+        )
     chosen = next((p for p in PRECISIONS if p == (precision or PRECISION)), None)
     if chosen is None:
-        raise UserError(f"Precision {precision!r} is not known. Use one of {', '.join(PRECISIONS)}.")
+        raise UserError(
+            f"Precision {precision!r} is not known. Use one of {', '.join(PRECISIONS)}."
+        )
     report = export.export(model, temporary / "exported", "onnx", chosen)
     (temporary / "exported" / export.MODEL).rename(file)
     assert report.agreement is not None
@@ -121,13 +128,12 @@ def _check(model: OnnxModel) -> None:
         )
 
 
-def _write_page(
-    model: TrainedModel, onnx: OnnxModel, site: Path, found: Runtime
-) -> dict[str, Any]:
+def _write_page(model: TrainedModel, onnx: OnnxModel, site: Path, found: Runtime) -> dict[str, Any]:
     """Write the page and its data; return the description of the model."""
     (shown,) = served([Predictor(model)], batch_size=1).values()
     num_bytes = (site / export.MODEL).stat().st_size
-    description = site_data.model_json(shown, onnx, export.MODEL, num_bytes)
+    description = site_data.answering_json(shown)
+    description |= site_data.network_json(onnx, export.MODEL, num_bytes)
     _write_json(site / "model.json", description)
     if description["has_wordnet"]:
         _write_json(site / "wordnet.json", site_data.wordnet_json())
@@ -196,7 +202,7 @@ With these two headers, and over HTTPS or from localhost, the model uses several
 
 | part | version | licence |
 |---|---|---|
-| `runtime/`: onnxruntime-web, unchanged but for the names of two files | {version} | MIT, `runtime/{licence}` |
+| `runtime/`: onnxruntime-web, two files renamed | {version} | MIT, `runtime/{licence}` |
 | `wordnet.json`, `meanings.json`: from WordNet | 3.0 | `{wordnet}` |
 | `assets/`, `index.html`: i21k | | Apache-2.0 |
 

@@ -25,32 +25,17 @@ from i21k.wordnet.taxonomy import wordnet
 Json = dict[str, Any]
 
 
-def model_json(served: ServedModel, onnx: OnnxModel, file: str, num_bytes: int) -> Json:
-    """Return the description of a model.
-
-    Args:
-        served: gives the views that can be used, and their calibration.
-        onnx: the same model, as it is written.
-        file: its name in the folder.
-        num_bytes: of that file.
-    """
+def answering_json(served: ServedModel) -> Json:
+    """Return what is needed to answer from probabilities: views, calibration, classes."""
     predictor = served.predictor
-    ids = predictor.classes.ids
+    ids, has_wordnet = predictor.classes.ids, not served.no_wordnet
     described = served.describe()
-    usable = {name: view for name, view in described["views"].items() if not view["unusable"]}
-    has_wordnet = not served.no_wordnet
     found = described | {
-        "views": usable,
+        "views": {name: v for name, v in described["views"].items() if not v["unusable"]},
         "calibrated": [
             {"wanted": wanted, **point._asdict()} for wanted, point in served.calibrated
         ],
         "temperature": predictor.calibration.temperature(),
-        "file": {"name": file, "bytes": num_bytes},
-        "input": onnx.graph.input._asdict(),
-        "normalisation": dataclasses.asdict(onnx.graph.normalisation),
-        "output": onnx.graph.output,
-        "ends_in": onnx.graph.ends_in,
-        "preprocessing": onnx.preprocessing.to_json(),
         "classes": {
             "ids": list(map(visible, ids)),
             "names": None if has_wordnet else list(map(classes.name, ids)),
@@ -62,12 +47,29 @@ def model_json(served: ServedModel, onnx: OnnxModel, file: str, num_bytes: int) 
         "expression": expression_help(),
     }
     if has_wordnet:
-        foldable = ClassList.sorted(
-            ids + class_lists.named("fall11").ids + class_lists.named(FOLD_ONTO).ids
-        )
+        known = class_lists.named("fall11").ids + class_lists.named(FOLD_ONTO).ids
         found["information"] = _information(predictor.hierarchy)
-        found["fold_information"] = _information(Hierarchy(foldable))
+        found["fold_information"] = _information(Hierarchy(ClassList.sorted(ids + known)))
     return found
+
+
+def network_json(onnx: OnnxModel, file: str, num_bytes: int) -> Json:
+    """Return what is needed to get outputs from an image.
+
+    Args:
+        onnx: the model, as it is written.
+        file: its name in the folder.
+        num_bytes: of that file.
+    """
+    graph = onnx.graph
+    return {
+        "file": {"name": file, "bytes": num_bytes},
+        "input": graph.input._asdict(),
+        "normalisation": dataclasses.asdict(graph.normalisation),
+        "output": graph.output,
+        "ends_in": graph.ends_in,
+        "preprocessing": onnx.preprocessing.to_json(),
+    }
 
 
 def wordnet_json() -> Json:
