@@ -94,7 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from i21k.data.dataset import open_dataset
-    from i21k.prediction import outputs, plots, predictor
+    from i21k.prediction import image_files, outputs, plots, predictor
+    from i21k.prediction.model_views import check_regions
 
     if not (args.images or args.data or args.calibrate):
         raise UserError(
@@ -104,8 +105,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("files and --data are given. Give only one of them.")
     if args.num is not None and not args.data:
         raise UserError("--num is given without --data. Give --data DIR too, or omit --num.")
-    predictor.check_regions(args.view, args.regions)
-    files, faults, num_others, num_links = predictor.find_files(args.images)
+    check_regions(args.view, args.regions)
+    files, faults, num_others, num_links = image_files.find_files(args.images)
     for fault in faults:
         log.error(fault)
     if num_others:

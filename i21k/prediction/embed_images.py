@@ -19,7 +19,7 @@ from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.labels import ClassList
 from i21k.machine import num_cpus
-from i21k.prediction.predictor import find_files
+from i21k.prediction.image_files import find_files
 from i21k.trained.preprocessing import Preprocessing, prepare_files, prepare_or_fault
 from i21k.workers import ordered_map
 

@@ -5,9 +5,7 @@ An image is prepared as the model's training images were (`i21k.trained.Preproce
 
 import functools
 import itertools
-import os
-import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,49 +23,17 @@ from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.evaluation import priors
 from i21k.evaluation.temperature import logs_of, tempered
-from i21k.images.recode import FORMATS
-from i21k.labels import ClassList
 from i21k.machine import num_cpus
 from i21k.prediction.calibration import Calibrated, Calibrations, calibrate
+from i21k.prediction.model_views import View, check_regions, make_view
 from i21k.prediction.regions import parts
 from i21k.trained import AnyImage, TrainedModel, load
-from i21k.wordnet import class_lists, subsets, views
+from i21k.wordnet import class_lists
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.taxonomy import wordnet
-from i21k.wordnet.views import Answer, Answers, Probabilities
+from i21k.wordnet.views import Answer, Probabilities
 
-VIEWS = {
-    "top": "the most probable classes",
-    "subset": "the most probable of some classes",
-    "fold": "the most probable of some synsets, each with all classes below it",
-    "diverse": "a few synsets that cover the probability and do not repeat each other",
-    "hedge": "one synset, as specific as it can be while right often enough",
-    "basic": "everyday names",
-}
-FOLD_ONTO = "ilsvrc2012"
-_ENDINGS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".gif",
-        ".bmp",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".heic",
-        ".heif",
-        ".avif",
-        ".jp2",
-        ".ppm",
-    ]
-)
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
 BATCH_SIZE = 8  # our choice: what the network takes at a time on a CPU, and little to pad
-
-View = Callable[[Probabilities], Answers]
 
 
 class Seen(NamedTuple):
@@ -326,16 +292,9 @@ class Predictor:
             UserError: if the view does not exist, the expression is wrong, the classes are not in
                 WordNet, or `hedge` is not calibrated.
         """
-        if name not in VIEWS:
-            raise UserError(f"no view is called {name!r}; expected one of {', '.join(VIEWS)}")
-        if k < 1:
-            raise UserError(f"{k} answers were asked for; expected at least 1")
-        if among is not None and name not in ("subset", "fold"):
-            raise UserError(
-                f"view {name!r} takes no expression, and {among!r} was given; "
-                "use the view subset or fold"
-            )
-        inner = self._plain_view(name, among, k, accuracy)
+        inner = make_view(
+            name, self.trained, lambda: self.hierarchy, self.calibration, among, k, accuracy
+        )
         offsets = priors.offsets_of(self.trained, prior, tau, data)
         if name == "hedge":
             if offsets is None:
@@ -350,63 +309,6 @@ class Predictor:
         return lambda probabilities: inner(
             np.exp(priors.adjusted(tempered(logs_of(probabilities), temperature), offsets))
         )
-
-    def _plain_view(self, name: str, among: str | None, k: int, accuracy: float) -> View:
-        """Return a view of probabilities as they are."""
-        exclusive = self.trained.probability == "softmax"
-        if name == "top":
-            return lambda probabilities: views.top(probabilities, self.classes, k, exclusive)
-        if not exclusive:
-            raise UserError(
-                f"view {name!r} needs probabilities that add up to 1, and the model in"
-                f" {self.workdir} was trained with sigmoid. Use the view top."
-            )
-        try:
-            hierarchy = self.hierarchy
-        except UserError as error:
-            raise UserError(
-                f"view {name!r} needs WordNet, but {error}; the view top takes any classes"
-            ) from error
-        if name == "subset":
-            if among is None:
-                raise UserError(
-                    "view 'subset' needs an expression; give one such as 'leaf & !under(person)'"
-                )
-            chosen = subsets.select(among, hierarchy)
-            return lambda probabilities: views.subset(probabilities, self.classes, chosen, k)
-        if name == "fold":
-            onto = self.onto(FOLD_ONTO if among is None else among)
-            once = among is not None and "partition(" in among  # so that all add up to 1
-            return lambda probabilities: views.fold(probabilities, hierarchy, onto, k, once)
-        if name == "hedge":
-            generality = self.calibration.generality(accuracy)
-            return lambda probabilities: [
-                [answer] for answer in views.hedge(probabilities, hierarchy, generality)
-            ]
-        if name == "diverse":
-            return lambda probabilities: views.diverse(probabilities, hierarchy, k)
-        return lambda probabilities: views.basic(probabilities, hierarchy, k)
-
-    def onto(self, among: str) -> list[str]:
-        """Return the synsets that `fold` takes for an expression: with classes at or below them.
-
-        Raises:
-            UserError: if the expression is wrong, or chooses none.
-        """
-        known = class_lists.named("fall11").ids + class_lists.named("ilsvrc2012").ids
-        candidates = ClassList.sorted(self.classes.ids + known)
-        chosen = subsets.select(among, Hierarchy(candidates))
-        onto = [
-            class_id
-            for class_id, is_chosen in zip(candidates.ids, chosen, strict=True)
-            if is_chosen and class_id in self.hierarchy.node_of
-        ]
-        if not onto:
-            raise UserError(
-                f"none of the model's {len(self.classes):,} classes is at or below {among!r}; "
-                "choose other synsets to fold onto"
-            )
-        return onto
 
     def calibrate(self, data: str | Path, split: str = "val", accuracy: float = 0.9) -> Calibrated:
         """Fit the temperature on held-out images, and how general `hedge` has to be.
@@ -438,18 +340,6 @@ class Predictor:
             )
         self.calibration.save(accuracy, found, data, split, opened.fingerprint, curve)
         return found
-
-
-def check_regions(view: str, regions: bool) -> None:
-    """Refuse regions for the view whose promise holds for whole images only.
-
-    Raises:
-        UserError: if regions are wanted in the view `hedge`.
-    """
-    if regions and view == "hedge":
-        raise UserError(
-            "view 'hedge' is calibrated on whole images. Omit regions, or use the view diverse."
-        )
 
 
 def _as_list(images: AnyImage | Sequence[AnyImage]) -> tuple[bool, list[AnyImage]]:
@@ -484,83 +374,6 @@ def load_model(path: str | Path, batch_size: int = BATCH_SIZE, step: Which = "la
         UserError: if there is no usable checkpoint.
     """
     return Predictor(path, batch_size, step)
-
-
-class Files(NamedTuple):
-    """What files and folders hold."""
-
-    images: list[Path]
-    faults: list[str]  # folders that cannot be read
-    num_others: int  # files of folders that are no images
-    num_links: int = 0  # symbolic links that leave the folder that they are in, or to folders
-
-
-def find_files(paths: Iterable[str | Path]) -> Files:
-    """Return each file, and the images at and below each folder by name, without hidden ones.
-
-    A file that is given is an image. One in a folder is, if its ending or its content says so.
-    Symbolic links in a folder are followed to files in that folder only.
-
-    Raises:
-        UserError: if a folder can be read and has no images.
-    """
-    images: list[Path] = []
-    faults: list[str] = []
-    num_others = num_links = 0
-    for path in map(Path, paths):
-        if not path.is_dir():
-            images.append(path)
-            continue
-        everything, unreadable = _files_below(path)
-        below = [file for file in everything if not _leaves(file, path)]
-        found = [file for file in below if _is_image(file)]
-        if not found and not unreadable:
-            num_out = len(everything) - len(below)
-            links = f", and {num_out:,} links out of it" if num_out else ""
-            raise UserError(
-                f"folder {path} has no images, and {len(below):,} other files{links}; expected"
-                f" {', '.join(FORMATS)} files"
-            )
-        num_links += len(everything) - len(below)
-        images += found
-        faults += unreadable
-        num_others += len(below) - len(found)
-    return Files(images, faults, num_others, num_links)
-
-
-def _leaves(file: Path, folder: Path) -> bool:
-    """Return whether a file is a symbolic link out of a folder, or to a folder."""
-    return file.is_symlink() and (
-        file.is_dir() or not file.resolve().is_relative_to(folder.resolve())
-    )
-
-
-def _files_below(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the files below a folder, sorted, and what is wrong with folders in it."""
-    found: list[Path] = []
-    faults: list[str] = []
-
-    def fail(error: OSError) -> None:
-        faults.append(f"folder {error.filename} cannot be read ({error.strerror})")
-
-    for directory, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        names = names + [name for name in folders if Path(directory, name).is_symlink()]
-        found += [Path(directory, name) for name in names if not name.startswith(".")]
-    return sorted(found), sorted(faults)
-
-
-def _is_image(path: Path) -> bool:
-    """Return whether a file is an image, perhaps a damaged one, or of a format that we lack."""
-    if path.suffix.lower() in _ENDINGS:
-        return True
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return False
-        with path.open("rb") as file:
-            return file.read(4).startswith(_BEGINNINGS)
-    except OSError:
-        return False
 
 
 def _counted(

@@ -19,7 +19,8 @@ from jaxtyping import Float, UInt8
 from i21k.errors import UserError
 from i21k.evaluation.features import Features
 from i21k.look.html import visible
-from i21k.prediction.predictor import FOLD_ONTO, VIEWS, Predictor, View
+from i21k.prediction.model_views import FOLD_ONTO, VIEWS, View, fold_onto
+from i21k.prediction.predictor import Predictor
 from i21k.prediction.search import Index, stored
 from i21k.serve import classes
 from i21k.serve.batches import Outputs
@@ -188,7 +189,7 @@ class ServedModel:
         chosen, error = [], None
         try:
             if view == "fold":
-                chosen = self.predictor.onto(among)
+                chosen = fold_onto(among, self.predictor.hierarchy)
             else:
                 mask = subsets.select(among, self.predictor.hierarchy)
                 chosen = [self.predictor.classes.ids[label] for label in np.flatnonzero(mask)]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from i21k.prediction.predictor import FOLD_ONTO, VIEWS
+from i21k.prediction.model_views import FOLD_ONTO, VIEWS
 from i21k.serve.limits import Limits
 from i21k.serve.openapi_schemas import COUNT, PROBABILITY, TEXT, schemas
 

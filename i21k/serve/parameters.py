@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from i21k.prediction.predictor import VIEWS
+from i21k.prediction.model_views import VIEWS
 from i21k.serve.limits import Limits, RequestError
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ import numpy as np
 from i21k.images.decode import MAX_PIXELS
 from i21k.labels import ClassList
 from i21k.look.html import visible
-from i21k.prediction.predictor import FOLD_ONTO
+from i21k.prediction.model_views import FOLD_ONTO
 from i21k.serve import classes
 from i21k.serve.models import ServedModel, expression_help
 from i21k.trained.onnx_model import OnnxModel

@@ -23,7 +23,7 @@ from i21k.labels import ClassList
 from i21k.look import colours
 from i21k.models.inception_bn import InceptionBN
 from i21k.models.inception_network import InceptionNetwork
-from i21k.prediction import calibration, plots, predictor
+from i21k.prediction import calibration, model_views, plots, predictor
 from i21k.prediction.predictor import Predictor
 from i21k.prediction.regions import NUM_PARTS, parts
 from i21k.train.state import init_state
@@ -171,7 +171,7 @@ def test_every_view_through_the_command(workdir, model, dataset, folder, tmp_pat
         ],
         ("--view", "basic"): views.basic(probabilities, hierarchy),
     }
-    assert {options[1] for options in expected} == set(predictor.VIEWS)
+    assert {options[1] for options in expected} == set(model_views.VIEWS)
     for options, answers in expected.items():
         assert run("--checkpoint", mine, folder, "--json", *options) == 0
         printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -233,7 +233,7 @@ def test_classes_that_are_no_synsets(few_blocks, folder, tmp_path, capsys):
     )
     assert run("--checkpoint", mine, folder / "a.png", "--view", "diverse") == 2
     assert "error: view 'diverse' needs WordNet" in capsys.readouterr().err
-    for view in set(predictor.VIEWS) - {"top"}:
+    for view in set(model_views.VIEWS) - {"top"}:
         with pytest.raises(
             ValueError,
             match=rf"view '{view}' needs WordNet, but 3 of 3 classes are not .*'apples'.*; the "

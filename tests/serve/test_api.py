@@ -17,6 +17,7 @@ from PIL import Image
 
 from i21k.interop import export
 from i21k.prediction.embed import embed
+from i21k.prediction.model_views import fold_onto
 from i21k.prediction.predictor import Predictor
 from i21k.prediction.search import search
 from i21k.serve import app as application
@@ -231,7 +232,7 @@ def test_an_error_in_an_expression_has_its_position(page, models):
         "error": None,
     }
     fold = page.get("/models/small/subset?among=under(shark)&view=fold").json
-    onto = models["small"].predictor.onto("under(shark)")
+    onto = fold_onto("under(shark)", models["small"].predictor.hierarchy)
     assert fold["num_classes"] == len(onto) > 2 and fold["error"] is None
     refused = page.send("POST", "/predict?view=subset&among=leaf%20%26", png(0))
     assert (refused.status, refused.json["error"]["position"]) == (422, len("leaf &"))
