@@ -2,7 +2,7 @@
 
 Commands:  i21k pack my_images --out data/flowers --val-per-class 10
            python launch.py --config configs/own_images.py:data/flowers
-Source:    our choice, after the recipe of `tiny_imagenet.py`
+Source:    our choice: the ingredients that help in docs/results.md, "What each ingredient gives"
 Hours:     depends on the data: the first lines of the run say it
 Accuracy:  depends on the data
 
@@ -23,7 +23,11 @@ def get_config(directory: str = "data/own_images") -> ConfigDict:
     config.image_size = 224
     config.data.directory = directory
     config.data.min_area = 0.2  # smaller crops need more images
-    config.optimizer.learning_rate = 0.05
+    config.data.mirror_order = "alternating"
+    config.model.revision = "modern"
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 0.05  # of the head, by SGD
+    config.optimizer.schedule = "linear"
     config.optimizer.warmup_epochs = 2.0
     config.optimizer.weight_decay = 2e-4
     config.loss.smoothing = 0.1
