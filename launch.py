@@ -22,7 +22,7 @@ from typing import Any, cast
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from i21k import backend, log
+from i21k import backend, closed_output, log
 from i21k.errors import UserError, can_be_fixed
 from i21k.train import overrides, recipe_file, sizes
 from i21k.train.history import Parent, read_parent, read_recipe
@@ -264,10 +264,10 @@ def _entry(name: str, text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    log.survive_closed_output()
+    closed_output.survive()
     backend.prepare()  # before a recipe can import JAX
     code = main(sys.argv)
     if code > 128:  # threads that wait for a disk must not keep the process
-        log.discard_closed_output()
+        closed_output.discard()
         os._exit(code)
     sys.exit(code)

@@ -5,30 +5,24 @@ It never changes Python's root logger, so that a caller's own logging keeps work
 
 import contextlib
 import datetime
-import errno
 import importlib
-import io
 import logging
 import os
-import re
 import sys
 import threading
 import time
 import traceback
-import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from i21k.errors import Stopped, can_be_fixed
+from i21k.text import encodable, escaped, wrapped
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 _LINE_EVERY_S = 10.0  # between two progress lines where the output is not a terminal
-_CLOSED = (errno.EPIPE, errno.EIO, errno.EBADF)  # a pipe's reader has ended, a terminal is gone
-_NOT_SHOWN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, half characters, line separators
-_DIRECTIONS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _WAITING_EVERY_S = 30.0  # between two lines about one wait
 _LIBRARIES = (
     "absl",
@@ -117,97 +111,6 @@ class _LogFile:
                 warning(f"{self._path} cannot be written ({error.strerror}). The run continues.")
 
 
-def survive_closed_output() -> None:
-    """From now on, let nothing that is printed raise: the reader of a pipe or a terminal may end.
-
-    A closed output is replaced by nothing. A full disk is tried again with the next line.
-    """
-    for descriptor in (0, 1, 2):  # or the next file that is opened gets the number
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    for name in ("stdout", "stderr"):
-        if not isinstance(stream := getattr(sys, name), _Tolerant | None):
-            setattr(sys, name, _Tolerant(stream))
-
-
-def discard_closed_output() -> None:
-    """Let Python's last flush of a closed output write to nothing, so that it prints no error."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        try:
-            stream.flush()
-        except OSError:
-            _connect_to_nothing(stream)
-
-
-def _connect_to_nothing(stream: TextIO) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, stream.fileno())
-        os.close(nothing)
-
-
-class _Tolerant(io.TextIOBase):
-    """A text stream that never raises because of what it writes to."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        self._try(lambda: self._stream.write(text))
-        return len(text)
-
-    def flush(self) -> None:
-        self._try(self._stream.flush)
-
-    def _try(self, write: Callable[[], object]) -> None:
-        try:
-            write()
-        except OSError as error:
-            if error.errno in _CLOSED:
-                _connect_to_nothing(self._stream)
-        except ValueError:  # the stream is closed
-            pass
-
-    def isatty(self) -> bool:
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._stream.encoding
-
-    @property
-    def errors(self) -> str | None:  # type: ignore[override]
-        return self._stream.errors
-
-    @property
-    def buffer(self) -> Any:
-        return self._stream.buffer
-
-
-def printable(text: object) -> str:
-    """Return a text on one line, with escapes for what a terminal would not just show.
-
-    Names of files and classes may hold anything.
-    """
-    return _escaped(str(text), "")
-
-
-def _escaped(text: str, allowed: str) -> str:
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        c
-        if c in allowed or (unicodedata.category(c) not in _NOT_SHOWN and c not in _DIRECTIONS)
-        else c.encode("unicode_escape").decode()
-        for c in text
-    )
-
-
 def quiet_libraries() -> None:
     """Silence what Orbax and Abseil say below an error, by the names of their loggers."""
     importlib.import_module("absl.logging")  # sets the level of its logger when it is imported
@@ -216,9 +119,9 @@ def quiet_libraries() -> None:
 
 
 def _print(text: str, stream: TextIO | None, wrap: bool = True) -> None:
-    text = _escaped(text, "\n\t")
+    text = escaped(text, "\n\t")
     if stream is not None:
-        shown = _encodable(text, stream)
+        shown = encodable(text, stream)
         if wrap and stream.isatty():
             with contextlib.suppress(OSError):  # a terminal without a size
                 shown = wrapped(shown, os.get_terminal_size(stream.fileno()).columns)
@@ -228,37 +131,6 @@ def _print(text: str, stream: TextIO | None, wrap: bool = True) -> None:
             print(shown, file=stream, flush=True)
     for file in list(_files):
         file.write(text)
-
-
-def wrapped(text: str, num_columns: int) -> str:
-    """Break lines between words. A word that is longer than a line stays whole.
-
-    Args:
-        text: lines; spaces inside of a line stay, as in a table.
-        num_columns: of the terminal; 0: unknown, nothing is changed.
-    """
-    if num_columns <= 0:
-        return text
-    lines = []
-    for line in text.split("\n"):
-        start, width = "", 0
-        for word in re.findall(r"\s*\S+", line) or [line]:
-            if start and width + _num_columns(word) > num_columns:
-                lines.append(start)
-                start, width, word = "", 0, f"  {word.lstrip()}"
-            start, width = start + word, width + _num_columns(word)
-        lines.append(start)
-    return "\n".join(lines)
-
-
-def _num_columns(text: str) -> int:
-    return len(text) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
-
-
-def _encodable(text: str, stream: TextIO) -> str:
-    """Return a text with escapes for the characters that a stream cannot write."""
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 class Progress:

@@ -38,6 +38,7 @@ LAYERS = (
     ("wordnet",),
     ("look", "table_files"),
     ("workers", "machine", "files", "log", "labels", "backend"),
+    ("text", "closed_output"),
     ("errors", "jax_private"),
 )
 # The only files that may import a library.

@@ -15,6 +15,7 @@ import pytest
 
 from i21k import log
 from i21k.errors import Stopped, UserError
+from i21k.text import printable, wrapped
 
 WIDTH = 80
 
@@ -47,7 +48,7 @@ def run_on_a_terminal(code: str) -> str:
 def test_a_bar_fits_a_terminal_of_80_columns():
     code = """
 import time
-from i21k import log
+from i21k import closed_output, log
 from i21k.errors import Stopped, UserError
 with log.progress("read and recode", 14_197_122) as bar:
     for done in range(0, 14_197_123, 1_419_712):
@@ -172,8 +173,8 @@ def test_a_log_that_cannot_be_written_is_named_once_and_tried_again(tmp_path, ca
 def test_nothing_that_is_printed_ends_a_run(redirect, tmp_path):
     code = f"""if True:
         import sys
-        from i21k import log
-        log.survive_closed_output()
+        from i21k import closed_output, log
+        closed_output.survive()
         with log.tee(log.Path({str(tmp_path / "log.txt")!r})):
             for number in range(20_000):
                 log.info(f"line {{number}}")
@@ -192,9 +193,9 @@ def test_a_terminal_that_is_gone_ends_nothing(tmp_path):
     """Descriptors of a terminal that was closed fail with another error than those of a pipe."""
     code = """
 import sys, time
-from i21k import log
+from i21k import closed_output, log
 from i21k.errors import Stopped, UserError
-log.survive_closed_output()
+closed_output.survive()
 print("ready", flush=True)
 sys.stdin.readline()
 with log.progress("work", 100) as bar:
@@ -227,7 +228,7 @@ def test_control_characters_are_never_printed(capsys, tmp_path):
     for text in (shown.out, shown.err, (tmp_path / "log.txt").read_text()):
         assert expected in text and "\n" in text
         assert not set(HOSTILE) & set("\x1b\x07\r\x9b\u202e\udcff") & set(text)
-    assert log.printable("a\nb\tc") == r"a\nb\tc"
+    assert printable("a\nb\tc") == r"a\nb\tc"
 
 
 def test_a_terminal_that_cannot_write_a_character_gets_an_escape():
@@ -260,7 +261,7 @@ def test_lines_on_a_terminal_break_between_words(num_columns):
 
 
 def test_wide_letters_take_two_columns_and_long_words_stay_whole():
-    assert log.wrapped("猫猫猫 猫猫", 8) == "猫猫猫\n  猫猫"
-    assert log.wrapped("a " + "b" * 20, 8) == "a\n  " + "b" * 20
-    assert log.wrapped("  two   spaces\n\nend", 80) == "  two   spaces\n\nend"
-    assert log.wrapped("of no size", 0) == "of no size"
+    assert wrapped("猫猫猫 猫猫", 8) == "猫猫猫\n  猫猫"
+    assert wrapped("a " + "b" * 20, 8) == "a\n  " + "b" * 20
+    assert wrapped("  two   spaces\n\nend", 80) == "  two   spaces\n\nend"
+    assert wrapped("of no size", 0) == "of no size"

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 
-from i21k import log
+from i21k import closed_output, log
 from i21k.cli import (
     embed,
     evaluate,
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.beam_options = argv[end + 1 :]
             return args.run(args)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has ended
-        log.discard_closed_output()
+        closed_output.discard()
         return 128 + signal.SIGPIPE
     except (ValueError, OSError) as error:
         if not can_be_fixed(error):

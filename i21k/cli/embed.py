@@ -7,6 +7,7 @@ from pathlib import Path
 from i21k import log
 from i21k.cli import arguments
 from i21k.errors import UserError
+from i21k.text import printable
 
 HELP = "Write the features of images to a file: what the classifier head of a model takes."
 
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             workers=args.workers,
         )
     for fault in done.faults:
-        log.error(log.printable(fault))
+        log.error(printable(fault))
     if args.json:
         arguments.print_json({"out": str(args.out), **done._asdict()})
     else:

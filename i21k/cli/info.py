@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from i21k import files, log
 from i21k.cli import arguments
 from i21k.errors import UserError
+from i21k.text import printable
 
 if TYPE_CHECKING:
     from i21k.data.contents import Contents
@@ -142,8 +143,8 @@ def _describe_records(found: "Contents") -> list[str]:
             )
             name = wordnet().name
             spread = (
-                f"{facts['least']:,} ({log.printable(name(smallest))}) to {facts['most']:,}"
-                f" ({log.printable(name(largest))}), median {facts['median']:,.0f}"
+                f"{facts['least']:,} ({printable(name(smallest))}) to {facts['most']:,}"
+                f" ({printable(name(largest))}), median {facts['median']:,.0f}"
             )
         lines.append(f"images per class: {spread}, {facts['classes']:,} classes with images")
         bins = histogram(found.counts)

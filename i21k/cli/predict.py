@@ -7,6 +7,7 @@ from pathlib import Path
 from i21k import log
 from i21k.cli import arguments
 from i21k.errors import UserError
+from i21k.text import printable
 
 HELP = "Classify images with a checkpoint; choose how the classes are shown."
 
@@ -165,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         for one in images:
             if one.fault:
-                log.error(log.printable(one.fault))
+                log.error(printable(one.fault))
             else:
                 output.add(one)
             if args.png:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from i21k import log
 from i21k.cli import arguments
+from i21k.text import printable
 
 HELP = "Find the images whose features are nearest to those of an image."
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             arguments.print_json(one._asdict())
         else:
             name = f"  {wordnet().name(one.class_id)}" if one.class_id else ""
-            log.info(f"{one.cosine:.3f}  {log.printable(one.name)}{name}")
+            log.info(f"{one.cosine:.3f}  {printable(one.name)}{name}")
     if not args.json:
         log.info(f"contact sheet: {args.png}")
     return 0

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from i21k.log import printable
+from i21k.text import printable
 
 _GLYPH_PX = 16  # of Unifont
 _GLYPH_BASE = 14  # rows above the baseline

@@ -15,7 +15,7 @@ from i21k.data.format.records import decode_example
 from i21k.data.format.splits import open_split
 from i21k.errors import UserError
 from i21k.evaluation.features import Features
-from i21k.log import printable
+from i21k.text import printable
 from i21k.trained import AnyImage, Preprocessing, TrainedModel
 from i21k.wordnet.taxonomy import wordnet
 

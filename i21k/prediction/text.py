@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from i21k import log
 from i21k.prediction.predictor import Seen
+from i21k.text import printable
 from i21k.wordnet.outline import outline
 from i21k.wordnet.taxonomy import wordnet
 from i21k.wordnet.views import Answer
@@ -20,9 +20,7 @@ def describe(answers: Sequence[Answer]) -> str:
 
 def heading(seen: Seen) -> str:
     """Return the line above the answers: the file, and the true class where it is known."""
-    return log.printable(seen.path) + (
-        f" (truth: {wordnet().name(seen.truth)})" if seen.truth else ""
-    )
+    return printable(seen.path) + (f" (truth: {wordnet().name(seen.truth)})" if seen.truth else "")
 
 
 def as_json(seen: Seen) -> dict[str, Any]:
