@@ -122,25 +122,12 @@ def read(path: Path, columns: Columns) -> dict[str, list[Any]]:
         UserError: if the file cannot be read, or a column is missing.
     """
     import pyarrow
-    import pyarrow.csv
-    import pyarrow.json
-    import pyarrow.parquet
 
     table_format, types = format_of(path), _types(columns)
     try:
-        if table_format == "parquet":
-            table = pyarrow.parquet.read_table(path)
-        elif table_format == "csv":
-            table = pyarrow.csv.read_csv(
-                path,
-                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-                convert_options=pyarrow.csv.ConvertOptions(
-                    column_types=types, null_values=[""], strings_can_be_null=True
-                ),
-            )
-        else:
-            options = pyarrow.json.ParseOptions(explicit_schema=pyarrow.schema(list(types.items())))
-            table = pyarrow.json.read_json(path, parse_options=options)
+        # An open file: pyarrow gives folders named x=y a meaning, and takes names of UTF-8 only.
+        with path.open("rb") as file:
+            table = _read(file, table_format, types)
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(
             f"{path} cannot be read as a table ({str(error).splitlines()[0]}). Write it again."
@@ -151,6 +138,26 @@ def read(path: Path, columns: Columns) -> dict[str, list[Any]]:
             " Give a file of i21k evaluate --predictions."
         )
     return {name: table.column(name).to_pylist() for name in columns}
+
+
+def _read(file: BinaryIO, table_format: str, types: dict[str, Any]) -> Any:
+    import pyarrow
+    import pyarrow.csv
+    import pyarrow.json
+    import pyarrow.parquet
+
+    if table_format == "parquet":
+        return pyarrow.parquet.read_table(file)
+    if table_format == "csv":
+        return pyarrow.csv.read_csv(
+            file,
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=types, null_values=[""], strings_can_be_null=True
+            ),
+        )
+    options = pyarrow.json.ParseOptions(explicit_schema=pyarrow.schema(list(types.items())))
+    return pyarrow.json.read_json(file, parse_options=options)
 
 
 def _types(columns: Columns) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import json
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -98,7 +98,8 @@ def write(
     described = json.dumps({"format": FORMAT, **about})
     with files.replaced(path) as temporary:
         if path.suffix == ".parquet":
-            _write_parquet(temporary, blocks, names, labels, ids, described)
+            with temporary.open("wb") as stream:
+                _write_parquet(stream, blocks, names, labels, ids, described)
             return
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             with archive.open("features.npy", "w", force_zip64=True) as file:
@@ -159,7 +160,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, list[str], np.ndarray, list[str],
 
 
 def _write_parquet(
-    path: Path,
+    stream: BinaryIO,
     blocks: Iterable[np.ndarray],
     names: Sequence[str],
     labels: np.ndarray,
@@ -177,12 +178,12 @@ def _write_parquet(
         features = pa.list_(kind, block.shape[1])
         fields = [("name", pa.string()), ("label", pa.int32()), ("class", pa.string())]
         schema = pa.schema([*fields, ("features", features)], metadata=metadata)
-        writer = writer or pq.ParquetWriter(path, schema)
+        writer = writer or pq.ParquetWriter(stream, schema)
         part = slice(first, first + len(block))
         first += len(block)
         flat = pa.array(np.ascontiguousarray(block).reshape(-1), kind)
         columns = [
-            pa.array([name.encode("utf-8", "replace").decode() for name in names[part]]),
+            pa.array([name.encode("utf-8", "backslashreplace").decode() for name in names[part]]),
             pa.array(np.asarray(labels[part], np.int32)),
             pa.array([ids[k] if k >= 0 else None for k in labels[part].tolist()], pa.string()),
             pa.FixedSizeListArray.from_arrays(flat, block.shape[1]),
@@ -198,7 +199,8 @@ def _read_parquet(
 ) -> tuple[np.ndarray, list[str], np.ndarray, list[str], dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    with path.open("rb") as file:  # by name pyarrow takes UTF-8 only
+        table = pq.read_table(file)
     metadata = table.schema.metadata or {}
     about, ids = json.loads(metadata[b"i21k"]), json.loads(metadata[b"i21k_classes"])
     column = table["features"].combine_chunks()

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
+from i21k import files
 from i21k.data.format.splits import Split
 from i21k.data.load import loader
 from i21k.errors import UserError
@@ -111,7 +112,7 @@ def export(
             )
         _write_beside(model, temporary, order or model.classes)
         text = card(model, format, precision, agreement)
-        (temporary / CARD).write_text(text, encoding="utf-8")
+        files.write_text(temporary / CARD, text)
         _write_sums(temporary)
         temporary.chmod(0o755)
         if target.exists():

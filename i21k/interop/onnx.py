@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from i21k import files
 from i21k.errors import UserError
 from i21k.labels import ClassList
 from i21k.models.inception_bn import MEAN, REVISIONS, WIDTHS, Mixed, Reduction
@@ -214,17 +215,18 @@ def quantize(source: Path, target: Path, batches: Iterable[np.ndarray]) -> None:
             batch = next(self._batches, None)
             return None if batch is None else {INPUT: batch}
 
-    quantization.quantize_static(
-        str(source),
-        str(target),
-        Reader(),
-        quant_format=quantization.QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        calibrate_method=quantization.CalibrationMethod.MinMax,
-        op_types_to_quantize=["Conv", "Gemm", "MaxPool", "AveragePool", "Concat", "Relu"],
-    )
+    with files.plainly_named(source.parent) as folder:
+        quantization.quantize_static(
+            str(folder / source.name),
+            str(target),
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+            op_types_to_quantize=["Conv", "Gemm", "MaxPool", "AveragePool", "Concat", "Relu"],
+        )
     onnx = import_onnx()
     props = {entry.key: entry.value for entry in onnx.load(str(source)).metadata_props}
     model = onnx.load(str(target))
@@ -296,5 +298,7 @@ def run_onnx(path: str | Path, images: np.ndarray) -> np.ndarray:
     """Return the logits [B, K] of an exported model on the CPU."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        Path(path).read_bytes(), providers=["CPUExecutionProvider"]
+    )
     return session.run([LOGITS], {INPUT: images})[0]

@@ -35,5 +35,5 @@ def write_safetensors(folder: Path, variables: Mapping[str, Any], checkpoint: Ch
     (folder / WEIGHTS).chmod(0o644)  # the package makes it private
     meta = {key: value for key, value in checkpoint.meta.items() if key not in _NOT_OF_A_MODEL}
     config = {"format": FORMAT, "step": checkpoint.step, **meta}
-    text = json.dumps(config, indent=1, ensure_ascii=False)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(config, indent=1)
+    (folder / CONFIG).write_text(text + "\n", encoding="ascii")

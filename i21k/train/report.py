@@ -116,7 +116,9 @@ class Report(Listener):
 
     def describe(self, recipe: Mapping[str, Any]) -> None:
         """Write the recipe to TensorBoard, and which curves it draws together."""
-        table = "".join(f"| {key} | {value} |\n" for key, value in recipe.items())
+        recipe = {k: log.printable(v) if isinstance(v, str) else v for k, v in recipe.items()}
+        cells = {key: str(value).replace("|", "\\|") for key, value in recipe.items()}
+        table = "".join(f"| {key} | {cell} |\n" for key, cell in cells.items())
         self._tensorboard.add_text("recipe", f"| key | value |\n|---|---|\n{table}")
         values = {k: v for k, v in recipe.items() if isinstance(v, (bool, int, float, str))}
         for summary in hparams(values, {f"epoch/{LAST_COLUMNS[0]}": 0.0}):
@@ -130,7 +132,8 @@ class Report(Listener):
     def say(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
         if self._progress is not None:
-            self._progress.console.print(text, markup=False, highlight=False)
+            shown = "\n".join(map(log.printable, text.split("\n")))
+            self._progress.console.print(shown, markup=False, highlight=False)
         else:
             log.info(text)
 

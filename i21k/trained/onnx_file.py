@@ -5,6 +5,7 @@ Nothing is executed here, and no file is opened but this one.
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,6 @@ def has_external_data(proto: Any) -> bool:
     )
 
 
-def external_folder(path: Path) -> str:
-    """Return the folder of the external data of a file."""
-    return str(path.parent.resolve())
+def external_folder(path: Path) -> bytes:
+    """Return the folder of the external data of a file; its name may be no Unicode."""
+    return os.fsencode(path.parent.resolve())

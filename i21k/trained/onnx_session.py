@@ -16,7 +16,7 @@ _STATM = Path("/proc/self/statm")
 class OnnxSession:
     """A model that is loaded. What onnxruntime refuses is a `UserError` that names the file."""
 
-    def __init__(self, path: Path, content: bytes, weights_folder: str) -> None:
+    def __init__(self, path: Path, content: bytes, weights_folder: bytes) -> None:
         """Load a model.
 
         Args:

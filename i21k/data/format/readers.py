@@ -14,7 +14,7 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordReader
 
 from i21k.data.format.records import decode_example, file_name_of
-from i21k.data.format.shards import READER_OPTIONS, read_records
+from i21k.data.format.shards import READER_OPTIONS, open_shard, read_records
 from i21k.data.format.splits import ShardChangedError, Split
 from i21k.errors import UserError
 
@@ -71,10 +71,7 @@ class _OpenShards:
             return reader
         with self._opening:
             if (reader := self._readers[shard]) is None:
-                path = str(self._split.shard_paths[shard])
-                reader = ArrayRecordReader(
-                    path, self._options, file_reader_buffer_size=_BUFFER_BYTES
-                )
+                reader = open_shard(self._split.shard_paths[shard], self._options, _BUFFER_BYTES)
                 self._split.check_shard(shard)
                 self._keep(shard, reader)
             return reader

@@ -7,6 +7,7 @@ schema's metadata. An entry is a row group, and one row group at a time is in me
 import collections
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -133,12 +134,12 @@ class ParquetSource(ImageSource):
             for entry, (number, group) in list(enumerate(self._groups))[first.entry : stop_entry]:
                 if number != current:
                     if opened is not None:
-                        opened.close()
+                        opened.close(force=True)
                     opened, current = _opened(self._files[number]), number
                 yield 0, entry, self._of_group(opened, number, group)
         finally:
             if opened is not None:
-                opened.close()
+                opened.close(force=True)
 
     def _of_group(self, opened: Any, number: int, group: int) -> Iterator[Member]:
         import pyarrow
@@ -199,7 +200,9 @@ def _opened(path: Path) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
+        # By name pyarrow takes UTF-8 only, and `s3:` for an address.
+        file = pyarrow.OSFile(os.fsencode(path))
+        return pyarrow.parquet.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
