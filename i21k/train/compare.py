@@ -1,10 +1,12 @@
 """The runs below a directory side by side: what differs in their recipes, and what they reached."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from i21k import log
 from i21k.errors import UserError
 from i21k.train import history
 from i21k.train.best import best_row
@@ -36,12 +38,32 @@ def find_runs(directory: Path) -> list[RunSummary]:
         UserError: if there is none.
     """
     patterns = ["/".join(["*"] * depth + ["config.json"]) for depth in range(_MAX_DEPTH + 1)]
-    found = sorted({path.parent for pattern in patterns for path in directory.glob(pattern)})
-    if not found:
+    paths = {path.parent for pattern in patterns for path in directory.glob(pattern)}
+    runs = []
+    for path in sorted(filter(_may_be_run, paths)):
+        try:
+            runs.append(_summary(path, directory))
+        except UserError as error:
+            log.warning(f"{error} The run is not listed.")
+    if not runs:
         raise UserError(
             f"{directory} holds no runs. Give the directory of --workdir, such as runs."
         )
-    return [_summary(path, directory) for path in found]
+    return runs
+
+
+def _may_be_run(path: Path) -> bool:
+    """Return whether a directory with a `config.json` is that of a run, damaged or not.
+
+    Exports and models of other programs have such a file too.
+    """
+    if (path / "checkpoints").is_dir():
+        return True
+    try:
+        stored = json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return (path / "run.json").exists()
+    return history.is_recipe(stored)
 
 
 def _summary(path: Path, directory: Path) -> RunSummary:

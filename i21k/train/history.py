@@ -59,15 +59,20 @@ def read_recipe(directory: Path) -> dict[str, Any]:
     if not directory.is_dir() or not (path.exists() or (directory / "checkpoints").is_dir()):
         raise UserError(f"{directory} holds no run. Give the working directory of a run.")
     for candidate in (path, *descriptions(directory)):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             stored = json.loads(candidate.read_text("utf-8"))
             stored = stored.get("config") if candidate != path else stored
-            if isinstance(stored, dict):
+            if is_recipe(stored):
                 return stored
     raise UserError(
         f"{path} and the checkpoints of {directory} have no recipe that can be read. Give the"
         f" recipe again: --config FILE --workdir {directory}."
     )
+
+
+def is_recipe(stored: Any) -> bool:
+    """Return whether the content of a `config.json` is a recipe; other programs write some too."""
+    return isinstance(stored, dict) and "batch_size" in stored and "epochs" in stored
 
 
 def descriptions(directory: Path) -> list[Path]:

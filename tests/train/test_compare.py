@@ -45,6 +45,25 @@ def test_runs_side_by_side(tmp_path, capsys):
     assert found["name"] == "a" and found["best_step"] == 15 and found["recipe"]["epochs"] == 10
 
 
+def test_what_is_no_run_is_not_listed_and_damage_is_named(tmp_path, capsys):
+    make_run(tmp_path / "a", [])
+    for name, content in [
+        ("export", '{"format": "i21k-safetensors-1", "step": 3, "config": {}}'),
+        ("model", '{"architectures": ["ViT"]}'),
+        ("list", "[1]"),
+        ("deep", "[" * 100_000),
+    ]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(content)
+    make_run(tmp_path / "rows", ["1,x,2.5,2,0.5,100.5", "2,20,2.0,2.5,0.625,99"])
+    (tmp_path / "zero" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "zero" / "config.json").write_bytes(bytes(100))
+    assert [run.name for run in find_runs(tmp_path)] == ["a"]
+    warned = capsys.readouterr().err
+    assert warned.count("warning: ") == warned.count("The run is not listed.") == 2
+    assert f"{tmp_path / 'zero'} have no recipe" in warned and "rows/metrics.csv" in warned
+
+
 def test_a_directory_without_runs(tmp_path):
     with pytest.raises(UserError, match="holds no runs"):
         find_runs(tmp_path)
