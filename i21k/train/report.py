@@ -13,6 +13,7 @@ import rich.table
 from tensorboardX.summary import hparams
 
 from i21k import log
+from i21k.text import printable
 from i21k.train import history
 from i21k.train.learning_curve import Point, draw_learning_curve
 from i21k.train.metric_files import MetricFiles, read_metrics, text_of
@@ -116,7 +117,7 @@ class Report(Listener):
 
     def describe(self, recipe: Mapping[str, Any]) -> None:
         """Write the recipe to TensorBoard, and which curves it draws together."""
-        recipe = {k: log.printable(v) if isinstance(v, str) else v for k, v in recipe.items()}
+        recipe = {k: printable(v) if isinstance(v, str) else v for k, v in recipe.items()}
         cells = {key: str(value).replace("|", "\\|") for key, value in recipe.items()}
         table = "".join(f"| {key} | {cell} |\n" for key, cell in cells.items())
         self._tensorboard.add_text("recipe", f"| key | value |\n|---|---|\n{table}")
@@ -132,7 +133,7 @@ class Report(Listener):
     def say(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
         if self._progress is not None:
-            shown = "\n".join(map(log.printable, text.split("\n")))
+            shown = "\n".join(map(printable, text.split("\n")))
             self._progress.console.print(shown, markup=False, highlight=False)
         else:
             log.info(text)
