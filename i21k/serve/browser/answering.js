@@ -81,7 +81,7 @@ export class Answering {
     const synsets = found.map(({ at, probability }) => ({ at: isLabel ? this.hierarchy.classes[at] : at, probability }));
     const { ids, names } = this.wordnet;
     const row = ({ at, ...rest }) => ({ id: ids[at], name: names[at], ...rest });
-    return { view, answers: synsets.map(row), tree: outline(synsets, this.wordnet).map(row) };
+    return { view, answers: synsets.map(row), tree: synsets.length ? outline(synsets, this.wordnet).map(row) : [] };
   }
 
   // How many classes or synsets an expression chooses, some of them, and what is wrong with it.

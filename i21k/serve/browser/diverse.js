@@ -16,7 +16,7 @@ export function diverse(probabilities, hierarchy, k, { floor, least, share }) {
   const mostly = mostlyOne(found, hierarchy, share);
   found = found.filter((_, place) => !mostly[place]);
   const best = bestSet(found, hierarchy, k).map((place) => found[place]);
-  best.sort((a, b) => b.mass - a.mass);
+  best.sort((a, b) => b.mass - a.mass || b.node - a.node);
   return best.map(({ node, mass }) => ({ at: synsets[node], probability: mass }));
 }
 

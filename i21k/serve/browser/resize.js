@@ -127,7 +127,7 @@ export function cropped({ width, height, data }, fraction, size) {
 function bilinear(square, side, size) {
   const inside = (at) => Math.max(0, Math.min(at, side - 1));
   const taps = Array.from({ length: size }, (_, out) => {
-    const at = Math.fround((out + 0.5) * (side / size) - 0.5);
+    const at = Math.fround((out + 0.5) * (1 / (size / side)) - 0.5);
     const [first, part] = [Math.floor(at), Math.fround(at - Math.floor(at))];
     return { first, a: even(Math.fround(1 - part) * 2048, 1), b: even(part * 2048, 1) };
   });
@@ -153,16 +153,18 @@ function bilinear(square, side, size) {
   return out;
 }
 
-// The mean of the input pixels under each output pixel, those at its edges in part.
+// The mean of the input pixels under each output pixel, those at its edges in part, in float32.
 function area(square, side, size) {
   const scale = side / size;
+  if (Number.isInteger(scale)) return wholeArea(square, side, size, scale);
   const taps = Array.from({ length: size }, (_, out) => {
-    const from = out * scale;
-    const to = Math.min(from + scale, side);
-    const found = [];
-    for (let x = Math.floor(from); x < to - 1e-9; x++) {
-      found.push([x, (Math.min(x + 1, to) - Math.max(x, from)) / scale]);
-    }
+    const [from, to] = [out * scale, out * scale + scale];
+    const width = Math.min(scale, side - from);
+    const end = Math.min(Math.floor(to), side - 1);
+    const first = Math.min(Math.ceil(from), end);
+    const found = first - from > 1e-3 ? [[first - 1, Math.fround((first - from) / width)]] : [];
+    for (let x = first; x < end; x++) found.push([x, Math.fround(1 / width)]);
+    if (to - end > 1e-3) found.push([end, Math.fround(Math.min(to - end, 1, width) / width)]);
     return found;
   });
   const out = new Uint8ClampedArray(size * size * 3);
@@ -170,10 +172,30 @@ function area(square, side, size) {
     for (const [x, columns] of taps.entries()) {
       for (let c = 0; c < 3; c++) {
         let sum = 0;
-        for (const [row, a] of rows) {
-          for (const [column, b] of columns) sum += a * b * square[(row * side + column) * 3 + c];
+        for (const [row, b] of rows) {
+          let of = 0;
+          for (const [column, a] of columns) of = Math.fround(of + Math.fround(square[(row * side + column) * 3 + c] * a));
+          sum = Math.fround(sum + Math.fround(of * b));
         }
         out[(y * size + x) * 3 + c] = even(sum, 1);
+      }
+    }
+  }
+  return out;
+}
+
+function wholeArea(square, side, size, scale) {
+  const out = new Uint8ClampedArray(size * size * 3);
+  const part = Math.fround(1 / (scale * scale));
+  for (let y = 0; y < size; y++) {
+    for (let x = 0; x < size; x++) {
+      for (let c = 0; c < 3; c++) {
+        let sum = 0;
+        for (let n = 0; n < scale * scale; n++) {
+          const [row, column] = [y * scale + Math.floor(n / scale), x * scale + (n % scale)];
+          sum += square[(row * side + column) * 3 + c];
+        }
+        out[(y * size + x) * 3 + c] = scale === 2 ? (sum + 2) >> 2 : even(Math.fround(sum * part), 1);
       }
     }
   }
