@@ -3,8 +3,8 @@
     python benchmarks/static_page.py IMAGE... --checkpoint runs/quickstart \\
         --onnxruntime-web node_modules/onnxruntime-web/dist [--precision float16]
 
-Writes the folder, serves it on loopback, and gives the page one image after another. With --classes,
---mean and --std the model is an ONNX file. Prints one JSON line:
+Writes the folder, serves it on loopback, and gives the page one image after another. With
+--classes, --mean and --std the model is an ONNX file. Prints one JSON line:
 
     images, top1            how many, and for what fraction the best class is the same
     largest, mean_largest   largest difference of a probability: over all images, and mean over them
