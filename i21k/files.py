@@ -4,6 +4,7 @@ A file is written under a temporary name, flushed to the disk, and renamed.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -12,16 +13,18 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from i21k.errors import UserError
 
 TEMPORARY = ".i21k-"  # how the names of unfinished files begin
 _PLAIN = r"[\w./ ,+=@-]+"  # no library gives these characters of a path a meaning
 _DESCRIPTORS = "/proc/self/fd"
+_MAX_PIPE_BYTES = 1 << 30  # our choice: tables of labels of the full ImageNet have less
 
 
 @contextlib.contextmanager
@@ -161,6 +164,55 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_given(path: Path) -> bytes:
+    """Return the content of a file that the user has named; a pipe that somebody writes is one too.
+
+    Opening a pipe without a writer would wait for ever, and a device such as `/dev/zero` has no
+    end.
+
+    Raises:
+        UserError: if it is a device, an empty pipe, or one without an end.
+        OSError: if it cannot be read.
+    """
+    with _opened(path) as file:
+        if not stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            _check_regular(path, file)
+            return file.read()
+        os.set_blocking(file.fileno(), True)  # a writer may be slow
+        content = file.read(_MAX_PIPE_BYTES + 1)
+    if not 0 < len(content) <= _MAX_PIPE_BYTES:
+        amount = f"more than {_MAX_PIPE_BYTES >> 20} MiB" if content else "nothing"
+        raise UserError(f"{path} is a pipe from which {amount} comes. Give a file.")
+    return content
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file that the user has named, to read from any place in it.
+
+    Raises:
+        UserError: if it is a pipe or a device.
+        OSError: if it cannot be read.
+    """
+    file = _opened(path)
+    try:
+        _check_regular(path, file)
+    except UserError:
+        file.close()
+        raise
+    return file
+
+
+def _opened(path: Path) -> BinaryIO:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: PTH123
+
+
+def _check_regular(path: Path, file: BinaryIO) -> None:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise UserError(f"{path} is a pipe or a device. Give a regular file.")
+
+
 def read_text(path: Path) -> str:
     """Return the content of a UTF-8 file of a dataset.
 
@@ -168,7 +220,7 @@ def read_text(path: Path) -> str:
         UserError: if it cannot be read.
     """
     try:
-        return path.read_text("utf-8")
+        return read_given(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path} cannot be read ({error}). Restore it or pack the directory again."

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from i21k import files
 from i21k.errors import UserError
 
 _SYNSET = re.compile(r"n\d{8}(?=[\s,;:]|$)")
@@ -70,7 +71,7 @@ class ClassList:
         """
         path = Path(path)
         try:
-            content = path.read_bytes()
+            content = files.read_given(path)
             is_utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
             text = content.decode("utf-16" if is_utf_16 else "utf-8-sig")
             lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
+from i21k import files
 from i21k.errors import UserError
 
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
@@ -126,7 +127,7 @@ def read(path: Path, columns: Columns) -> dict[str, list[Any]]:
     table_format, types = format_of(path), _types(columns)
     try:
         # An open file: pyarrow gives folders named x=y a meaning, and takes names of UTF-8 only.
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             table = _read(file, table_format, types)
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(

@@ -154,7 +154,7 @@ def check_suffix(path: Path) -> None:
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, list[str], np.ndarray, list[str], dict[str, Any]]:
-    with np.load(path, allow_pickle=False) as found:
+    with files.open_regular(path) as file, np.load(file, allow_pickle=False) as found:
         ids, about = found["classes"].tolist(), json.loads(str(found["about"]))
         return found["features"], found["names"].tolist(), found["labels"], ids, about
 
@@ -199,7 +199,7 @@ def _read_parquet(
 ) -> tuple[np.ndarray, list[str], np.ndarray, list[str], dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    with path.open("rb") as file:  # by name pyarrow takes UTF-8 only
+    with files.open_regular(path) as file:  # by name pyarrow takes UTF-8 only
         table = pq.read_table(file)
     metadata = table.schema.metadata or {}
     about, ids = json.loads(metadata[b"i21k"]), json.loads(metadata[b"i21k_classes"])

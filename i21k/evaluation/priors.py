@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
+from i21k import files
 from i21k.data.format.class_counts import class_counts
 from i21k.data.format.splits import open_split
 from i21k.errors import UserError
@@ -117,7 +118,7 @@ def _weight(model: TrainedModel) -> float:
 
 def _read_counts(path: Path, classes: ClassList) -> np.ndarray:
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = files.read_given(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"prior {path} cannot be read ({error}). Use {', '.join(PRIORS)}, or a text file with a"

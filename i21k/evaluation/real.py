@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from i21k import files
 from i21k.data.format.readers import file_names_in
 from i21k.data.format.splits import Split
 from i21k.errors import UserError
@@ -29,12 +30,16 @@ def read_real(path: str | Path) -> list[list[str]]:
     try:
         return [
             [id_of[label] for label in labels]
-            for labels in json.loads(Path(path).read_text("utf-8"))
+            for labels in json.loads(files.read_given(Path(path)))
         ]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}). Give real.json.") from error
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
-            f"{path} cannot be read as ReaL labels ({error!r}); expected real.json, a list of "
-            "numbers from 0 to 999 for each image"
+            f"{path} cannot be read as ReaL labels ({error!r}). Give real.json, a list of numbers"
+            " from 0 to 999 for each image."
         ) from error
 
 

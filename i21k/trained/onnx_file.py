@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from i21k import files
 from i21k.errors import UserError
 
 MAX_BYTES = 2 << 30  # of a file: the limit of its format
@@ -77,7 +78,7 @@ def read(path: Path) -> tuple[Any, str]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path} is larger than 2 GiB, the limit of ONNX. Export it again.")
-        content = path.read_bytes()
+        content = files.read_given(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}). Give an ONNX file.") from error
     refuse_other_formats(path, content[:8])

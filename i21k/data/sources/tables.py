@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from i21k.data.sources.rules import SPLITS, SYNSET
 from i21k.errors import UserError
+from i21k.files import read_given
 from i21k.labels import ClassList
 
 ILSVRC2012_VAL = "ilsvrc2012-val"
@@ -156,7 +157,7 @@ def read_lines(table: str | Path) -> list[str]:
         UserError: if it cannot be read.
     """
     try:
-        return Path(table).read_text("utf-8-sig").splitlines()
+        return read_given(Path(table)).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Table of labels {table} cannot be read ({error}). {_EXPECTED}") from error
 

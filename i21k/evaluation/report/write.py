@@ -45,7 +45,7 @@ def write_report(
         UserError: if a path is no run and no model, or the data cannot be used.
     """
     for path in paths:
-        if not path.exists():
+        if not path.is_dir() and not path.is_file():
             raise UserError(f"there is no {path}. Give the working directory of a run.")
     found = []
     for path in paths:
@@ -58,6 +58,11 @@ def write_report(
                 )
             else:
                 log.note(f"{directory} has the evaluation of this checkpoint; it is used")
+        elif directory is None and not (path / "metrics.csv").exists():
+            raise UserError(
+                f"{path} has no metrics of a run and no evaluation on split {split!r}. Give the"
+                " working directory of a run, or a model with --checkpoint and --data."
+            )
         found.append(None if directory is None else stored.read_stored(directory))
     if len(paths) == 1:
         text = page.run_page(paths[0], found[0], data)

@@ -18,7 +18,6 @@ e8a20fbb15 (V3).
 
 import math
 import os
-import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 
+from i21k import files
 from i21k.errors import UserError
 
 Layout = Literal["2015", "V1", "V2", "V3"]
@@ -96,9 +96,7 @@ def read_params(path: str | Path) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UserError(f"{path} is not a regular file; expected MXNet's .params")
+        with files.open_regular(path) as file:
             return _read_list(_Stream(path, file))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error}); expected MXNet's .params") from error

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from i21k import files
 from i21k.errors import UserError
 from i21k.interop.mxnet.graph import WIDTH_KEY, Operator, operators, our_name, variables_of
 from i21k.models.inception_bn import InceptionBN
@@ -77,7 +78,7 @@ class _Graph(NamedTuple):
 
 def _parse(path: Path) -> _Graph:
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"cannot be read ({error})") from error
