@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from i21k import files
 from i21k.errors import UserError
+from i21k.text import escaped
 
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 _ROWS_PER_GROUP = 1 << 14  # our choice: of a Parquet file; some MB in memory
@@ -60,7 +61,11 @@ class _Csv:
         self._send(lambda table: table.writeheader())
 
     def write(self, rows: Iterable[Row]) -> None:
-        self._send(lambda table: table.writerows(rows))
+        # Names of files may hold what steers a terminal, and people look at CSV in one.
+        shown = (
+            {k: escaped(v, "\n\t") if isinstance(v, str) else v for k, v in r.items()} for r in rows
+        )
+        self._send(lambda table: table.writerows(shown))
 
     def close(self) -> None:
         self._stream.flush()

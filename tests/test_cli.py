@@ -209,3 +209,22 @@ def test_evaluate_and_predict_name_a_damaged_checkpoint(damaged, tmp_path):
         assert told in done.stderr and done.stdout
         assert ("(truth: " in done.stdout) == ("--num" in command)
         assert "orbax" not in done.stderr and "absl" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "info data --html",
+        "info data --contact-sheet",
+        "predict --checkpoint run image.jpg --png",
+        "search --features x.npz image.jpg --png",
+        "probe --features x.npz --confusion",
+        "evaluate --checkpoint run --data data --per-class",
+        "report run --out",
+    ],
+)
+def test_a_folder_that_is_missing_is_named_before_the_work(tmp_path, capsys, command):
+    assert cli.main([*command.split(), str(tmp_path / "gone" / "out.png")]) == 2
+    assert f"there is no directory {tmp_path / 'gone'} for out.png. Make it" in (
+        capsys.readouterr().err
+    )

@@ -50,3 +50,10 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("no table")
     with pytest.raises(UserError, match="cannot be read as a table"):
         table_files.read(tmp_path / "t.parquet", COLUMNS)
+
+
+def test_csv_holds_nothing_that_steers_a_terminal() -> None:
+    stream = io.BytesIO()
+    writer = table_files.writer("csv", stream, COLUMNS)
+    writer.write([{"file": "\x1b]0;owned\x07猫\u202egpj.jpg", "rank": 1, "p": 0.5}])
+    assert stream.getvalue().decode().splitlines()[1] == (r"\x1b]0;owned\x07猫\u202egpj.jpg,1,0.5")

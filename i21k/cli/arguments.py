@@ -27,6 +27,20 @@ def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
     }
 
 
+def check_folders(*paths: Path | None) -> None:
+    """Check that files can be written: before the work, not after the last image.
+
+    Raises:
+        UserError: naming the folder that is missing.
+    """
+    for path in filter(None, paths):
+        if not path.parent.is_dir():
+            raise UserError(
+                f"there is no directory {path.parent} for {path.name}."
+                " Make it, or choose another directory."
+            )
+
+
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the flag of a recipe; `--config.KEY=VALUE` needs none (see `cli.main`)."""
     parser.add_argument(

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from i21k import log
 from i21k.cli import arguments
-from i21k.errors import UserError
 
 HELP = "Evaluate a checkpoint on a dataset split."
 
@@ -85,12 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    for path in filter(None, (args.per_class, args.reliability, args.predictions)):
-        if not path.parent.is_dir():  # now, not after the last image
-            raise UserError(
-                f"there is no directory {path.parent} for {path.name}."
-                " Make it, or choose another directory."
-            )
+    arguments.check_folders(args.per_class, args.reliability, args.predictions)
     from i21k.evaluation import evaluate, plots, text
     from i21k.prediction.calibration import known_generality
 

@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from i21k.data.contents import read_contents
     from i21k.data.overview import overview
 
+    arguments.check_folders(args.contact_sheet, args.html)
     report = overview(args.directory)
     contents = read_contents(args.directory, everything=args.all)
     if args.contact_sheet:

@@ -107,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
     if args.num is not None and not args.data:
         raise UserError("--num is given without --data. Give --data DIR too, or omit --num.")
     check_regions(args.view, args.regions)
+    arguments.check_folders(args.png)
     files, faults, num_others, num_links = image_files.find_files(args.images)
     for fault in faults:
         log.error(fault)

@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from i21k.evaluation import probe, probe_text
 
+    arguments.check_folders(args.confusion)
     with log.without_progress(args.json):
         train, test = _features(args)
         found = probe.probe(

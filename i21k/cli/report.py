@@ -64,11 +64,7 @@ def run(args: argparse.Namespace) -> int:
     paths = [*([args.checkpoint] if args.checkpoint else []), *args.runs]
     if not paths:
         raise UserError("no run is given. Give --checkpoint WORKDIR, or several RUN to compare.")
-    if not args.out.parent.is_dir():
-        raise UserError(
-            f"there is no directory {args.out.parent} for {args.out.name}."
-            " Make it, or choose another directory."
-        )
+    arguments.check_folders(args.out)
     num_bytes = write_report(
         paths,
         args.out,

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from i21k.trained import load
     from i21k.wordnet.taxonomy import wordnet
 
+    arguments.check_folders(args.png)
     features = load_features(args.features)
     if args.checkpoint:
         model = arguments.open_model(args)

@@ -72,7 +72,7 @@ def read_recipe(directory: Path) -> dict[str, Any]:
 
 def is_recipe(stored: Any) -> bool:
     """Return whether the content of a `config.json` is a recipe; other programs write some too."""
-    return isinstance(stored, dict) and "batch_size" in stored and "epochs" in stored
+    return isinstance(stored, dict) and bool({"batch_size", "optimizer"} & stored.keys())
 
 
 def descriptions(directory: Path) -> list[Path]:
