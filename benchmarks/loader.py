@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.peers.loader_peers import BATCH, NUM_IMAGES, SIZE_PX, find_jpegs
+from benchmarks.peers.loader_work import BATCH, NUM_IMAGES, SIZE_PX, find_jpegs
 from i21k.data.format import shards
 from i21k.data.format.records import encode_example
 from i21k.data.format.splits import Split, open_split

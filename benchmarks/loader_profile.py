@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.loader import pack
-from benchmarks.peers.loader_peers import SIZE_PX, find_jpegs
+from benchmarks.peers.loader_work import SIZE_PX, find_jpegs
 from i21k.data.format.readers import RecordReader
 from i21k.data.format.records import decode_example
 from i21k.images import decode, jpeg_bands

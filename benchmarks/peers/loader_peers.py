@@ -4,44 +4,58 @@
 
 The work: read a JPEG, cut a random region (8-100 % of the area, aspect 3/4-4/3), resize it to 224 x
 224, mirror it half of the time, and return batches of 128. `--crop plain` instead cuts a random
-224 x 224 window and mirrors it, the augmentation of 2015. This file imports nothing of the project,
-because each peer has a virtual environment of its own:
+224 x 224 window and mirrors it, the augmentation of 2015. Each peer reads the same JPEGs from local
+files in its own format. They are written unchanged. This file imports no package of the project,
+because each peer has a virtual environment of its own (`python3.11 -m venv NAME`). These are the
+packages of each, with the versions that were used:
 
-    mxnet   python3.11 -m venv mx && mx/bin/pip install "numpy<1.24" mxnet==1.9.1
-    tfdata  python -m venv tf && tf/bin/pip install tensorflow-cpu
-    dali    python -m venv dali && dali/bin/pip install nvidia-dali-cuda120
-    torch   python -m venv torch && torch/bin/pip install torch pillow numpy
+    mxnet       pip install "numpy<1.24" mxnet==1.9.1
+    tfdata      pip install tensorflow-cpu                                        (2.21)
+    dali        pip install nvidia-dali-cuda120                                   (2.4)
+    torch       pip install torch pillow numpy                                    (2.13)
+    webdataset  pip install torch==2.14.1 torchvision==0.29.1 webdataset==1.0.2
+    streaming   pip install torch==2.14.1 torchvision==0.29.1 mosaicml-streaming==0.13.0
+    litdata     pip install torch==2.14.1 torchvision==0.29.1 litdata==0.2.76
+    ffcv        apt-get install g++ pkg-config python3-dev libopencv-dev libturbojpeg0-dev
+                pip install torch==2.11.0 "numpy<2" numba==0.68.1 "opencv-python-headless<4.12"
+                pip install pillow terminaltables fastargs assertpy pytorch_pfn_extras tqdm psutil
+                pip install setuptools wheel
+                pip install --no-deps --no-build-isolation ffcv==1.0.2
 
 With two cores MXNet decodes on one thread. DALI's CPU pipeline needs no GPU. PyTorch's is its
-DataLoader with Pillow. Prints one JSON line. Compare peers only if they ran in turn on the same
-machine within minutes, by the median of several rounds.
+DataLoader with Pillow. WebDataset, Streaming and LitData use torchvision's transforms (version 2).
+FFCV decodes by libjpeg-turbo (2.1.5 of Debian 12) and resizes by OpenCV's area method (4.6.0). It
+compiles its pipeline first, so the first batch takes a minute or more.
+
+Prints one JSON line. Compare peers only if they ran in turn on the same machine within minutes, by
+the median of several rounds.
 """
 
 import argparse
-import io
 import json
-import math
 import os
-import random
 import struct
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-BATCH, SIZE_PX, NUM_IMAGES = 128, 224, 5000
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-
-def rate(batches: Iterator[Any], seconds: float, warmup: int = 8) -> float:
-    """Return images per second of a stream, after the first batches."""
-    for _ in range(warmup):
-        next(batches)
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        next(batches)
-        count += BATCH
-    return count / (time.perf_counter() - start)
+from benchmarks.peers import loader_torch_peers
+from benchmarks.peers.loader_work import (
+    BATCH,
+    MAX_AREA,
+    MAX_ASPECT,
+    MIN_AREA,
+    MIN_ASPECT,
+    NUM_IMAGES,
+    SIZE_PX,
+    Peer,
+    find_jpegs,
+    rate,
+)
 
 
 def write_recordio(path: Path, files: list[Path]) -> None:
@@ -64,10 +78,10 @@ def mxnet(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterator
     write_recordio(scratch / "a.rec", files)
     region = {
         "random_resized_crop": True,
-        "min_random_area": 0.08,
-        "max_random_area": 1.0,
-        "min_aspect_ratio": 3 / 4,
-        "max_aspect_ratio": 4 / 3,
+        "min_random_area": MIN_AREA,
+        "max_random_area": MAX_AREA,
+        "min_aspect_ratio": MIN_ASPECT,
+        "max_aspect_ratio": MAX_ASPECT,
     }
     reader = mx.io.ImageRecordIter(
         path_imgrec=str(scratch / "a.rec"),
@@ -114,8 +128,8 @@ def tfdata(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterato
             begin, size, _ = tf.image.sample_distorted_bounding_box(
                 shape,
                 tf.zeros([1, 0, 4]),
-                area_range=(0.08, 1.0),
-                aspect_ratio_range=(3 / 4, 4 / 3),
+                area_range=(MIN_AREA, MAX_AREA),
+                aspect_ratio_range=(MIN_ASPECT, MAX_ASPECT),
                 min_object_covered=0,
                 use_image_if_no_bounding_boxes=True,
             )
@@ -159,8 +173,8 @@ def dali(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterator[
                 jpegs,
                 device="cpu",
                 output_type=types.RGB,
-                random_aspect_ratio=[3 / 4, 4 / 3],
-                random_area=[0.08, 1.0],
+                random_aspect_ratio=[MIN_ASPECT, MAX_ASPECT],
+                random_area=[MIN_AREA, MAX_AREA],
             )
             images = fn.resize(
                 images, size=(SIZE_PX, SIZE_PX), interp_type=types.INTERP_LINEAR, antialias=False
@@ -181,67 +195,16 @@ def dali(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterator[
         yield running.run()
 
 
-def torch(files: list[Path], threads: int, crop: str, scratch: Path) -> Iterator[Any]:
-    import numpy as np
-    import torch.utils.data
-    from PIL import Image
-
-    class Images(torch.utils.data.Dataset):
-        jpegs = [file.read_bytes() for file in files]  # noqa: RUF012
-
-        def __len__(self) -> int:
-            return len(self.jpegs)
-
-        def __getitem__(self, i: int) -> tuple[Any, int]:
-            image: Any = Image.open(io.BytesIO(self.jpegs[i])).convert("RGB")
-            w, h = image.size
-            if crop == "region":
-                area, aspect = (
-                    w * h * random.uniform(0.08, 1),
-                    math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3))),
-                )
-                cw, ch = (
-                    min(w, round((area * aspect) ** 0.5)),
-                    min(h, round((area / aspect) ** 0.5)),
-                )
-            else:
-                cw = ch = SIZE_PX
-            x, y = random.randint(0, w - cw), random.randint(0, h - ch)
-            image = image.resize(
-                (SIZE_PX, SIZE_PX), Image.Resampling.BILINEAR, box=(x, y, x + cw, y + ch)
-            )
-            if random.random() < 0.5:
-                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), i % 1000
-
-    loader = torch.utils.data.DataLoader(
-        Images(),
-        batch_size=BATCH,
-        shuffle=True,
-        num_workers=threads,
-        persistent_workers=True,
-        drop_last=True,
-    )
-    while True:
-        yield from loader
-
-
-PEERS: dict[str, Callable[[list[Path], int, str, Path], Iterator[Any]]] = {
+PEERS: dict[str, Peer] = {
     "mxnet": mxnet,
     "tfdata": tfdata,
     "dali": dali,
-    "torch": torch,
+    "torch": loader_torch_peers.torch,
+    "webdataset": loader_torch_peers.webdataset,
+    "streaming": loader_torch_peers.streaming,
+    "litdata": loader_torch_peers.litdata,
+    "ffcv": loader_torch_peers.ffcv,
 }
-
-
-def find_jpegs(folder: str) -> list[Path]:
-    """Return all files below a folder, repeated up to `NUM_IMAGES`."""
-    files = sorted(
-        path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")
-    )
-    if not files:
-        raise SystemExit(f"{folder} holds no .jpg or .jpeg file")
-    return (files * (NUM_IMAGES // len(files) + 1))[:NUM_IMAGES]
 
 
 def main() -> None:
