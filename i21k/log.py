@@ -158,9 +158,9 @@ class Progress:
         self._show()
 
     def advance(self, n: int = 1, note: str = "") -> None:
-        """Add to what is done."""
+        """Add to what is done. The rate counts from the first piece on, which may have compiled."""
         if self._first is None:
-            self._first = self._done
+            self._first, self._started_at = self._done + n, time.monotonic()
         self._done, self._note = self._done + n, note
         self._show()
 

@@ -91,6 +91,18 @@ def test_the_rate_counts_from_the_first_update(capsys, monkeypatch):
     assert capsys.readouterr().err == "read 75.0% | 2/2 MB | 0.1 MB/s | eta 0:00:10\n"
 
 
+def test_the_rate_leaves_out_the_first_piece_which_compiles(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    with log.progress("predict", 100) as progress:
+        for now in (60.0, 65.0, 70.0, 75.0):
+            progress.advance(10)
+    assert capsys.readouterr().err.splitlines() == [
+        "predict 10.0% | 10/100 images | eta ?",
+        "predict 30.0% | 30/100 images | 2/s | eta 0:00:35",
+    ]
+
+
 def test_only_process_0_prints_information_and_progress(capsys, monkeypatch):
     monkeypatch.setattr(log, "_LINE_EVERY_S", 0.0)
     monkeypatch.setattr(log, "_rank", 0)

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import sys
 from pathlib import Path
 
 from i21k import log
@@ -156,10 +157,11 @@ def run(args: argparse.Namespace) -> int:
         images = model.see_split(args.data, args.split, view, args.num, args.regions)
     else:
         images = model.see(files, view, args.regions)
-    few = num_images <= 2 * args.batch_size
     output_format = "jsonl" if args.json else args.format
+    # A bar is drawn below lines of text; it would be drawn into a table on the same terminal.
+    is_mixed = output_format != "text" and sys.stdout.isatty()
     with (
-        log.without_progress(output_format != "text" or few),
+        log.without_progress(args.json or is_mixed or num_images <= 2 * args.batch_size),
         contextlib.closing(
             outputs.output(output_format, 1 if args.view == "hedge" else args.k)
         ) as output,

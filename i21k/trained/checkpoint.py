@@ -205,9 +205,10 @@ def described(
     if counts is not None and not (
         isinstance(counts, list)
         and len(counts) == len(classes)
-        and all(isinstance(n, int) and n >= 0 for n in counts)
+        and all(type(n) is int and 0 <= n < 2**40 for n in counts)
     ):
         raise UserError(f"class_counts is not a list of {len(classes):,} numbers of images.")
+    _check_facts(meta)
     saved = meta.get("preprocessing", meta.get("input"))
     preprocessing = Preprocessing.from_json(saved)
     probability = meta.get("probability", "softmax")
@@ -217,6 +218,22 @@ def described(
     network.check_size(preprocessing.image_size, preprocessing.image_size)
     _check_arrays(network, _weights(checkpoint, is_average), preprocessing.image_size)
     return preprocessing, network, probability
+
+
+def _check_facts(meta: Mapping[str, Any]) -> None:
+    """Check the form of what is said of the data and the recipe, where it is there."""
+    for path in ("config", "config.data", "config.loss", "data"):
+        facts: Any = meta
+        for key in path.split("."):
+            facts = facts.get(key, {})
+        if not isinstance(facts, dict):
+            raise UserError(f"{path} is {facts!r}. Expected names and values.")
+    fingerprint = meta.get("data", {}).get("fingerprint", "")
+    if not isinstance(fingerprint, str):
+        raise UserError(f"data.fingerprint is {fingerprint!r}. Expected a text.")
+    weight = meta.get("config", {}).get("loss", {}).get("prior_weight", 0.0)
+    if not is_number(weight):
+        raise UserError(f"config.loss.prior_weight is {weight!r}. Expected a number.")
 
 
 def _network(description: Any, num_classes: int) -> Network:

@@ -545,6 +545,8 @@ def test_many_files_show_progress(workdir, folder, monkeypatch, capsys):
     assert "predict 100.0% | 20/20 images" in capsys.readouterr().err
     assert run("--checkpoint", workdir, *paths, "--json") == 0
     assert "predict" not in capsys.readouterr().err
+    assert run("--checkpoint", workdir, *paths, "--format", "csv") == 0  # into a file or a pipe
+    assert "predict 100.0% | 20/20 images" in capsys.readouterr().err
 
 
 def test_regions_are_averaged(model, folder):

@@ -85,6 +85,12 @@ DAMAGE = {
     "unknown type": ({"model": {"dtype": "float7"}}, "float7"),
     "width": ({"model": {"width": 1e9}}, "model.width is 1000000000.0"),
     "probability": ({"probability": "sum"}, "probability is 'sum'"),
+    "recipe a text": ({"config": "x"}, "config is 'x'"),
+    "loss a list": ({"config": {"loss": [1]}}, r"config.loss is \[1\]"),
+    "prior a text": ({"config": {"loss": {"prior_weight": "1"}}}, "prior_weight is '1'"),
+    "data none": ({"data": None}, "data is None"),
+    "fingerprint a number": ({"data": {"fingerprint": 3}}, "fingerprint is 3"),
+    "counts of 10^30": ({"class_counts": [1, 1, 1, 10**30]}, "class_counts is not a list of 4"),
     "short side": (
         {"preprocessing": {"image_size": 32, "crop_fraction": 1.0, "short_side_px": -1}},
         "short_side_px is -1",
