@@ -9,6 +9,7 @@ from i21k.data.sources.recognised import Recognised, Wanted, choose_splits, of_s
 from i21k.data.sources.tables import Labels
 from i21k.data.sources.tar_folders import why_webdataset
 from i21k.data.sources.tar_reader import tar_stem
+from i21k.data.sources.webdataset_info import read_shard_list
 from i21k.errors import UserError
 
 
@@ -34,11 +35,17 @@ def recognise_shards(
 def webdataset_shards(
     path: Path, tars: Sequence[Path], wanted: Wanted, labels: Labels | None = None
 ) -> Recognised:
-    """Return the shards of a WebDataset, by the splits in their names."""
-    shards = webdataset.shards_by_split(tars)
+    """Return the shards of a WebDataset, by the splits in a list beside them or in their names."""
+    listed = read_shard_list(tars[0].parent)
+    by_list: dict[str, list[Path]] = {}
+    for tar in tars:
+        by_list.setdefault(listed.split_of(tar) or "", []).append(tar)
+    shards = webdataset.shards_by_split(tars) if "" in by_list else by_list
     chosen, notes = choose_splits(path, shards, wanted, lambda split: True)
+    if path.is_dir():
+        listed.refuse_missing(path, chosen)
     sources: dict[str, ImageSource] = {
-        split: webdataset.WebDataset(path, of_split, wanted.names, labels)
+        split: webdataset.WebDataset(path, of_split, wanted.names, labels, listed)
         for split, of_split in chosen.items()
     }
     return of_splits(sources, notes, "WebDataset")

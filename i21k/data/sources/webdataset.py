@@ -27,6 +27,7 @@ from i21k.data.sources.base import (
 from i21k.data.sources.rules import SPLITS, SYNSET
 from i21k.data.sources.tables import Labels, class_of_number
 from i21k.data.sources.tar_reader import Window, headers, link_targets, read_tar_member, refusal
+from i21k.data.sources.webdataset_info import ShardList
 from i21k.errors import UserError
 from i21k.labels import ClassList
 
@@ -56,6 +57,7 @@ class WebDataset(ImageSource):
         shards: in order.
         names: class ids by label, where shards have only integers.
         labels: of the images by name; then the classes in the shards are ignored.
+        listed: says how many samples each shard has, if there is such a list.
     """
 
     def __init__(
@@ -64,13 +66,18 @@ class WebDataset(ImageSource):
         shards: Sequence[Path],
         names: ClassList | None,
         labels: Labels | None = None,
+        listed: ShardList | None = None,
     ) -> None:
         self._shards, self._names, self._labels = list(shards), names, labels
         digest, num_bytes = hashlib.blake2b(digest_size=16), 0
         for shard in shards:
             digest.update(f"{shard.name!a} {shard.stat().st_size}\n".encode())
             num_bytes += shard.stat().st_size
+        self._lengths = {} if listed is None else listed.lengths
         layout = f"WebDataset of {counted(len(shards), 'tar')}"
+        if listed is not None and all(shard.name in self._lengths for shard in shards):
+            num_images = sum(self._lengths[shard.name] for shard in shards)
+            layout += f" with {counted(num_images, 'image')} by {listed.file.name}"
         super().__init__(path, layout, num_bytes, digest.hexdigest())
         self._by = f"labels from {labels.table}" if labels else self._look(shards[0])
         self.layout = f"{layout}, classes by {self._by}"
@@ -121,13 +128,19 @@ class WebDataset(ImageSource):
 
     def _of_shard(self, shard: Path) -> Iterator[Member]:
         num_bytes_before, size = self.num_bytes_read, shard.stat().st_size
+        num_samples, expected = 0, self._lengths.get(shard.name)
         with shard.open("rb") as file:
             try:
                 for sample in _samples(Window(file, 0, size), shard.name):
                     yield from self._of_sample(sample)
+                    num_samples += sample.image is not None
                     self.num_bytes_read = num_bytes_before + file.tell()
             except SourceDamaged as error:
                 yield Member(shard.name, "", skipped=f"damaged tar: {error}")
+            else:
+                if expected is not None and num_samples < expected:
+                    few = f"fewer samples than listed: {num_samples:,} of {expected:,}"
+                    yield Member(shard.name, "", skipped=few)
         self.num_bytes_read = num_bytes_before + size
 
     def _of_sample(self, sample: _Sample) -> Iterator[Member]:
