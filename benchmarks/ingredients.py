@@ -1,6 +1,7 @@
 """Measure what each ingredient of a recipe does: on from R1, and off from R2.
 
-    python benchmarks/ingredients.py --out DIR [--seeds 3] [--epochs 4] [--minutes 30] [--only NAME]
+    python benchmarks/ingredients.py --out DIR [--seeds 3] [--epochs 4] [--minutes 30]
+    [--only ARM ...]
 
 Trains on the quick start's images, which the program draws, and evaluates on 2,500 other drawn
 images. With --data it trains and evaluates on another dataset of WordNet's classes. R0 is the
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--data", type=Path, help="packed directory instead of drawn images")
     parser.add_argument("--minutes", type=float, default=60.0, help="start no run after this time")
-    parser.add_argument("--only", default="", help="arms whose name contains this")
+    parser.add_argument("--only", nargs="+", choices=arms(), default=arms(), metavar="ARM")
     parser.add_argument("--table", action="store_true", help="print the table of what is there")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,7 @@ def main() -> None:
         (name, seed)
         for seed in range(args.seeds)
         for name in arms()
-        if args.only in name and (name, seed, args.epochs, args.image_size) not in done
+        if name in args.only and (name, seed, args.epochs, args.image_size) not in done
     ]
     for name, seed in [] if args.table else todo:
         if time.monotonic() > until:

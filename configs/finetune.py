@@ -6,7 +6,7 @@ Source:    the steps by number of images are the BiT-HyperRule (Kolesnikov et al
            Transfer", arXiv 1912.11370, section 3.3); no weight decay, a clipped gradient and a head
            of zeros are big_vision's transfer configuration; smaller batches and the rates are ours
 Hours:     depends on the data and the model: see the first lines of the run
-Accuracy:  depends on the data; not yet measured on real images
+Accuracy:  depends on the data: see docs/results.md, "Fine-tuning"
 
 The model after the second colon is a run, an imported model or a safetensors export. Its network
 and the size of its images are used. The working directory is runs/finetune-flowers. Every key can
@@ -28,7 +28,7 @@ from i21k.train.starting_point import ParentFacts, num_images_of, read_parent_fa
 
 RULE = ((20_000, 500, 32), (500_000, 10_000, 128), (float("inf"), 20_000, 512))
 LEAST_EPOCHS = 5
-RATE, RATE_BATCH = 0.01, 32  # our choice, not tuned yet; it grows with the batch
+RATE, RATE_BATCH = 0.01, 32  # our choice, not tuned; it grows with the batch
 HEAD = 10.0  # the head starts at zero, and needs a larger rate than what is trained already
 
 
