@@ -21,12 +21,14 @@ from i21k.serve.site import POLICY, write_site
 from i21k.trained.onnx_model import OnnxModel
 from tests.helpers import browser, sites
 from tests.helpers.onnx_models import classifier
+from tests.helpers.profiles import gamma, parametric, profile
 
 LACKING = browser.LACKING or sites.LACKING
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(bool(LACKING), reason=LACKING or "all is there"),
 ]
+P3, GREY = profile(parametric()), profile(gamma(2.2), b"GRAY")
 WAIT_MS = 90_000  # reached only if it hangs
 
 
@@ -138,7 +140,11 @@ def images() -> dict[str, bytes]:
         "transparent.png": encoded(transparent, "PNG"),
         "turned.jpg": encoded(picture(400, 300, 7), "JPEG", exif=turned),
         "grey.png": encoded(picture(333, 270, 8).convert("L"), "PNG"),
-        "image.webp": encoded(picture(300, 270, 9), "WEBP", lossless=True),
+        "image.webp": encoded(picture(300, 270, 9), "WEBP", lossless=True, icc_profile=P3),
+        "colours.png": encoded(picture(300, 270, 10), "PNG", icc_profile=P3),
+        "colours.jpg": encoded(picture(300, 256, 11), "JPEG", icc_profile=P3),
+        "grey.jpg": encoded(picture(300, 270, 12).convert("L"), "JPEG", icc_profile=GREY),
+        "camera.jpg": encoded(picture(1400, 1040, 13), "JPEG", quality=95),
     }
 
 
@@ -164,8 +170,9 @@ def test_every_kind_of_image_has_the_probabilities_of_python(site: Path, visit: 
             drop(tab, content, name)
             assert tab.inner_text("#problem") == ""
             (expected,) = model.probabilities(model.prepare(content)[None])
-            # A turned image is resized before it is turned there, and after it here.
-            most = 0.02 if name == "turned.jpg" else 1e-5
+            # Python turns after resizing, decodes large files at a part of their size, and rounds
+            # grey differently: by one or two of 255 levels.
+            most = 0.02 if name in ("turned.jpg", "camera.jpg", "grey.jpg") else 1e-5
             found = probabilities(tab, number)
             np.testing.assert_allclose(found, expected, atol=most, err_msg=name)
 

@@ -21,6 +21,7 @@ from i21k.serve import page_files, site_data
 from i21k.serve.models import ServedModel
 from i21k.trained import Origin, Preprocessing
 from i21k.wordnet import class_lists
+from tests.helpers.profiles import gamma, parametric, profile, table
 from tests.helpers.sites import NODE, calibrate_by_hand
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="no node is installed")
@@ -45,15 +46,19 @@ console.log(JSON.stringify(questions.map(said)));
 """
 PIXELS = """
 import { readFileSync } from "node:fs";
+import { convert, readProfile } from "./colours.js";
 import { cropped, resizeBicubic, storedSize } from "./resize.js";
 import { roundTrip } from "./jpeg.js";
-const made = JSON.parse(readFileSync(0, "utf-8")).map(({ width, height, data, quality, crops }) => {
+const made = JSON.parse(readFileSync(0, "utf-8")).map((one) => {
+  const { width, height, data, profile, quality, crops } = one;
   const rgb = Buffer.from(data, "base64");
   const rgba = new Uint8ClampedArray(width * height * 4);
   for (let at = 0; at < rgba.length; at++) if (at % 4 < 3) rgba[at] = rgb[(at >> 2) * 3 + (at % 4)];
   const from = { width, height };
   const read = (top, rows) => rgba.subarray(top * width * 4, (top + rows) * width * 4);
-  const image = roundTrip(resizeBicubic(read, from, storedSize(from, 64)), quality);
+  const small = resizeBicubic(read, from, storedSize(from, 64));
+  if (profile) convert(small.data, readProfile(new Uint8Array(Buffer.from(profile, "base64"))));
+  const image = roundTrip(small, quality);
   const text = (bytes) => Buffer.from(bytes).toString("base64");
   const squares = crops.map(([fraction, size]) => text(cropped(image, fraction, size)));
   return { stored: text(image.data), crops: squares };
@@ -217,6 +222,9 @@ def test_expressions_choose_the_same_and_are_wrong_at_the_same_place(
     assert tree["labels"] == [labels.get(node, -1) for node in tree["ids"]]
 
 
+PROFILES = [profile(curve) for curve in (gamma(2.2), table(), parametric(), gamma(1.0))]
+
+
 def test_pixels_are_those_of_python_bit_for_bit(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     crops = ((0.875, 56), (0.875, 40), (1.0, 96), (0.9, 16), (0.5, 13), (1.0, 32), (1.0, 17))
@@ -229,15 +237,17 @@ def test_pixels_are_those_of_python_bit_for_bit(tmp_path: Path) -> None:
         smooth = np.asarray(Image.fromarray(coarse).resize((width, height))).astype(int)
         noisy = smooth + rng.integers(-60, 61, smooth.shape)
         original = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+        icc = None if number < 3 else PROFILES[number % len(PROFILES)]
         cases.append(
             {
+                "profile": icc and base64.b64encode(icc).decode(),
                 "width": width, "height": height, "quality": quality, "crops": crops,
                 "data": base64.b64encode(original.tobytes()).decode(),
             }
         )  # fmt: skip
         file = io.BytesIO()
         # Not `prepare`: this must be of pixels, for a JPEG would be stored as it is.
-        original.save(file, "PNG")
+        original.save(file, "PNG", icc_profile=icc)
         stored = Preprocessing(1, 1.0, 64, quality).recoded(file.getvalue())
         pixels = simplejpeg.decode_jpeg(stored, "RGB").copy()
         squares = []
