@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -64,7 +65,7 @@ class ClassList:
         """Read one id a line. Empty lines are ignored, and so is a byte order mark.
 
         Of a line that begins with a synset id only that counts, so `synset.txt` with names is fine.
-        Of other lines, what is before a tab counts.
+        Of other lines, what is before a tab counts. The `classes.json` of an export is read too.
 
         Raises:
             UserError: if the file is missing, not text, empty, or a line is not a new class id.
@@ -80,6 +81,8 @@ class ClassList:
                 f"class list {path} cannot be read ({error}); expected one class id a line, in "
                 "UTF-8. Save it as such a text file."
             ) from error
+        if (ids := _from_json(text)) is not None:
+            lines = ids
         numbered = {n: line.strip() for n, line in enumerate(lines, 1) if line.strip()}
         has_synsets = any(_SYNSET.match(line) for line in numbered.values())
         if numbered and all(_NUMBERED.match(line) for line in numbered.values()):
@@ -139,3 +142,14 @@ class ClassList:
             if ids
         ]
         return "; ".join(parts)
+
+
+def _from_json(text: str) -> list[str] | None:
+    """Return the ids in the `classes.json` of an export; None if it is something else."""
+    if not text.startswith("["):
+        return None
+    try:
+        ids = [entry["id"] for entry in json.loads(text)]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return ids if all(isinstance(one, str) and "\n" not in one for one in ids) else None

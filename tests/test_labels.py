@@ -76,6 +76,7 @@ def test_says_how_lists_differ():
         (b"n01440764\nbackground\n", ("n01440764", "background")),
         ("cat\r\ndog\r\n".encode("utf-16"), ("cat", "dog")),
         (b"cat\rdog\r", ("cat", "dog")),
+        (b'[\n {"id": "n1", "name": "a"},\n {"id": "n2", "name": "b"}\n]\n', ("n1", "n2")),
     ],
 )
 def test_reads_lists_of_the_field(tmp_path, content, ids):
@@ -91,6 +92,8 @@ def test_reads_lists_of_the_field(tmp_path, content, ids):
         (b"wnid name\nn01440764 tench\n", r"line 1 .* is 'wnid name'; expected a synset id"),
         (b"a\xff\n", "cannot be read .* in UTF-8. Save it"),
         (b'{"0": "cat"}', "line 1 .* as of JSON"),
+        (b'[{"name": "cat"}]', "line 1 .* as of JSON"),
+        (b'[{"id": "a"}, {"id": "a"}]', "line 2 of class list .* is class 'a', as is line 1"),
         (b"# mine\ncat\n", "line 1 .* as of a comment"),
     ],
 )

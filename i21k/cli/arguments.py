@@ -131,6 +131,10 @@ def open_model(args: argparse.Namespace) -> "TrainedModel":
                 " --crop, --mean and --std do not apply. Omit them."
             )
         return trained.load(path, args.step, args.weights)
+    if (args.step, args.weights) != ("last", "recipe"):
+        raise UserError(
+            f"{args.checkpoint} is an ONNX file, so --step and --weights do not apply. Omit them."
+        )
     from i21k.trained.beside import Normalisation
     from i21k.trained.onnx_model import OnnxModel
     from i21k.trained.preprocessing import read_contract

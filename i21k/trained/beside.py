@@ -40,7 +40,9 @@ class Normalisation:
 
 def contract(image_size: int, crop_fraction: float) -> Preprocessing:
     """Return the preprocessing of a model of another program: resize, then crop the centre."""
-    return Preprocessing(image_size, crop_fraction, round(image_size / crop_fraction), _QUALITY)
+    # A fraction that is no such number is refused there.
+    short_side_px = round(image_size / crop_fraction) if crop_fraction > 0 else image_size
+    return Preprocessing(image_size, crop_fraction, short_side_px, _QUALITY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Beside:
                 "this model was made for images that are resized to a square without cropping;"
                 " here the central square of each image is taken"
             )
-        return contract(size or self.image_size or SIZE, crop or self.crop_fraction or CROP)
+        size = (self.image_size or SIZE) if size is None else size
+        return contract(size, (self.crop_fraction or CROP) if crop is None else crop)
 
     def classes(self) -> ClassList | None:
         """Return the classes; None if there are none, or numbered ones."""

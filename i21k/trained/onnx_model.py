@@ -66,11 +66,12 @@ class OnnxModel:
         beside = read_beside(self._path, self._input.size)
         base = preprocessing or own.preprocessing
         if base is None:
-            base = beside.preprocessing(image_size or self._input.size, crop_fraction)
+            size = self._input.size if image_size is None else image_size
+            base = beside.preprocessing(size, crop_fraction)
         self.preprocessing = dataclasses.replace(
             base,
-            image_size=image_size or base.image_size,
-            crop_fraction=crop_fraction or base.crop_fraction,
+            image_size=base.image_size if image_size is None else image_size,
+            crop_fraction=base.crop_fraction if crop_fraction is None else crop_fraction,
         )
         self._check_size()
         self._normalisation = (

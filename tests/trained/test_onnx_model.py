@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from i21k import cli
 from i21k.errors import UserError
+from i21k.evaluation.features import load_features
 from i21k.labels import ClassList
 from i21k.trained import load
 from i21k.trained.beside import Normalisation
@@ -215,6 +217,11 @@ def test_the_flags_of_the_commands(tmp_path, dataset, capsys):
     for flags, message in (
         (["--size", "64"], "takes images of 32 px; the preprocessing is for 64 px"),
         (["--std", "0", "1", "1"], "Give three finite numbers each, with std above 0"),
+        (["--size", "0"], "image_size is 0"),
+        (["--crop", "0"], "crop_fraction is 0.0"),
+        (["--crop", "nan"], "crop_fraction is nan"),
+        (["--step", "3"], "is an ONNX file, so --step and --weights do not apply"),
+        (["--weights", "average"], "is an ONNX file, so --step and --weights do not apply"),
         (["--crop", "2"], "crop_fraction is 2.0. Expected a number above 0, at most 1"),
         (["--preprocessing", str(classes)], "cannot be read as JSON"),
         (["--recalibrate-bn", "8"], "Omit --recalibrate-bn"),
@@ -235,6 +242,29 @@ def test_predict_and_calibrate(tmp_path, dataset, capsys):
         flags += ["--accuracy", "0.5"] if view == "hedge" else []
         assert cli.main([*model, *flags]) == 0
         assert len(capsys.readouterr().out.splitlines()) == 2, view
+
+
+def test_features_probe_search_and_report(tmp_path, dataset, capsys):
+    """The other commands that take a model, with the classes in a file as an export has it."""
+    path, classes = classifier(tmp_path / "m.onnx"), tmp_path / "classes.json"
+    classes.write_text(json.dumps([{"id": one, "name": "a name"} for one in CLASSES.ids]))
+    model = ["--checkpoint", str(path), "--classes", str(classes)]
+    data, features = ["--data", str(dataset)], str(tmp_path / "features.npz")
+    assert cli.main(["embed", *model, *data, "--split", "train", "--out", features]) == 0
+    kept = load_features(features)
+    assert kept.array.shape[1] == 3 and kept.about["model"]["path"] == str(path)
+    few = ["--shots", "1", "--draws", "1", "--json"]
+    assert cli.main(["probe", "--features", features, *few]) == 0
+    assert cli.main(["probe", *model, *data, *few]) == 0
+    image = tmp_path / "image.png"
+    Image.fromarray(images_for(1)[0]).save(image)
+    arguments = [str(image), "--features", features, "--png", str(tmp_path / "near.png"), "--json"]
+    assert cli.main(["search", *arguments, *model, "-k", "2"]) == 0
+    capsys.readouterr()
+    page = tmp_path / "report.html"
+    assert cli.main(["report", *model, *data, "--out", str(page)]) == 0
+    assert page.stat().st_size > 10_000
+    assert cli.main(["predict", str(image), *model, "--regions", "--prior", "train"]) == 0
 
 
 def test_outputs_of_the_same_width_are_not_features(tmp_path):
