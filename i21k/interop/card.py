@@ -6,6 +6,7 @@ from pathlib import Path
 
 from i21k.checkpoints import Checkpoint
 from i21k.interop import onnx, stablehlo
+from i21k.text import printable
 from i21k.train.metric_files import Row, read_metrics
 from i21k.trained import CheckpointModel
 
@@ -61,7 +62,7 @@ def card(
         f"An image classifier over {len(model.classes):,} classes, exported by i21k as {format}"
         f" ({precision}).",
         "",
-        f"- Weights: {model.origin}, digest {model.origin.digest[:16]}",
+        f"- Weights: {printable(model.origin)}, digest {model.origin.digest[:16]}",
         f"- Input: RGB, {contract.image_size} x {contract.image_size} px, values of 0 to 255."
         f" The image is reduced to a short side of {contract.short_side_px or 'its own size'} px"
         f" ({contract.resampling}), then the central {contract.crop_fraction:.4g} of the short"

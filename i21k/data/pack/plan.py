@@ -38,6 +38,7 @@ from i21k.data.pack.spill import SpillFile
 from i21k.data.pack.work_directory import WorkDirectory
 from i21k.errors import UserError
 from i21k.files import replaced
+from i21k.text import printable
 
 SLICE_BYTES = 256 << 20  # of records in memory while a shard is written; our choice
 
@@ -255,14 +256,10 @@ def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, 
         temporary.open("w", encoding="utf-8", errors="backslashreplace") as table,
     ):
         for row in itertools.chain([header], rows):
-            table.write("\t".join(_one_line(text) for text in row) + "\n")
+            table.write("\t".join(printable(text.replace("\t", " ")) for text in row) + "\n")
 
 
 def _save(path: Path, array: np.ndarray) -> None:
     content = io.BytesIO()
     np.save(content, array)
     spill.write_whole(path, content.getvalue())
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split("\t")).replace("\r", "\\r").replace("\n", "\\n")

@@ -106,3 +106,13 @@ def test_contact_sheet_is_what_its_name_says(
             assert opened.format == file_format
     assert cli.main(["info", str(tmp_path / "out"), "--contact-sheet", "a.doc"]) == 2
     assert "ends in '.doc'; expected one of .png" in capsys.readouterr().err
+
+
+def test_tables_escape_what_a_terminal_would_obey(phone: Path, tmp_path: Path) -> None:
+    odd = phone / "cat" / "\x1b]0;title\a.jpg"
+    odd.write_bytes(b"no image")
+    (phone / "cat" / "\x1b[2J twin.jpg").write_bytes((phone / "cat" / "1.jpg").read_bytes())
+    run(phone, tmp_path / "out")
+    for name, expected in (("skipped", r"\x1b]0;title\x07.jpg"), ("duplicates", r"\x1b[2J twin")):
+        text = (tmp_path / "out" / f"{name}-train.tsv").read_text()
+        assert expected in text and not {"\x1b", "\a"} & set(text)
