@@ -275,14 +275,14 @@ def test_a_run_resumes_by_its_own_recipe_and_branches(recipe, tmp_path):
     ],
 )
 def test_flags_that_do_not_fit_resume(tmp_path, more, message):
-    (tmp_path / "config.json").write_text(ConfigDict({"epochs": 3}).to_json())
+    (tmp_path / "config.json").write_text(ConfigDict({"epochs": 3, "batch_size": 8}).to_json())
     running = launch([f"--resume={tmp_path}", *more])
     out, _ = running.communicate(timeout=60)
     assert running.returncode == 2 and message.format(a=tmp_path) in out
 
 
 def test_a_branch_needs_a_directory_of_its_own(tmp_path):
-    (tmp_path / "config.json").write_text(ConfigDict({"epochs": 3}).to_json())
+    (tmp_path / "config.json").write_text(ConfigDict({"epochs": 3, "batch_size": 8}).to_json())
     out, _ = launch([f"--branch-from={tmp_path}@3"]).communicate(timeout=60)
     assert "--branch-from is given without --workdir" in out
     out, _ = launch([f"--branch-from={tmp_path}", f"--workdir={tmp_path}"]).communicate(timeout=60)

@@ -165,7 +165,7 @@ def test_a_file_that_is_not_real_labels(content, tmp_path):
     (tmp_path / "real.json").write_text(content)
     with pytest.raises(
         ValueError,
-        match=r"cannot be read as ReaL labels .*; expected real.json, a list of numbers",
+        match=r"cannot be read as ReaL labels .*\. Give real.json, a list of numbers",
     ):
         read_real(tmp_path / "real.json")
 
