@@ -58,7 +58,7 @@ def test_an_old_run_resumes(version_one, capsys):
     head, *_, last = golden["metrics_csv"].splitlines()
     expected = dict(zip(head.split(","), last.split(","), strict=True))
     for column in ("train_loss", "train_top1", "val_loss", "val_top1", "val_top20"):
-        assert float(rows[1][column]) == pytest.approx(float(expected[column]), rel=1e-3)
+        assert float(rows[1][column]) == pytest.approx(float(expected[column]), rel=1e-2)
     newest = Checkpoints(version_one / "run" / "checkpoints").newest()
     assert newest is not None and newest.step == 10
     # The bits are those of an XLA that optimizes, which the tests switch off.
