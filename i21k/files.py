@@ -53,7 +53,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file so that it is complete or absent, also after a crash of the machine.
 
-    Half characters, which stand for bytes of file names that are no UTF-8, are written as escapes.
+    Half characters, which are bytes of file names that are no UTF-8, are written as escapes.
     """
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 

@@ -1,4 +1,4 @@
-"""Classify by features: nearest neighbours and a linear classifier in closed form.
+"""Classify by features: nearest neighbours and ridge regression.
 
 NumPy is enough: both need a few matrix products and no iterations.
 """

@@ -28,8 +28,8 @@ class Files(NamedTuple):
 def find_files(paths: Iterable[str | Path]) -> Files:
     """Return each file, and the images at and below each folder by name, without hidden ones.
 
-    A file that is given is an image. One in a folder is, if its ending or its content says so.
-    Symbolic links in a folder are followed to files in that folder only.
+    A file that is given is an image. A file in a folder is one if its ending or its content is that
+    of an image. Symbolic links in a folder are followed to files in that folder only.
 
     Raises:
         UserError: if a folder can be read and has no images.

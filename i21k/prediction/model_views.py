@@ -48,7 +48,7 @@ def make_view(
     if name not in VIEWS:
         raise UserError(f"no view is called {name!r}; expected one of {', '.join(VIEWS)}")
     if k < 1:
-        raise UserError(f"{k} answers were asked for; expected at least 1")
+        raise UserError(f"k is {k}; expected at least 1. Use a larger k.")
     if among is not None and name not in ("subset", "fold"):
         raise UserError(
             f"view {name!r} takes no expression, and {among!r} was given; "

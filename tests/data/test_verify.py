@@ -318,7 +318,7 @@ Where = Sequence[tuple[str, int | None, str]]
         (
             change_info,
             [("dataset_info.json", None, "metadata")],
-            "expected 12 in 3 as manifest.json says",
+            "expected 12 in 3 in manifest.json",
         ),
     ],
 )
@@ -361,7 +361,7 @@ def test_files_beside_the_shards_are_checked_too(tmp_path: Path) -> None:
             opened.write(b"\n")  # which no reader minds
         found = check(tmp_path / "damaged", split="train").faults
         assert [(fault.file, fault.kind) for fault in found] == [(file, "hash")]
-        assert f"expected SHA-256 {manifest.files[file]} as manifest.json says" in str(found[0])
+        assert f"expected SHA-256 {manifest.files[file]} in manifest.json" in str(found[0])
         if file in tables:
             (tmp_path / "damaged" / file).unlink()
             assert (file, None, "missing") in faults(tmp_path / "damaged")

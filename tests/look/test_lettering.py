@@ -8,7 +8,8 @@ from i21k.look import lettering
 from i21k.look.grid import Bar, Cell, columns_for, draw_grid
 from i21k.look.lettering import Lettering
 
-NAMES = ("猫", "Käfer", "🦋", "قط", "한국어", "हिन्दी", "Жук", "\U000e0fff", "\udcff", "a\x1b[0m\n")
+SCRIPTS = ("猫", "Käfer", "🦋", "قط", "한국어", "हिन्दी", "Жук")
+NAMES = (*SCRIPTS, "\U000e0fff", "\udcff", "a\x1b[0m\n")
 
 
 def ink(text: str, size_px: int = 14) -> int:
@@ -56,7 +57,8 @@ def test_text_fits(text: str) -> None:
 
 
 def test_a_grid_grows() -> None:
-    cell = Cell(Image.new("RGB", (30, 20), "red"), "猫", "note", [Bar("x", 0.5), Bar("y", 2, True)])
+    bars = [Bar("x", 0.5), Bar("y", 2, True)]
+    cell = Cell(Image.new("RGB", (30, 20), "red"), "猫", "note", bars)
     one, many = draw_grid([cell], 4, 100), draw_grid([cell] * 9, 4, 100)
     assert one.width < many.width and many.height > 2.5 * (one.height - 48)
     assert [columns_for(n, 6) for n in (1, 2, 4, 9, 100)] == [1, 2, 2, 3, 6]

@@ -379,7 +379,7 @@ def test_images_of_a_split_with_the_truth(workdir, dataset, tmp_path, capsys):
             ("a.png", "--view", "best"),
             "no view is called 'best'; expected one of top, subset, fold",
         ),
-        (("a.png", "-k", "0"), "0 answers were asked for; expected at least 1"),
+        (("a.png", "-k", "0"), "k is 0; expected at least 1"),
         (("a.png", "--batch-size", "0"), "batch_size is 0; expected at least 1"),
         (
             ("a.png", "--among", "leaf"),

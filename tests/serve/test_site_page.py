@@ -48,7 +48,7 @@ def site(workdir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Any]:
-    """Open a folder in a new window; in the end nothing was wrong and no other site was asked."""
+    """Open a folder in a new window; fail if there was an error or a request to another site."""
     faults: list[str] = []
     contexts = []
 

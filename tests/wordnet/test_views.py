@@ -454,9 +454,8 @@ def test_outline_shows_each_answer_once():
         )
     )
     assert outline([Answer("d", 0.5)], taxonomy) == "a\n└─ d   50.0%"
-    assert (
-        outline([Answer("b", 0.25), Answer("d", 0.5)], taxonomy) == "a\n├─ d   50.0%\n└─ b   25.0%"
-    )
+    two = [Answer("b", 0.25), Answer("d", 0.5)]
+    assert outline(two, taxonomy) == "a\n├─ d   50.0%\n└─ b   25.0%"
     assert (
         outline([Answer("e", 0.25), Answer("d", 0.5), Answer("b", 0.3)], taxonomy)
         == "a\n├─ d      50.0%\n└─ b      30.0%\n   └─ e   25.0%"

@@ -78,7 +78,7 @@ def _write_records(path: Path, records: Iterable[bytes]) -> int:
 def open_shard(
     path: Path, options: str = READER_OPTIONS, buffer_bytes: int | None = None
 ) -> ArrayRecordReader:
-    """Return a reader of a file, whose name may be no Unicode. `ok()` says whether it is whole."""
+    """Return a reader of a file, whose name may be no Unicode. `ok()` is true if it is complete."""
     more = {} if buffer_bytes is None else {"file_reader_buffer_size": buffer_bytes}
     return ArrayRecordReader(os.fsencode(path), options, **more)
 

@@ -57,7 +57,7 @@ class WebDataset(ImageSource):
         shards: in order.
         names: class ids by label, where shards have only integers.
         labels: of the images by name; then the classes in the shards are ignored.
-        listed: says how many samples each shard has, if there is such a list.
+        listed: number of samples of each shard, if there is such a list.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The list of shards beside a WebDataset: `_info.json` or `info.json`, as timm writes it.
 
 It names the files of each split and how many samples each file has, so that a download that is not
-complete can be told from a whole one.
+complete can be recognised.
 """
 
 import json
@@ -17,7 +17,7 @@ NAMES = ("_info.json", "info.json")
 
 
 class ShardList(NamedTuple):
-    """What the list says; without a list everything is empty."""
+    """The content of the list; without a list everything is empty."""
 
     file: Path
     splits: dict[str, tuple[str, ...]]  # names of files, by our name of the split

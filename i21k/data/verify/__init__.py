@@ -1,4 +1,4 @@
-"""Check whether a dataset directory is what its manifest says. Nothing is repaired or written."""
+"""Check a dataset directory against its manifest. Nothing is repaired or written."""
 
 from i21k.data.verify.check import SAMPLE, verify
 from i21k.data.verify.report import Fault, SplitReport, VerifyReport

@@ -13,7 +13,7 @@ from i21k.labels import ClassList
 
 @dataclasses.dataclass(frozen=True)
 class ExpectedFile:
-    """A shard as it should be; what no manifest tells is None."""
+    """A shard as it should be; what is unknown without a manifest is None."""
 
     split: str
     file: str
@@ -55,7 +55,7 @@ def expected_files(
         if listed != packed:
             num_listed = sum(count for _, count in listed)
             of_listed = f"{num_listed:,} records in {len(listed):,} shards of split {name!r}"
-            of_packed = f"{entry.num_records:,} in {len(packed):,} as {MANIFEST} says"
+            of_packed = f"{entry.num_records:,} in {len(packed):,} in {MANIFEST}"
             of_packed += ", shard by shard and under the same file names"
             found.add(Fault.of_file("dataset_info.json", "metadata", of_listed, of_packed))
     return files
@@ -74,7 +74,7 @@ def check_classes(
     if manifest is None or manifest.class_list_hash == classes.hash:
         return classes, True
     what = f"{len(classes):,} classes with hash {classes.hash}"
-    expected = f"hash {manifest.class_list_hash} as {MANIFEST} says"
+    expected = f"hash {manifest.class_list_hash} in {MANIFEST}"
     found.add(Fault.of_file("label.labels.txt", "class list", what, expected))
     return classes, False
 
@@ -85,7 +85,7 @@ def check_other_files(directory: Path, manifest: Manifest | None, found: Faults)
     for file, sha256 in manifest.files.items() if manifest else ():
         if file in named:
             continue
-        expected = f"SHA-256 {sha256} as {MANIFEST} says"
+        expected = f"SHA-256 {sha256} in {MANIFEST}"
         try:
             if (actual := hash_file(directory / file)) != sha256:
                 found.add(Fault.of_file(file, "hash", f"SHA-256 {actual}", expected))

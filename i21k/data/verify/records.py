@@ -163,7 +163,7 @@ def check_range(
 
 
 def class_of(file_name: str, classes: ClassList) -> str | None:
-    """Return the class that a file name tells: its folder, or the synset at the beginning.
+    """Return the class in a file name: its folder, or the synset at the beginning.
 
     None if neither is one of `classes`.
     """

@@ -62,7 +62,7 @@ class SplitReport:
     num_records: int = 0
     num_bytes: int = 0
     num_decoded: int = 0
-    num_named: int = 0  # records whose file name tells the class, which was compared with the label
+    num_named: int = 0  # records whose file name has the class, which was compared with the label
 
 
 @dataclasses.dataclass(frozen=True)

@@ -160,7 +160,8 @@ def _paired_section(pair: Pair, predictions: Predictions, names: tuple[str, str]
     points, way = abs(difference) * 100, "lower" if difference < 0 else "higher"
     text = (
         f"<p>Top-1 of {second_name} is {points:.2f} points {way}"
-        f" (± {1.96 * spread * 100:.2f}, 95 %) on the same {total:,} images. {second_name} alone is"
+        f" (± {1.96 * spread * 100:.2f}, 95 %) on the same {total:,} images."
+        f" {second_name} alone is"
         f" right for {only_second:,} of them, and {first_name} alone for {only_first:,}, {verdict}"
         f" (sign test, p = {chance:.2g}).</p>\n"
     )

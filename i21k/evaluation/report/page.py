@@ -67,7 +67,8 @@ def curves_section(runs: list[curves.Curves]) -> str:
     )
     return (
         "<p>Drag over a chart to zoom in on all of them; double-click to see everything again."
-        " With the keyboard: <kbd>+</kbd> <kbd>−</kbd> <kbd>←</kbd> <kbd>→</kbd> <kbd>0</kbd>."
+        " With the keyboard: <kbd>+</kbd> <kbd>−</kbd>"
+        " <kbd>←</kbd> <kbd>→</kbd> <kbd>0</kbd>."
         "</p>\n"
         f'{data_block("curves-data", data)}<div id="charts"></div>\n{tables}'
     )

@@ -20,7 +20,7 @@ export class Answering {
     this.names = new Names(this.wordnet);
   }
 
-  // The synsets that `fold` can be asked for: the classes of the model and of two lists.
+  // The synsets that `fold` can use: the classes of the model and of two lists.
   get candidates() {
     const { lists, ids } = this.wordnet;
     const all = new Set([...this.hierarchy.classes, ...lists.get("fall11"), ...lists.get("ilsvrc2012")]);

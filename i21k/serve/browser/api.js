@@ -24,19 +24,19 @@ async function read(name) {
 
 const model = read("model.json");
 const answering = model.then(async (found) => new Answering(found, found.has_wordnet ? await read("wordnet.json") : null));
-answering.catch(() => {}); // who waits for it is told
+answering.catch(() => {}); // those who wait for it get the error
 let meanings; // the promise of them, loaded when the first is wanted
 
 // The network, in a thread of its own
 
 export const progress = new EventTarget(); // "change", whose detail has loaded, ready or failed
-const tell = (detail) => progress.dispatchEvent(new CustomEvent("change", { detail }));
+const report = (detail) => progress.dispatchEvent(new CustomEvent("change", { detail }));
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 const waiting = new Map(); // by the number of the image
 let number = 0;
 
 worker.addEventListener("message", ({ data }) => {
-  if (data.number === undefined) return tell(data);
+  if (data.number === undefined) return report(data);
   const { resolve, reject } = waiting.get(data.number);
   waiting.delete(data.number);
   return data.outputs ? resolve(data.outputs) : reject(new Refused(data.refusal));
@@ -45,14 +45,14 @@ worker.addEventListener("error", (event) => {
   const message = `The model cannot run in this browser (${event.message || "its script does not load"}).`;
   for (const { reject } of waiting.values()) reject(new Refused({ code: "failed", message }));
   waiting.clear();
-  tell({ failed: message });
+  report({ failed: message });
 });
 model.then(
   (found) => {
-    tell({ bytes: found.file.bytes });
+    report({ bytes: found.file.bytes });
     worker.postMessage({ model: found });
   },
-  (error) => tell({ failed: error.message }),
+  (error) => report({ failed: error.message }),
 );
 
 async function outputs(file) {
@@ -68,7 +68,7 @@ async function checkSize(file) {
   const image = new Image();
   image.src = URL.createObjectURL(file);
   await new Promise((resolve) => {
-    image.onload = image.onerror = resolve; // the decoder says what is wrong
+    image.onload = image.onerror = resolve; // the decoder reports what is wrong
   });
   URL.revokeObjectURL(image.src);
   if (image.naturalWidth * image.naturalHeight > MAX_PIXELS) throw tooManyPixels();

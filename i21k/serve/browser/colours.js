@@ -45,7 +45,7 @@ function toSrgb() {
   });
 }
 
-// What the bytes of a profile say: {isSrgb}, {curves, matrix}, {curve} of grey, or {} if it is of
+// What a profile contains: {isSrgb}, {curves, matrix}, {curve} of grey, or {} if it is of
 // another kind.
 export function readProfile(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -1,4 +1,4 @@
-// What an image file says before its pixels: its colour profile, and for a JPEG how it is coded.
+// The headers of an image file: its colour profile, and for a JPEG how it is coded.
 
 // {isKnown, profile, isGrey, isPlain, isProgressive, isReducible}. In files that are not known, the
 // browser converts colours. isPlain: an upright JPEG that the packer may store as it is.

@@ -95,14 +95,14 @@ function bestSet(found, hierarchy, k) {
     return total;
   };
 
-  // What `room` of some places can add at most: of those that all clash, one.
-  const bound = (places, values, from, room) => {
+  // What `left` of some places can add at most: of those that all clash, one.
+  const bound = (places, values, from, left) => {
     const groups = [];
     let total = 0;
     for (let n = from; n < places.length; n++) {
       const group = groups.findIndex((one) => !(one & ~clashes[places[n]]));
       if (group >= 0) groups[group] |= 1n << BigInt(places[n]);
-      else if (groups.length === room) break;
+      else if (groups.length === left) break;
       else {
         groups.push(1n << BigInt(places[n]));
         total += values[n];
@@ -118,11 +118,11 @@ function bestSet(found, hierarchy, k) {
     const value = (i) => worth[i] * (specificity[i] - said[i]);
     const places = [...given].sort((a, b) => value(b) - value(a)); // stable
     const values = places.map(value);
-    const room = k - chosen.length;
+    const left = k - chosen.length;
     for (const [n, i] of places.entries()) {
-      const most = values.slice(n, n + room).reduce((sum, one) => sum + one, 0);
+      const most = values.slice(n, n + left).reduce((sum, one) => sum + one, 0);
       if (total + most <= bestTotal * (1 + 1e-9)) return;
-      if (total + bound(places, values, n, room) <= bestTotal * (1 + 1e-9)) return;
+      if (total + bound(places, values, n, left) <= bestTotal * (1 + 1e-9)) return;
       const repeated = said.slice();
       for (let j = i; j < repeated.length; j++) repeated[j] = Math.max(said[j], shared[i][j]); // those with less excess
       const rest = places.slice(n + 1).filter((j) => !doClash(i, j));

@@ -1,4 +1,4 @@
-// The line that says how much of the model has arrived.
+// The line that shows how much of the model is loaded.
 
 import { progress } from "./api.js";
 

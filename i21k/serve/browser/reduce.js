@@ -1,4 +1,4 @@
-// A JPEG at 1/2, 1/4 or 1/8 of its size, as libjpeg decodes it when asked to: the mean of squares of
+// A JPEG at 1/2, 1/4 or 1/8 of its size, as libjpeg can decode it: the mean of squares of
 // pixels. The decoder of a browser gives the whole size only.
 
 // The reduction after which twice the wanted side is left, as Python chooses it; 1: none.

@@ -22,7 +22,7 @@ def split_info(lengths: dict[str, int]) -> dict[str, Any]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Two shards to train with and one to validate, whose names do not say so."""
+    """Two shards to train with and one to validate, whose names do not have the split."""
     folder = tmp_path / "wds"
     folder.mkdir()
     for shard, numbers in {"in12k-0": (0, 1), "in12k-1": (2, 3), "in12k-2": (4, 5)}.items():
