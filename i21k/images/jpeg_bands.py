@@ -112,7 +112,7 @@ def with_index(jpeg: bytes) -> bytes:
         return jpeg
     lengths = np.diff(rows.starts)
     comment_bytes = 4 + len(_INDEX) + 2 * (3 + len(lengths))
-    if max(lengths.max(), comment_bytes + rows.starts[0]) >= 1 << 16:
+    if max(int(lengths.max()), comment_bytes + rows.starts[0]) >= 1 << 16:
         return jpeg
     numbers = np.array(
         [rows.frame + comment_bytes, rows.starts[0] + comment_bytes, rows.height_px, *lengths],
