@@ -31,9 +31,11 @@ FORMAT = 1
 _INVENTORY = "files.json"  # SHA-256 by name of a checkpoint's other files
 _BEST = "best.json"  # beside the checkpoints: the step of the best one, and by which metric
 _REMOVED = ".deleted"  # how the names of checkpoints end that are being removed
+_MAX_STEP = 2**63  # a larger number in a file is damage
 _MAX_READS = 100  # our choice: a reader that a run outpaces more often has another problem
 # What Orbax raises when files are damaged; a bug raises the same, so the files are checked then.
 _SUSPICIOUS = (
+    RecursionError,
     ValueError,
     KeyError,
     TypeError,
@@ -120,17 +122,20 @@ class Checkpoints:
         self._directory, self._keep = directory.resolve(), keep
 
     @contextlib.contextmanager
-    def _manager(self, **options: Any) -> Iterator[ocp.CheckpointManager]:
+    def _orbax(self, step: int) -> Iterator[tuple[ocp.Checkpointer, Path]]:
+        """Give what reads and writes one checkpoint, and the checkpoint's path for it.
+
+        Orbax's `CheckpointManager` reads the metadata of all checkpoints. A damaged one would make
+        all others unreadable.
+        """
         me = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
-        options |= {"create": False, "multiprocessing_options": alone}
+        handler = ocp.CompositeCheckpointHandler()
         with (
             files.plainly_named(self._directory) as directory,
-            ocp.CheckpointManager(
-                directory, options=ocp.CheckpointManagerOptions(**options)
-            ) as manager,
+            ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer,
         ):
-            yield manager
+            yield checkpointer, directory / str(step)
 
     def steps(self) -> list[int]:
         """Return the steps there are, oldest first; a save that was cut off does not count."""
@@ -164,22 +169,28 @@ class Checkpoints:
             "digests": {path: _digest(array) for path, array in arrays.items()},
         }
         meta["meta_digest"] = _digest_of_meta(meta)
-        with self._manager(
-            enable_async_checkpointing=False, cleanup_tmp_directories=True
-        ) as manager:
-            args = ocp.args.Composite(
-                state=ocp.args.PyTreeSave(traverse_util.unflatten_dict(arrays, sep="/")),
-                meta=ocp.args.JsonSave(meta),
-            )
-            if not manager.save(step, args=args, force=True) or step not in self.steps():
-                raise OSError(f"the checkpoint of step {step} was not written to {self._directory}")
-            directory = self._directory / str(step)
-            with files.replaced(directory / _INVENTORY) as temporary:
-                temporary.write_text(json.dumps(_digests_of_files(directory)))
+        args = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(traverse_util.unflatten_dict(arrays, sep="/")),
+            meta=ocp.args.JsonSave(meta),
+        )
+        self._remove_unfinished()  # of a run that was killed
+        try:
+            with self._orbax(step) as (checkpointer, place):
+                checkpointer.save(place, args=args)
+        finally:
+            self._remove_unfinished()  # of this save, if it has failed
+        if step not in self.steps():
+            raise OSError(f"the checkpoint of step {step} was not written to {self._directory}")
+        directory = self._directory / str(step)
+        files.write_text(directory / _INVENTORY, json.dumps(_digests_of_files(directory)))
         for old in self._superfluous(step, bool(meta["epoch_done"])):
             self._rename(old, _REMOVED)
         for removed in self._directory.glob(f"*{_REMOVED}"):  # also of a run that was killed
             shutil.rmtree(removed)
+
+    def _remove_unfinished(self) -> None:
+        for unfinished in self._directory.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+            shutil.rmtree(unfinished)
 
     def _superfluous(self, newest: int, epoch_done: bool) -> list[int]:
         """Return the steps to delete: those saved inside an epoch, and the oldest epochs."""
@@ -206,9 +217,10 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """Return the step that `mark_best` has named last; None if there is none."""
         try:
-            return int(json.loads((self._directory / _BEST).read_text())["step"])
+            step = files.parse_json((self._directory / _BEST).read_bytes())["step"]
         except (OSError, ValueError, KeyError, TypeError):  # damaged: a run writes it again
             return None
+        return step if isinstance(step, int) and 0 <= step < _MAX_STEP else None
 
     def check_room(self, num_bytes: int) -> None:
         """Make the directory; raise an `OSError` if the disk has no room for a checkpoint."""
@@ -324,9 +336,10 @@ class Checkpoints:
 
     def _meta(self, step: int) -> dict[str, Any]:
         try:
-            return json.loads((self._directory / str(step) / "meta" / "metadata").read_text())
+            meta = files.parse_json((self._directory / str(step) / "meta/metadata").read_bytes())
         except (OSError, ValueError):
             return {}
+        return meta if isinstance(meta, dict) else {}
 
     def _restore(self, step: int) -> Checkpoint:
         """Restore a checkpoint and compare it with its digests.
@@ -349,11 +362,10 @@ class Checkpoints:
         if meta.get("step", step) != step:
             raise _DamagedError(f"it is the checkpoint of step {meta['step']}")
         try:
-            # A run may write here at the same time, so the manager must not clean up.
-            with self._manager(read_only=True, save_interval_steps=0) as manager:
+            with self._orbax(step) as (checkpointer, place):
                 # What was saved as NumPy arrays comes back as NumPy arrays, on any machine.
                 args = ocp.args.Composite(state=ocp.args.PyTreeRestore())
-                tree = manager.restore(step, args=args)["state"]
+                tree = checkpointer.restore(place, args=args)["state"]
         except _SUSPICIOUS as error:
             if (fault := _find_damage(directory, meta, error)) is None:
                 raise
@@ -367,7 +379,7 @@ class Checkpoints:
 
 def _read_meta(directory: Path) -> dict[str, Any]:
     try:
-        meta = json.loads((directory / "meta" / "metadata").read_text())
+        meta = files.parse_json((directory / "meta" / "metadata").read_bytes())
     except (ValueError, FileNotFoundError, NotADirectoryError) as error:
         raise _DamagedError(f"metadata: {error}".splitlines()[0]) from error
     if not isinstance(meta, dict) or not {"format", "meta_digest"} <= set(meta):
@@ -390,7 +402,7 @@ def _find_damage(directory: Path, meta: Mapping[str, Any], error: Exception) -> 
     """
     first_line = (str(error) or type(error).__name__).splitlines()[0]
     try:
-        expected = json.loads((directory / _INVENTORY).read_text())
+        expected = files.parse_json((directory / _INVENTORY).read_bytes())
     except (ValueError, FileNotFoundError, NotADirectoryError):
         if not isinstance(error, (AttributeError, KeyError, TypeError)):
             return first_line
@@ -407,14 +419,13 @@ def _find_damage(directory: Path, meta: Mapping[str, Any], error: Exception) -> 
 def _names_arrays(directory: Path, paths: set[str]) -> bool:
     """Return whether Orbax's metadata of the tree can be read and names exactly these arrays."""
     try:
-        entries = json.loads((directory / "state" / "_METADATA").read_text())["tree_metadata"]
+        metadata = files.parse_json((directory / "state" / "_METADATA").read_bytes())
         named = {
             "/".join(part["key"] for part in entry["key_metadata"])
-            for entry in entries.values()
+            for entry in metadata["tree_metadata"].values()
             if entry["value_metadata"]["value_type"] == "np.ndarray"
             and all(part["key_type"] == 2 for part in entry["key_metadata"])  # a dict's
         }
-        json.loads((directory / "_CHECKPOINT_METADATA").read_text())
     except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, NotADirectoryError):
         return False
     return named == paths

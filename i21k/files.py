@@ -227,6 +227,18 @@ def read_text(path: Path) -> str:
         ) from error
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the JSON value in a text.
+
+    Raises:
+        ValueError: if the text is none, or is nested so deeply that Python cannot read it.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file of a dataset.
 
@@ -234,8 +246,10 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: if it cannot be read, or is not one JSON object.
     """
     try:
-        content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = parse_json(read_text(path))
+    except UserError:
+        raise
+    except ValueError as error:
         raise UserError(
             f"{path} cannot be read as JSON ({error}). Restore it or pack the directory again."
         ) from error

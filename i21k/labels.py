@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -149,7 +148,7 @@ def _from_json(text: str) -> list[str] | None:
     if not text.startswith("["):
         return None
     try:
-        ids = [entry["id"] for entry in json.loads(text)]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        ids = [entry["id"] for entry in files.parse_json(text)]
+    except (ValueError, KeyError, TypeError):
         return None
     return ids if all(isinstance(one, str) and "\n" not in one for one in ids) else None

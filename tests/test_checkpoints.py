@@ -257,6 +257,53 @@ def test_damage_of_any_file_is_found_or_harmless(two, tmp_path, capsys, inventor
     assert num_found > 10
 
 
+JUNK = [b"[]", b"3", b"null", b"{}", b'{"item_handlers": 3}', b"[" * 100_000, b'{"step": 1e999}']
+JUNK += [b'{"step": ' + b"9" * size + b"}" for size in (400, 5000)]
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+@pytest.mark.parametrize(
+    "name", ["_CHECKPOINT_METADATA", "state/_METADATA", "meta/metadata", "files.json"]
+)
+def test_other_json_in_one_checkpoint_does_not_disturb_the_others(two, tmp_path, name, damaged):
+    """Orbax's manager reads the metadata of all checkpoints, also to save one."""
+    for k, junk in enumerate(JUNK):
+        directory = tmp_path / str(k)
+        shutil.copytree(two, directory)
+        (directory / str(damaged) / name).write_bytes(junk)
+        saved = Checkpoints(directory, keep=9)
+        assert saved.find(3 - damaged).step == 3 - damaged
+        assert saved.newest().step >= 3 - damaged
+        saved.save(4, tree(), META)
+        assert saved.newest().step == 4
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
+def test_other_json_about_the_best_checkpoint_marks_none(two, tmp_path, junk):
+    shutil.copytree(two, tmp_path / "c")
+    (tmp_path / "c" / "best.json").write_bytes(junk)
+    saved = Checkpoints(tmp_path / "c")
+    assert saved.best_step() is None
+    saved.mark_best(2, "val_top1", 0.5)
+    assert saved.find("best").step == 2
+
+
+def test_a_save_that_fails_leaves_nothing(two, tmp_path, monkeypatch):
+    shutil.copytree(two, tmp_path / "c")
+    before = sorted((tmp_path / "c").rglob("*"))
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    from orbax.checkpoint import JsonCheckpointHandler
+
+    monkeypatch.setattr(JsonCheckpointHandler, "save", fail)
+    monkeypatch.setattr(JsonCheckpointHandler, "async_save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        Checkpoints(tmp_path / "c").save(3, tree(), META)
+    assert sorted((tmp_path / "c").rglob("*")) == before
+
+
 @pytest.mark.parametrize("inventory", [True, False], ids=["", "old"])
 @pytest.mark.parametrize("kind", [AttributeError, TypeError, KeyError])
 def test_a_bug_in_orbax_is_not_taken_for_damage(two, tmp_path, monkeypatch, kind, inventory):
@@ -267,7 +314,7 @@ def test_a_bug_in_orbax_is_not_taken_for_damage(two, tmp_path, monkeypatch, kind
     def fail(*_, **__):
         raise kind("after an upgrade")
 
-    monkeypatch.setattr(checkpoints.ocp.CheckpointManager, "restore", fail)
+    monkeypatch.setattr(checkpoints.ocp.Checkpointer, "restore", fail)
     with pytest.raises(kind, match="after an upgrade"):
         Checkpoints(tmp_path / "c").newest()
 
@@ -276,7 +323,7 @@ def test_a_value_error_is_not_taken_for_damage_where_the_files_are_intact(two, m
     def fail(*_, **__):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(checkpoints.ocp.CheckpointManager, "restore", fail)
+    monkeypatch.setattr(checkpoints.ocp.Checkpointer, "restore", fail)
     with pytest.raises(ValueError, match="a bug"):
         Checkpoints(two).newest()
 

@@ -138,7 +138,7 @@ def load_features(path: str | Path) -> Features:
             raise ValueError("another format")
         classes = ClassList(tuple(ids)) if len(ids) else None
         return Features(array, tuple(names), labels, classes, about)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{path} cannot be read as features ({text}). Write it with i21k embed."
@@ -155,7 +155,7 @@ def check_suffix(path: Path) -> None:
 
 def _read_npz(path: Path) -> tuple[np.ndarray, list[str], np.ndarray, list[str], dict[str, Any]]:
     with files.open_regular(path) as file, np.load(file, allow_pickle=False) as found:
-        ids, about = found["classes"].tolist(), json.loads(str(found["about"]))
+        ids, about = found["classes"].tolist(), files.parse_json(str(found["about"]))
         return found["features"], found["names"].tolist(), found["labels"], ids, about
 
 
@@ -202,7 +202,7 @@ def _read_parquet(
     with files.open_regular(path) as file:  # by name pyarrow takes UTF-8 only
         table = pq.read_table(file)
     metadata = table.schema.metadata or {}
-    about, ids = json.loads(metadata[b"i21k"]), json.loads(metadata[b"i21k_classes"])
+    about, ids = files.parse_json(metadata[b"i21k"]), files.parse_json(metadata[b"i21k_classes"])
     column = table["features"].combine_chunks()
     array = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
     return array, table["name"].to_pylist(), table["label"].to_numpy(), ids, about

@@ -1,6 +1,5 @@
 """ReaL labels: all classes that are right for each image of ILSVRC's validation set."""
 
-import json
 import re
 from pathlib import Path
 
@@ -30,13 +29,13 @@ def read_real(path: str | Path) -> list[list[str]]:
     try:
         return [
             [id_of[label] for label in labels]
-            for labels in json.loads(files.read_given(Path(path)))
+            for labels in files.parse_json(files.read_given(Path(path)))
         ]
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}). Give real.json.") from error
     except UserError:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{path} cannot be read as ReaL labels ({error!r}). Give real.json, a list of numbers"
             " from 0 to 999 for each image."

@@ -17,7 +17,7 @@ from i21k import log
 from i21k.errors import UserError
 from i21k.evaluation.column import Column
 from i21k.evaluation.temperature import fit_temperature, logs_of, tempered
-from i21k.files import replaced
+from i21k.files import parse_json, replaced
 from i21k.trained import Origin, TrainedModel
 from i21k.wordnet import views
 from i21k.wordnet.hierarchy import Hierarchy
@@ -211,7 +211,7 @@ class Calibrations:
         if not self.path.exists():
             return {}
         try:
-            kept = json.loads(self.path.read_text())
+            kept = parse_json(self.path.read_text())
             for entry in kept["accuracies"].values():
                 float(entry["generality"])
             if not 0 < float(kept.get("temperature", 1.0)) < float("inf"):

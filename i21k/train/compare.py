@@ -1,13 +1,13 @@
 """The runs below a directory side by side: what differs in their recipes, and what they reached."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from i21k import log
 from i21k.errors import UserError
+from i21k.files import parse_json
 from i21k.train import history
 from i21k.train.best import best_row
 from i21k.train.recipe import LogRecipe, stored_values
@@ -60,8 +60,8 @@ def _may_be_run(path: Path) -> bool:
     if (path / "checkpoints").is_dir():
         return True
     try:
-        stored = json.loads((path / "config.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        stored = parse_json((path / "config.json").read_bytes())
+    except (OSError, ValueError):
         return (path / "run.json").exists()
     return history.is_recipe(stored)
 

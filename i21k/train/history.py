@@ -59,8 +59,8 @@ def read_recipe(directory: Path) -> dict[str, Any]:
     if not directory.is_dir() or not (path.exists() or (directory / "checkpoints").is_dir()):
         raise UserError(f"{directory} holds no run. Give the working directory of a run.")
     for candidate in (path, *descriptions(directory)):
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            stored = json.loads(candidate.read_text("utf-8"))
+        with contextlib.suppress(OSError, ValueError):
+            stored = files.parse_json(candidate.read_bytes())
             stored = stored.get("config") if candidate != path else stored
             if is_recipe(stored):
                 return stored
@@ -116,10 +116,23 @@ def _matters(variable: str) -> bool:
 def read_run(directory: Path) -> dict[str, Any]:
     """Return the content of `run.json`; empty for runs that have none, or a damaged one."""
     try:
-        found = json.loads((directory / "run.json").read_text("utf-8"))
+        found = files.parse_json((directory / "run.json").read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and isinstance(found.get("starts"), list) else {}
+    if not isinstance(found, dict) or not isinstance(starts := found.get("starts"), list):
+        return {}
+    whole = all(isinstance(start, dict) for start in starts) and _is_parent(found.get("parent"))
+    return found if whole else {}
+
+
+def _is_parent(stored: Any) -> bool:
+    if stored is None:
+        return True
+    return (
+        isinstance(stored, dict)
+        and isinstance(stored.get("workdir"), str)
+        and isinstance(stored.get("step"), int)
+    )
 
 
 def record_changes(directory: Path, step: int, keys: Mapping[str, tuple[Any, Any]]) -> None:
@@ -142,8 +155,10 @@ def read_changes(directory: Path) -> list[Change]:
     found = []
     with contextlib.suppress(FileNotFoundError):
         for line in (directory / "changes.jsonl").read_text("utf-8", "replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-                entry = json.loads(line)
+            with contextlib.suppress(
+                ValueError, KeyError, TypeError, AttributeError, OverflowError
+            ):
+                entry = files.parse_json(line)
                 keys = {key: (old, new) for key, (old, new) in entry["changes"].items()}
                 found.append(Change(int(entry["step"]), keys))
     return found

@@ -14,8 +14,10 @@ from typing import Any
 
 from i21k import log
 from i21k.errors import UserError
-from i21k.files import replaced, write_bytes
+from i21k.files import parse_json, replaced, write_bytes
 
+_NUMBER = r"[0-9]{1,18}(\.[0-9]+)?"  # longer ones are damage
+_MOST = 1e39  # what devices compute is below it: float32
 ROW_KINDS = ("epoch", "evaluation")  # of the records that are rows too
 Row = dict[str, str]
 Record = dict[str, Any]
@@ -119,25 +121,42 @@ def read_metrics(workdir: Path) -> list[Row]:
     content = path.read_bytes()
     if not content.strip(b"\0 \r\n"):  # a crash of the machine can leave this
         raise UserError(f"{path} is empty. Resume the run to write it again from metrics.jsonl.")
-    rows = list(csv.DictReader(content.decode("utf-8-sig", "replace").splitlines()))
-    for number, row in enumerate(rows, 2):
-        whole = None not in row and None not in row.values() and {"epoch", "step"} <= row.keys()
-        if not (
-            whole and re.fullmatch(_NUMBER, row["epoch"]) and re.fullmatch(r"\d+", row["step"])
-        ):
-            raise UserError(
-                f"line {number} of {path} is not a row of metrics. Restore the file, or move it"
-                " away."
-            )
+    reader = csv.DictReader(content.decode("utf-8-sig", "replace").splitlines())
+    rows: list[Row] = []
+    try:
+        for row in reader:
+            if not _is_row(row):
+                raise ValueError
+            rows.append(row)
+    except (ValueError, csv.Error) as error:
+        raise UserError(
+            f"line {len(rows) + 2} of {path} is not a row of metrics. Restore the file, or move it"
+            " away."
+        ) from error
     return rows
+
+
+def is_metric(column: str) -> bool:
+    """Return whether a column may be one that a run writes. Users may add others."""
+    return re.fullmatch("lr|[a-z][a-z0-9-]*(_[a-z0-9]+)+", column) is not None
+
+
+def _is_row(row: dict[Any, Any]) -> bool:
+    if None in row or None in row.values() or not {"epoch", "step"} <= row.keys():
+        return False
+    if not re.fullmatch(_NUMBER, row["epoch"]) or not re.fullmatch("[0-9]{1,18}", row["step"]):
+        return False
+    values = (value for column, value in row.items() if is_metric(column))
+    return all(not value or _fits(float(value)) for value in values)
+
+
+def _fits(value: float) -> bool:
+    return abs(value) == math.inf or not abs(value) >= _MOST  # NaN too
 
 
 def read_records(workdir: Path) -> list[Record]:
     """Return the records of a run's `metrics.jsonl`, without damaged lines."""
     return _read_records(workdir / "metrics.jsonl")[0]
-
-
-_NUMBER = r"[0-9]+(\.[0-9]+)?"
 
 
 def _rows(path: Path, records: Sequence[Record]) -> list[Row]:
@@ -196,14 +215,17 @@ def _read_records(path: Path) -> tuple[list[Record], dict[int, bytes]]:
 
 def _read_record(line: bytes) -> Record | None:
     try:
-        record = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
+        record = parse_json(line.decode("utf-8-sig"))
+    except ValueError:
         return None
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         return None
-    step, epoch = record.get("step"), record.get("epoch", 0)
-    fits = isinstance(step, int) and not isinstance(step, bool) and step >= 0
-    fits = fits and isinstance(epoch, (int, float)) and math.isfinite(epoch) and epoch >= 0
-    values = (value for name, value in record.items() if name != "kind")
-    fits = fits and all(value is None or isinstance(value, (int, float)) for value in values)
+    numbers = {name: value for name, value in record.items() if name != "kind"}
+    for name, value in numbers.items():
+        is_number = value is None or (isinstance(value, (int, float)) and _fits(value))
+        if not is_number or not (is_metric(name) or re.fullmatch("[a-z][a-z0-9]*", name)):
+            return None
+    step, epoch = numbers.get("step"), numbers.get("epoch", 0)
+    fits = isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 1e18
+    fits = fits and epoch is not None and math.isfinite(epoch) and 0 <= epoch < 1e18
     return record if fits else None

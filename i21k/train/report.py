@@ -16,7 +16,7 @@ from i21k import log
 from i21k.text import printable
 from i21k.train import history
 from i21k.train.learning_curve import Point, draw_learning_curve
-from i21k.train.metric_files import MetricFiles, read_metrics, text_of
+from i21k.train.metric_files import MetricFiles, is_metric, read_metrics, text_of
 from i21k.train.tensorboard import TensorBoard
 
 __all__ = ["Listener", "Report", "duration", "read_metrics", "step_line"]
@@ -163,7 +163,9 @@ class Report(Listener):
             if column not in ("step", "epoch"):
                 self._tensorboard.add_scalar(f"epoch/{column}", value, int(numbers["step"]))
         self._tensorboard.flush()
-        sets = [c.removesuffix("_top1") for c in self.columns if c.endswith("_top1")]
+        sets = [
+            c.removesuffix("_top1") for c in self.columns if c.endswith("_top1") and is_metric(c)
+        ]
         sets = [name for name in sets if name != "train" and not name.endswith("_over")]
         self._files.write_rows(self.columns, self.rows)
         curve = self._workdir / "learning_curve.png"

@@ -5,11 +5,11 @@ the parent itself.
 """
 
 import contextlib
-import json
 from typing import Any, NamedTuple
 
 from i21k.data.format.splits import open_split
 from i21k.errors import UserError
+from i21k.files import parse_json
 from i21k.train import history
 
 _EXPORTED = "config.json"  # of a safetensors export
@@ -35,7 +35,7 @@ def read_parent_facts(init_from: str) -> ParentFacts:
         paths = [path for path in paths if path.parts[-3] == str(parent.which)]
     for path in (*paths, parent.directory / _EXPORTED):
         with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
-            found = json.loads(path.read_text("utf-8"))
+            found = parse_json(path.read_text("utf-8"))
             model = dict(found["model"] if "model" in found else found["network"])
             images = found.get("preprocessing", found.get("input"))
             model.pop("network", None)

@@ -4,7 +4,6 @@ Nothing of the file is executed but ONNX's own operators. Needs the extra `onnx`
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 
 from i21k import log
 from i21k.errors import UserError
+from i21k.files import parse_json
 from i21k.labels import ClassList
 from i21k.models.probabilities import Probability
 from i21k.trained import onnx_file, onnx_graph
@@ -240,11 +240,11 @@ def _own_description(path: Path, proto: Any) -> _Own:
     if not {"class_list_hash", "preprocessing"} <= about.keys():
         return _Own()
     try:
-        saved = json.loads(about["preprocessing"])
+        saved = parse_json(about["preprocessing"])
         probability = saved.pop("probability", "softmax")
-        scaling = json.loads(about["normalisation"])
+        scaling = parse_json(about["normalisation"])
         return _Own(
-            ClassList(tuple(json.loads(about["class_ids"]))),
+            ClassList(tuple(parse_json(about["class_ids"]))),
             Preprocessing.from_json(saved),
             Normalisation(tuple(scaling["mean"]), tuple(scaling["std"])),
             "sigmoid" if probability == "sigmoid" else "softmax",

@@ -67,6 +67,13 @@ BAD = [
     b'{"kind": "step", "step": -1}',
     b'{"kind": "step", "step": 1, "loss": {}}',
     b'{"kind": 3, "step": 1}',
+    b'{"kind": "step", "step": 1, "epoch": ' + b"9" * 400 + b"}",
+    b'{"kind": "step", "step": 1, "loss": ' + b"9" * 400 + b', "lr": 1}',
+    b'{"kind": "step", "step": 1, "loss": 1, "lr": 1e308}',
+    b'{"kind": "step", "step": ' + b"9" * 5000 + b"}",
+    b'{"kind": "epoch", "step": 1, "epoch": 1, "val_top1": 1e308}',
+    b'{"kind": "epoch", "step": 1, "epoch": 1, "\\ud800_top1": 1}',
+    b'{"kind": "epoch", "step": 1, "epoch": 1, "$\\\\frac$_top1": 1}',
     b'{"step": 1}',
     b"[]",
     b"null",
@@ -89,6 +96,40 @@ def test_a_bad_line_is_set_aside_and_named(workdir, bad, capsys):
     with Report(workdir, 30, 30):
         pass
     assert "lines of" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "value", ["thirty", "0\0.5", "1e308", "1" * 200_000, "1,2", '"'], ids=range(6)
+)
+def test_a_cell_that_is_no_number_is_written_again_or_named(workdir, value):
+    """The learning curve draws all cells at the end of an epoch: too late for an error."""
+    before = (workdir / "metrics.csv").read_text()
+    assert ",0.428571429," in before
+    damaged = before.replace(",0.428571429,", f",{value},")
+    (workdir / "metrics.csv").write_text(damaged)
+    with Report(workdir, 30, 40) as report:
+        report.epoch(row(4, 40) | {"val_top1": 0.5})
+    assert (workdir / "metrics.csv").read_text().startswith(before)
+    (workdir / "metrics.jsonl").unlink()
+    (workdir / "metrics.csv").write_text(damaged)
+    with pytest.raises(UserError, match="is not a row of metrics"):
+        Report(workdir, 30, 40)
+
+
+@pytest.mark.parametrize("step", ["9" * 5000, "9" * 30, "\u0663"])
+def test_a_step_that_is_none_is_named(tmp_path, step):
+    (tmp_path / "metrics.csv").write_text(f"epoch,step\n1,{step}\n")
+    with pytest.raises(UserError, match="line 2 of .* is not a row of metrics"):
+        read_metrics(tmp_path)
+
+
+def test_a_column_of_the_user_is_kept(workdir):
+    path = workdir / "metrics.csv"
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([f"{head},my notes $\\frac$", *(f"{r},good" for r in rows)]) + "\n")
+    with Report(workdir, 30, 40, ["val_top1"]) as report:
+        report.epoch(row(4, 40) | {"val_top1": 0.5})
+    assert [line["my notes $\\frac$"] for line in read_metrics(workdir)] == ["good"] * 4 + [""]
 
 
 def test_a_byte_order_mark_loses_nothing(workdir, capsys):

@@ -9,7 +9,16 @@ import pytest
 from i21k.checkpoints import Checkpoints
 from i21k.errors import UserError
 from i21k.train import loop
-from i21k.train.history import Parent, read_changes, read_parent, read_recipe, read_run
+from i21k.train.compare import describe, find_runs
+from i21k.train.history import (
+    Parent,
+    read_changes,
+    read_parent,
+    read_recipe,
+    read_run,
+    record_changes,
+    record_start,
+)
 from i21k.train.optimizer import make_schedule
 from i21k.train.recipe import default_config, parse, to_config
 from i21k.train.report import read_metrics
@@ -46,6 +55,31 @@ def test_a_run_documents_its_start(one_epoch, dataset):
     assert len(start["data"]["fingerprint"]) >= 32
     events = b"".join(p.read_bytes() for p in (one_epoch / "tensorboard").glob("events*"))
     assert b"| optimizer.learning_rate | 0.01 |" in events and b"epoch/val_loss" in events
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "[" * 100_000,
+        '{"step": Infinity, "changes": {}, "starts": []}',
+        '{"starts": [1], "parent": null}',
+        '{"starts": [], "parent": "abc"}',
+        '{"starts": [], "parent": {"workdir": 5, "step": []}}',
+        '{"starts": [], "parent": {}}',
+        "\ufeff[]",
+    ],
+)
+def test_damaged_descriptions_of_a_run_are_not_used(one_epoch, tmp_path, junk):
+    work = tmp_path / "w"
+    shutil.copytree(one_epoch, work)
+    for name in ("run.json", "changes.jsonl"):
+        (work / name).write_text(junk)
+    assert not read_run(work).get("starts") and read_changes(work) == []
+    assert "w" in describe(find_runs(work))
+    record_start(work, 6, {}, None)
+    record_changes(work, 6, {"epochs": (1, 2)})
+    assert [start["step"] for start in read_run(work)["starts"]] == [6]
+    assert [change.step for change in read_changes(work)] == [6]
 
 
 def test_more_epochs_and_another_rate_are_recorded_and_drawn(copied, capsys):

@@ -6,7 +6,6 @@ schema's metadata. An entry is a row group, and one row group at a time is in me
 
 import collections
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from i21k.data.sources.base import (
 )
 from i21k.data.sources.tables import class_of_number
 from i21k.errors import UserError
+from i21k.files import parse_json
 from i21k.labels import ClassList
 
 MAGIC = b"PAR1"
@@ -226,7 +226,7 @@ def _columns(path: Path, schema: Any) -> tuple[str, str]:
 def _label_names(schema: Any, label: str) -> tuple[str, ...] | None:
     """Return the names that `datasets` writes into the metadata of the schema."""
     try:
-        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        about = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = about["info"]["features"][label]["names"]
     except (ValueError, KeyError, TypeError):
         return None

@@ -8,7 +8,6 @@ key begins with, a folder named by a synset id in the JSON's `filename` or in th
 
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -29,6 +28,7 @@ from i21k.data.sources.tables import Labels, class_of_number
 from i21k.data.sources.tar_reader import Window, headers, link_targets, read_tar_member, refusal
 from i21k.data.sources.webdataset_info import ShardList
 from i21k.errors import UserError
+from i21k.files import parse_json
 from i21k.labels import ClassList
 
 IMAGE_EXTENSIONS = frozenset(
@@ -198,8 +198,8 @@ def _class_of(sample: _Sample) -> tuple[str, str]:
 
 def _json(content: bytes) -> dict[str, Any]:
     try:
-        about = json.loads(content)
-    except (ValueError, RecursionError):
+        about = parse_json(content)
+    except ValueError:
         return {}
     return about if isinstance(about, dict) else {}
 

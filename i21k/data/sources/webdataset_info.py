@@ -4,14 +4,13 @@ It names the files of each split and how many samples each file has, so that a d
 complete can be recognised.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from i21k.data.sources.rules import SPLITS
 from i21k.errors import UserError
-from i21k.files import read_given
+from i21k.files import parse_json, read_given
 
 NAMES = ("_info.json", "info.json")
 
@@ -51,9 +50,9 @@ def read_shard_list(folder: Path) -> ShardList:
         file = folder / name
         if file.is_file():
             try:
-                splits = json.loads(read_given(file))["splits"]
+                splits = parse_json(read_given(file))["splits"]
                 return _read(file, splits)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
     return ShardList(folder, {}, {})
 
