@@ -18,9 +18,10 @@ skipped. `hedge` is calibrated for 80 % on single images of the same source. Pri
 `diverse, share 1` is `diverse` as it was before 26 November 2026: inner synsets may always be
 answers, and answers have at least 1 %.
 
-Each view answers twice: from the whole image, and with regions (`i21k predict --regions`). Regions
-are half as high and wide as the image, so the tiles of a mosaic are among them. `--shift` moves the
-content of each mosaic by a random part of a tile, around the edges, so that they are not.
+Each view answers twice: from the whole image, and with regions (`i21k predict --regions`), also for
+the single images, whose answers should stay. Regions are half as high and wide as the image, so the
+tiles of a mosaic are among them. `--shift` moves the content of each mosaic by a random part of a
+tile, around the edges, so that they are not.
 `--bound N` adds the row `bound` (`benchmarks/scenes_bound.py`), learned from N other scenes.
 """
 
@@ -210,7 +211,8 @@ def main() -> None:
             f"the model in {args.checkpoint} has {len(classes)} of the {len(source[0])} classes of"
             " the images. Use a model that was trained on at least 4 of them."
         )
-    held_out, labels = seen(model, singles(classes, source[1], args.scenes, args.seed + 1))
+    alone = list(singles(classes, source[1], args.scenes, args.seed + 1))
+    held_out, labels = seen(model, alone)
     numbers = np.array([model.classes.label_of[truth] for (truth,) in labels])
     found = views.calibrate([(held_out, numbers)], hierarchy, HEDGE_ACCURACY)
     made = list(scenes(classes, source[1], args.scenes, args.seed, args.shift))
@@ -224,6 +226,16 @@ def main() -> None:
         "classes": len(classes),
     }
     for regions in (False, True):
+        if regions:
+            held_out, labels = seen(model, alone, regions)
+        report["single images, exact" + ", with regions" * regions] = {
+            view: round(score(answers, labels, hierarchy)["exact"], 3)
+            for view, answers in (
+                ("top, one answer", views.top(held_out, model.classes, 1)),
+                ("top", views.top(held_out, model.classes, args.k)),
+                ("diverse", views.diverse(held_out, hierarchy, args.k)),
+            )
+        }
         probabilities, truths = seen(model, made, regions)
         scores = score_views(probabilities, truths, hierarchy, args.k, found.generality, classes)
         if args.bound and not regions:

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--regions",
         action="store_true",
-        help="look at nine regions of each image too and average, for scenes of several objects;"
+        help="look at nine regions of each image too, for scenes of several objects;"
         " takes ten times as long",
     )
     arguments.add_prior(parser)

@@ -26,7 +26,7 @@ from i21k.evaluation.temperature import logs_of, tempered
 from i21k.machine import num_cpus
 from i21k.prediction.calibration import Calibrated, Calibrations, calibrate
 from i21k.prediction.model_views import View, check_regions, make_view
-from i21k.prediction.regions import parts
+from i21k.prediction.regions import combined, parts
 from i21k.trained import AnyImage, TrainedModel, load
 from i21k.wordnet import class_lists
 from i21k.wordnet.hierarchy import Hierarchy
@@ -90,7 +90,7 @@ class Predictor:
 
         Args:
             images: one image or several.
-            regions: average the probabilities of the whole image and of nine regions of it
+            regions: combine the probabilities of the whole image with those of nine regions of it
                 (`i21k.prediction.regions`). A scene of several objects then shows more of them.
 
         Raises:
@@ -98,7 +98,7 @@ class Predictor:
         """
         several, given = _as_list(images)
         prepared = [self._parts(image, regions) for image in given]
-        found = self._mean_probabilities(prepared)
+        found = self._probabilities_of(prepared)
         return found if several else found[0]
 
     def calibrated(self, probabilities: Probabilities) -> Probabilities:
@@ -118,14 +118,17 @@ class Predictor:
             return parts(self.trained.preprocessing, image)
         return self.trained.prepare(image)[None]
 
-    def _mean_probabilities(
+    def _probabilities_of(
         self, prepared: Sequence[UInt8[np.ndarray, "R S S 3"]]
     ) -> Float[np.ndarray, "B K"]:
-        """Return for each image the mean probabilities of its parts."""
+        """Return the probabilities of each image, from those of its parts."""
         if not prepared:
             return np.empty((0, len(self.classes)), np.float32)
         found = self.trained.probabilities(np.concatenate(prepared))
-        return found.reshape(len(prepared), -1, found.shape[1]).mean(axis=1)
+        by_image = found.reshape(len(prepared), -1, found.shape[1])
+        if by_image.shape[1] == 1:
+            return by_image[:, 0]
+        return np.stack([combined(of_parts) for of_parts in by_image])
 
     def features(
         self, images: AnyImage | Sequence[AnyImage]
@@ -211,7 +214,7 @@ class Predictor:
                 readable = [x for x in found if isinstance(x, np.ndarray)]
                 answers: Iterator[list[Answer]] = iter(())
                 if readable:
-                    answers = iter(view(self._mean_probabilities(readable)))
+                    answers = iter(view(self._probabilities_of(readable)))
                 for one, x in zip(batch, found, strict=True):
                     if isinstance(x, UserError):
                         yield one._replace(fault=str(x))

@@ -25,7 +25,7 @@ from i21k.models.inception_bn import InceptionBN
 from i21k.models.inception_network import InceptionNetwork
 from i21k.prediction import calibration, model_views, plots, predictor
 from i21k.prediction.predictor import Predictor
-from i21k.prediction.regions import NUM_PARTS, parts
+from i21k.prediction.regions import NUM_PARTS, combined, parts
 from i21k.train.state import init_state
 from i21k.wordnet import views
 from tests.helpers.datasets import CLASSES, NUM_VAL, make_image, write_dataset
@@ -549,7 +549,7 @@ def test_many_files_show_progress(workdir, folder, monkeypatch, capsys):
     assert "predict 100.0% | 20/20 images" in capsys.readouterr().err
 
 
-def test_regions_are_averaged(model, folder):
+def test_regions_are_combined(model, folder):
     image = Image.open(folder / "b.jpg")
     image.load()
     found = parts(model.trained.preprocessing, image)
@@ -560,12 +560,25 @@ def test_regions_are_averaged(model, folder):
     assert np.abs(found[5].astype(int) - middle.astype(int)).mean() < 4  # encoded once more
     assert np.abs(found[5].astype(int) - found[0].astype(int)).mean() > 8
     of_file = parts(model.trained.preprocessing, folder / "b.jpg")
-    expected = model.trained.probabilities(of_file).mean(axis=0)
+    by_part = model.trained.probabilities(of_file)
+    weights = by_part.max(axis=1) ** 2 * np.array([9] + 9 * [1])
+    expected = (weights[:, None] * by_part).sum(axis=0) / weights.sum()
     both = model.probabilities([folder / "b.jpg", folder / "a.png"], regions=True)
     np.testing.assert_allclose(both[0], expected, rtol=1e-4)
     np.testing.assert_allclose(model.probabilities(image, regions=True), expected, atol=0.02)
     seen = list(model.see([folder / "b.jpg"], model.view("top"), regions=True))
     assert seen[0].answers[0].probability == pytest.approx(expected.max(), rel=1e-3)
+
+
+def test_a_certain_region_counts_more_and_one_object_keeps_its_answer():
+    uncertain = np.full(5, 0.2, np.float32)
+    certain = np.array([0, 0, 0, 0, 1], np.float32)
+    one_region = np.stack([uncertain] * 9 + [certain])
+    assert combined(one_region).argmax() == 4
+    assert combined(one_region)[4] > one_region.mean(axis=0)[4]
+    one_object = np.stack([certain] + [np.array([0.6, 0.4, 0, 0, 0], np.float32)] * 9)
+    assert combined(one_object).argmax() == 4
+    np.testing.assert_allclose(combined(one_object).sum(), 1, rtol=1e-6)
 
 
 def test_a_partition_counts_each_class_once(model):
