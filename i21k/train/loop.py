@@ -175,6 +175,9 @@ def _train_segment(
                 wait_s = _one_step(run, feeder)
             except feed.NoBatchError:
                 _save_and_leave(run, epoch)
+            except (UserError, OSError):  # a batch cannot be read, or a worker has died
+                _save_before_error(run, epoch)
+                raise
             for clock in (run.clock, window):
                 clock.lap(run.cfg.batch_size, wait_s)
             is_due = window.steps > 0 and time.monotonic() - said_at >= _LINE_EVERY_S
@@ -256,6 +259,17 @@ def _save_and_leave(run: Run, epoch: int) -> NoReturn:
         _check_finite(run, Totals.fetch(run.state.sums))
         _save(run, epoch)
     _leave(run.interruption)
+
+
+def _save_before_error(run: Run, epoch: int) -> None:
+    """Save the steps since the last checkpoint. An error of the data is about to end the run."""
+    if run.step in (0, run.saved_step):
+        return
+    try:
+        with transfers("allow"):
+            _save(run, epoch)
+    except (UserError, OSError) as error:
+        run.report.say(f"warning: step {run.step:,} is not saved: {error}")
 
 
 def _leave(interrupted: interruption.Interruption) -> NoReturn:
