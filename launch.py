@@ -152,6 +152,7 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path, Parent | None]:
     overrides.check(argv[1:])
     try:
         rest = flags.FLAGS(argv)
+        _check_none_is_empty()
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         if (wrong := _fixable(error)) is not None:
             raise wrong from None
@@ -170,6 +171,18 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Path, Parent | None]:
         )
     overrides.check_directory(argv[1:], _CONFIG.value, _PARSER.directory)
     return _CONFIG.value, *_place(None if run is not None else f"{file.stem}{dataset}")
+
+
+def _check_none_is_empty() -> None:
+    """Refuse `--workdir=$UNSET`: the default would be another run.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    for holder in (_WORKDIR, _RESUME, _BRANCH_FROM):
+        if holder.value == "":
+            flag = holder.name.replace("_", "-")
+            raise UserError(f"--{flag} is empty. Give a directory, or omit --{flag}.")
 
 
 def _run_with_recipe(argv: list[str]) -> Path | None:

@@ -46,6 +46,20 @@ def test_every_command_has_a_help_text_and_the_exit_codes(command, capsys):
     assert "picture" not in shown and "left out" not in shown
 
 
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        (["pack", "images", "--out="], "--out"),
+        (["pack", "images", "--out", ""], "--out"),
+        (["info", ""], "an argument"),
+        (["predict", "--checkpoint", "", "a.jpg"], "--checkpoint"),
+    ],
+)
+def test_an_empty_argument_is_not_the_present_directory(typed, named, capsys):
+    assert cli.main(typed) == 2
+    assert capsys.readouterr().err == f"error: {named} is empty. Give a value.\n"
+
+
 def test_the_defaults_of_pack_are_those_of_its_options(monkeypatch, tmp_path):
     from i21k.data.pack import pack
 

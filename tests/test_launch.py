@@ -281,6 +281,15 @@ def test_flags_that_do_not_fit_resume(tmp_path, more, message):
     assert running.returncode == 2 and message.format(a=tmp_path) in out
 
 
+@pytest.mark.parametrize("flag", ["--workdir", "--resume", "--branch-from"])
+def test_an_empty_directory_is_refused(flag):
+    """The default of --workdir would be another run, and no branch would start from nothing."""
+    recipe = [] if flag == "--resume" else ["--config", "configs/quickstart.py"]
+    running = launch([*recipe, f"{flag}="])
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 2 and f"error: {flag} is empty. Give a directory" in out
+
+
 def test_a_branch_needs_a_directory_of_its_own(tmp_path):
     (tmp_path / "config.json").write_text(ConfigDict({"epochs": 3, "batch_size": 8}).to_json())
     out, _ = launch([f"--branch-from={tmp_path}@3"]).communicate(timeout=60)

@@ -6,6 +6,7 @@ stopped by signal n. What a command needs is imported when it runs, so that `--h
 
 import argparse
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from i21k.cli import (
     summary,
     verify,
 )
-from i21k.errors import can_be_fixed
+from i21k.errors import UserError, can_be_fixed
 
 EXIT_CODES = "exit codes: 0 fine, 1 something failed, 2 user error, 128+n stopped by signal n"
 _COMMANDS = {
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     end = argv.index("--") if argv[:1] == ["pack"] and "--" in argv else len(argv)
     try:
         with _sigterm_as_exit():
+            _check_none_is_empty(argv[:end])
             parser = _parser(argv[:1])
             args, rest = parser.parse_known_args(argv[:end])
             args.overrides = rest
@@ -78,6 +80,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.note("interrupted")
         return 128 + signal.SIGINT
+
+
+def _check_none_is_empty(argv: Sequence[str]) -> None:
+    """Refuse `--out=$UNSET`: an empty path would be the directory in which the command runs.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    for before, argument in zip(("", *argv), argv, strict=False):
+        flag = argument.removesuffix("=") if argument.startswith("--") else before
+        if argument == "" or (argument.endswith("=") and re.fullmatch("--[a-z-]+=", argument)):
+            what = flag if flag.startswith("-") else "an argument"
+            raise UserError(f"{what} is empty. Give a value.")
 
 
 def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:

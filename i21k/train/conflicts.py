@@ -14,6 +14,8 @@ from i21k.train import sizes
 from i21k.train.recipe import Recipe
 from i21k.train.state import make_network
 
+_MOST_STEPS = 2**31  # the counter of steps on the devices has 32 bits
+
 
 class Rule(NamedTuple):
     """Keys whose values do not fit each other."""
@@ -140,6 +142,31 @@ def check_with_data(cfg: Recipe, train_split: Split, num_devices: int) -> None:
                 f"That is {per_part} image per device and micro-batch, which has none to be mixed"
                 " with. Use a larger batch_size or fewer accumulate_steps.",
             )
+
+
+def check_steps(cfg: Recipe, first: int, num_steps: int) -> None:
+    """Refuse a run of too many steps, or whose schedule starts after its first step.
+
+    Args:
+        cfg: the recipe.
+        first: steps that are done when the run starts or resumes.
+        num_steps: of the whole run.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if num_steps >= _MOST_STEPS:
+        raise UserError(
+            f"config.epochs is {cfg.epochs:,}. That is {num_steps:,} steps; the most are"
+            f" {_MOST_STEPS - 1:,}. Use fewer epochs."
+        )
+    start = cfg.optimizer.schedule_from_step
+    if start > first:  # the learning rate of a warm-up would be negative
+        raise UserError(
+            f"config.optimizer.schedule_from_step is {start:,} and this run starts at step"
+            f" {first:,}. Use {first}, or --resume or --branch-from a run with a checkpoint of that"
+            " step."
+        )
 
 
 def _error(cfg: Recipe, keys: tuple[str, str], advice: str) -> UserError:

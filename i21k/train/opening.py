@@ -16,6 +16,7 @@ from i21k.data.load import order
 from i21k.errors import UserError
 from i21k.models.network import Network
 from i21k.train import (
+    conflicts,
     feed,
     history,
     inheritance,
@@ -129,6 +130,7 @@ def open_run(
     elif cfg.init_from != "none":
         state, parent = _inherited(state, cfg, directory, model, train_split, meta)
         is_branch = True
+    conflicts.check_steps(cfg, step, num_steps)
     meta |= {} if parent is None else {"parent": parent}
     options = feed.eval_options(cfg, len(devices))
     evaluators = make_evaluators(sets, model, train_split.classes, options, devices, loss)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+MOST_PX = 4096  # our choice: larger ones are typing errors
 FORM = "an integer, or sizes by fraction of the run: 96@0 128@0.3"
 
 
@@ -56,7 +57,8 @@ def sizes_form(value: int | str) -> str | None:
         stages = read_sizes(value)
     except ValueError as error:
         return f"Use {FORM} ({error})."
-    return None if min(stage.size for stage in stages) > 0 else "Use sizes above 0 px."
+    fits = all(0 < stage.size <= MOST_PX for stage in stages)
+    return None if fits else f"Use sizes above 0 px, at most {MOST_PX:,} px."
 
 
 def largest(value: int | str) -> int:

@@ -119,6 +119,13 @@ def test_the_recipe_of_2015(recipe):
         ),
         ("seed", 2**63, "config.seed is 9223372036854775808. Use a value from 0 to below 2"),
         ("optimizer.warmup_epochs", float("inf"), "config.optimizer.warmup_epochs is inf"),
+        ("epochs", 10**20, "config.epochs is 100000000000000000000. Use at most 2,147,483,647."),
+        ("data.threads", 10**6, "config.data.threads is 1000000. Use at most 1,024."),
+        ("data.workers", 10**6, "config.data.workers is 1000000. Use at most 1,024."),
+        ("image_size", 10**11, "Use sizes above 0 px, at most 4,096 px."),
+        ("evaluation.image_size", 10**11, "Use at most 4,096."),
+        ("evaluation.recalibrate_bn", 10**20, "Use a number of images, 0 or 'auto'."),
+        ("log.checkpoint_minutes", float("inf"), "Use at most 2,147,483,647."),
         (
             "optimizer.momentum",
             5.0,

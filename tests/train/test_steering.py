@@ -136,6 +136,21 @@ def test_a_cosine_is_extended_only_by_a_new_schedule(recipe, tmp_path):
     assert "schedule_from_step" not in str(caught.value) and "--branch-from" in str(caught.value)
 
 
+def test_a_schedule_that_starts_after_the_first_step_is_refused(recipe, tmp_path):
+    """The learning rate of the warm-up before it would be negative."""
+    recipe.optimizer.schedule_from_step = 6
+    with pytest.raises(UserError, match=r"schedule_from_step is 6 and this run starts at step 0"):
+        loop.run(recipe, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+def test_more_steps_than_devices_can_count_are_refused(recipe, tmp_path):
+    recipe.epochs = 2**31 - 1
+    with pytest.raises(UserError, match=r"epochs is 2,147,483,647. That is .* Use fewer epochs"):
+        loop.run(recipe, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
 def test_a_new_schedule_is_counted_from_its_step():
     config = default_config()
     config.optimizer.learning_rate, config.optimizer.schedule_from_step = 0.4, 900

@@ -1,10 +1,10 @@
 """How a key of a recipe is declared: its default, help, check, and when it may change."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
+_MOST = 2**31 - 1  # what counters of JAX hold; no recipe makes sense beyond it
 Check = Callable[[Any], str | None]  # returns what to use instead, or None if the value is fine
 NEW_SCHEDULE = "a new optimizer.schedule_from_step"
 
@@ -40,9 +40,11 @@ def key(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def at_least(least: int) -> Check:
+def at_least(least: int, most: int = _MOST) -> Check:
     def check(value: float) -> str | None:  # comparisons are written so that NaN is refused too
-        return None if least <= value < math.inf else f"Use at least {least}."
+        if value > most:
+            return f"Use at most {most:,}."
+        return None if least <= value else f"Use at least {least}."
 
     return check
 
@@ -65,5 +67,5 @@ def momentum_range(value: Any) -> str | None:
 
 
 def images_or_auto(value: Any) -> str | None:
-    fine = value == "auto" or value >= 0
+    fine = value == "auto" or 0 <= value <= _MOST
     return None if fine else "Use a number of images, 0 or 'auto'."
