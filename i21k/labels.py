@@ -13,6 +13,10 @@ from i21k.errors import UserError
 _SYNSET = re.compile(r"n\d{8}(?=[\s,;:]|$)")
 _HEADER = re.compile(r"(wnid|synset|class|label|id)\w*[\s,;]", re.IGNORECASE)
 _NUMBERED = re.compile(r"\d+[\s,;:]+\S")
+_NUMBERED_BEHIND = re.compile(r"(.*\S)[\s,;:]+\d+")
+_LONE_HEADER = re.compile(
+    r"(class(es)?|labels?|wnid|synset|id|(class|label)[ _]?(id|name))", re.IGNORECASE
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +94,8 @@ class ClassList:
                 f"line {number} of class list {path} is {line!r}; expected a class id. Remove the "
                 "numbers at the beginning of the lines."
             )
+        if len(numbered) > 1 and not has_synsets:
+            _refuse_other_formats(path, numbered)
         line_of: dict[str, int] = {}
         for number, line in numbered.items():
             match = _SYNSET.match(line)
@@ -141,6 +147,29 @@ class ClassList:
             if ids
         ]
         return "; ".join(parts)
+
+
+def _refuse_other_formats(path: Path, numbered: dict[int, str]) -> None:
+    """Refuse lines that are no class ids: a header, numbers behind the ids, quotes or YAML.
+
+    Raises:
+        UserError: naming the first such line.
+    """
+    number, line = next(iter(numbered.items()))
+    behind = [_NUMBERED_BEHIND.fullmatch(text) for text in numbered.values()]
+    if _LONE_HEADER.fullmatch(line.partition("\t")[0].strip()):
+        what = "a header. Remove the line"
+    elif len({match[1] for match in behind if match}) == len(behind):  # not `grade 1`, `grade 2`
+        what = "an id and a number. Remove the numbers"
+    elif all(line[0] == line[-1] and line[0] in "\"'" for line in numbered.values()):
+        what = "an id in quotes. Remove the quotes"
+    elif sum(line.startswith("- ") for line in numbered.values()) >= len(numbered) - 1:
+        what = "YAML. Write one class id a line"
+    else:
+        return
+    raise UserError(
+        f"line {number} of class list {path} is {line!r}; expected a class id, not {what}."
+    )
 
 
 def _from_json(text: str) -> list[str] | None:

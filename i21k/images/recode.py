@@ -1,7 +1,7 @@
 """Recode an image file to the JPEG that is stored: bytes in, bytes out.
 
-The content decides what a file is, not its name. JPEG, PNG, GIF, BMP, WebP, TIFF and AVIF are read
-(the first frame of several), HEIC with the extra `heif`.
+The content decides what a file is, not its name. JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF
+and PPM are read (the first frame of several), HEIC with the extra `heif`.
 
 Quality comes before speed. Resampling is bicubic, with a support that grows with the reduction
 (antialiased). The decoder reduces in the DCT domain only where a factor of 2 or more remains to be

@@ -250,14 +250,14 @@ def _check_skipped(made: plan.Plan, options: PackOptions, work: WorkDirectory) -
 def _check_source(source: ImageSource, directory: Path, options: PackOptions) -> None:
     if source.list_class_ids() == ():
         what = (
-            "synset tar or class folder"
+            "images in class folders or synset tars"
             if options.labels is None
             else f"file that {options.labels} names"
         )
         raise UserError(f"Source {source.path} holds no {what}. {EXPECTED}")
     if source.path.is_dir() and directory.resolve().is_relative_to(source.path.resolve()):
         raise UserError(
-            f"Output directory {directory} is inside the source {source.path}. Change --out."
+            f"Output directory {directory} is inside the folder of the source. Change --out."
         )
 
 

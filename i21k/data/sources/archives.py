@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from i21k.data.sources.base import SourceDamaged, is_ignored, may_be_image
+from i21k.data.sources.base import SourceDamaged, is_hidden, may_be_image
 from i21k.data.sources.tar_reader import Window, headers, opener, tar_stem, tidy
 from i21k.data.sources.tars import zip_files
 from i21k.errors import UserError
@@ -23,13 +23,19 @@ _UNREAD = {
 }
 
 
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+_NO_ARCHIVES = frozenset(
+    {".tfrecord", ".tfrecords", ".arrow", ".json", ".jsonl", ".npz", ".npy", ".h5", ".mat", ".pkl"}
+)
+
+
 class ArchiveLook(NamedTuple):
     """What an archive holds.
 
     Attributes:
         folders: that directly hold images, judged by their names; without any, that directly
             hold files. System files do not count.
-        has_tars: whether the first files are tars.
+        has_tars: whether it holds more tars than images.
         is_complete: whether all files were seen.
         names: some files of each folder.
         linked: files of a tar that hard links name.
@@ -70,8 +76,9 @@ def look_into(path: Path) -> ArchiveLook:
         linked = set[str]()
         found = _names(window, None if is_whole else _LOOK_BYTES, linked)
         first = list(itertools.islice(found, _NUM_FIRST))
-        if any(tar_stem(name) for name in first):
-            return _look("tar", is_compressed, first, is_complete=False)
+        begin = _look("tar", is_compressed, first, is_complete=False)
+        if begin.has_tars:
+            return begin
         look = _look("tar", is_compressed, itertools.chain(first, found), is_complete=is_whole)
         return look._replace(linked=frozenset(linked))
 
@@ -94,6 +101,15 @@ def refuse_unread(path: Path, begin: bytes) -> None:
     for magic, (kind, how) in _UNREAD.items():
         if begin.startswith(magic):
             raise UserError(f"Source {path} is {kind}, which is not read. Unpack it with `{how}`.")
+    if begin.startswith(_IMAGES):
+        raise UserError(f"Source {path} is one image. Give the folder of the images.")
+    if begin.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise UserError(f"Source {path} is no complete zip. Download it again.")
+    if path.suffix.lower() in _NO_ARCHIVES:
+        raise UserError(
+            f"Source {path} is a {path.suffix} file, which is not read. Write its images into "
+            "class folders, a WebDataset or Parquet files."
+        )
 
 
 def _is_tar(path: Path) -> bool:
@@ -121,18 +137,21 @@ def _look(
     kind: Literal["tar", "zip"], is_compressed: bool, names: Iterable[str], *, is_complete: bool
 ) -> ArchiveLook:
     of_folder: dict[str, list[str]] = {}
-    has_tars, with_images = False, dict[str, None]()
+    num_tars, with_images = 0, dict[str, None]()
+    num_images = 0
     for name in names:
-        if is_ignored(name):
+        if is_hidden(tidy(name)):
             continue
         folder, _, file = tidy(name).rpartition("/")
-        has_tars |= bool(tar_stem(file))
+        num_tars += bool(tar_stem(file))
         kept = of_folder.setdefault(folder, [])
         if may_be_image(file):
+            num_images += 1
             with_images[folder] = None
         if len(kept) < _NUM_NAMES:
             kept.append(file)
     folders = list(with_images or of_folder)
     if not set(folders) - {""}:
         folders = []
+    has_tars = num_tars > num_images  # a few tars beside images are no classes
     return ArchiveLook(kind, is_compressed, folders, has_tars, is_complete, of_folder)

@@ -21,7 +21,11 @@ EXPECTED = (
     "without class folders together with --labels. docs/packing.md lists all layouts."
 )
 NO_CLASS = "not in a class folder or synset tar"
-_IGNORED_FOLDERS = frozenset({"__macosx", ".ipynb_checkpoints"})
+# Of macOS, notebooks, Synology, Windows and file systems, in lower case.
+_IGNORED_FOLDERS = frozenset(
+    {"__macosx", ".ipynb_checkpoints", "@eadir", "$recycle.bin", "lost+found"}
+    | {"system volume information"}
+)
 _IGNORED_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 NO_IMAGE_NAME = "no image by its name"
 # Endings of what is found beside images. Other files are judged by their content.
@@ -212,9 +216,18 @@ def is_ignored(name: str) -> bool:
     )
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a file is ignored, or is in something whose name begins with a dot.
+
+    The path must begin in the source: images that a table lists may be below `~/.cache`.
+    """
+    parts = name.split("/")
+    return is_ignored(name) or any(part.startswith(".") and part.strip(".") for part in parts)
+
+
 def may_be_image(name: str) -> bool:
     """Return whether a file may be an image, judged by its name."""
-    return name.rpartition(".")[2].lower() not in _NO_IMAGES and not is_ignored(name)
+    return name.rpartition(".")[2].lower() not in _NO_IMAGES and not is_hidden(name)
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

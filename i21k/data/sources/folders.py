@@ -19,6 +19,7 @@ from i21k.data.sources.base import (
     Position,
     check_class_ids,
     counted,
+    is_hidden,
     is_ignored,
     may_be_image,
 )
@@ -61,6 +62,11 @@ class FolderSource(ImageSource):
             if number
         ]
         layout = f"folder of {' and '.join(parts)}" if parts else "folder without classes"
+        if self._outside and not of_class:
+            raise UserError(
+                f"Source {path} holds only links to other folders, such as "
+                f"{min(self._outside).name}. {follow_links(path)}"
+            )
         super().__init__(path, layout, num_bytes, fingerprint)
         self.num_files = self._num_files if num_folders == len(of_class) else None
 
@@ -93,15 +99,16 @@ class FolderSource(ImageSource):
             yield Member(self.path.name, entry.name, skipped=LEAVES)
         elif not class_id or not self._has_images[entry]:
             for file in _files_of(entry):
-                is_system_file = entry.name.startswith(".") or is_ignored(
-                    file.relative_to(self.path).as_posix()
-                )
+                is_system_file = is_hidden(file.relative_to(self.path).as_posix())
                 reason = IGNORED if is_system_file else _why_no_class(file.name, NO_CLASS)
                 yield Member(self.path.name, file.relative_to(self.path).as_posix(), skipped=reason)
         elif entry.is_dir():
             for file in _walk(entry):
                 name = file.relative_to(entry).as_posix()
-                member = _read_file(file, entry.name, name, class_id, self.path)
+                if is_hidden(name):
+                    member = Member(entry.name, name, class_id=class_id, skipped=IGNORED)
+                else:
+                    member = _read_file(file, entry.name, name, class_id, self.path)
                 self.num_bytes_read += len(member.data)
                 yield member
         else:
@@ -118,6 +125,11 @@ class FolderSource(ImageSource):
         except OSError as error:
             reason = f"unreadable file: {error.strerror}"
             yield Member(path.name, "", class_id=class_id, skipped=reason)
+
+
+def follow_links(path: Path) -> str:
+    """Return what to do with a source whose images are linked."""
+    return f"Pack them with `find -L {path} -type f | i21k pack -`."
 
 
 class NestedFolder(ImageSource):
@@ -215,7 +227,7 @@ class ListedFiles(ImageSource):
             inside = _inside_class(tidy(name), class_id, self._root)
             member = _read_file(self._root / name, container, inside, class_id, None)
         else:
-            member = Member(container, name, skipped=_why_no_class(name, "no label"))
+            member = Member(container, name, skipped=_why_no_class(Path(name).name, "no label"))
         self.num_bytes_read += len(member.data)
         yield member
 
@@ -269,12 +281,9 @@ def folders_with_images(path: Path) -> list[str]:
 
 def _leaves(path: Path, source: Path) -> bool:
     """Return whether a path is a link to something outside of the source."""
-    return path.is_symlink() and not path.resolve().is_relative_to(source.resolve())
-
-
-def is_hidden(name: str) -> bool:
-    """Return whether a file is a system file, or is in something whose name begins with a dot."""
-    return is_ignored(name) or any(part.startswith(".") for part in name.split("/"))
+    # `Path.resolve` raises an error for a loop of links.
+    target = Path(os.path.realpath(path))
+    return path.is_symlink() and not target.is_relative_to(os.path.realpath(source))
 
 
 def _why_no_class(name: str, reason: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from i21k.data.sources.base import counted, is_ignored
 from i21k.data.sources.folders import ListedFiles
-from i21k.data.sources.rules import SYNSET, split_of
+from i21k.data.sources.rules import SPLITS, SYNSET, split_of
 from i21k.data.sources.tables import (
     Labels,
     class_of_number,
@@ -40,8 +40,9 @@ def table_sources(path: Path, names: ClassList | None) -> dict[str, ListedFiles]
         raise UserError(f"Table {path} names no files. Give lines of FILE<TAB>CLASS.")
     if not any((root / name).exists() for name in all_files):
         raise UserError(
-            f"Table {path} names {all_files[0]}, which is not in {root}. Put the table into the "
-            f"folder of the images, or give the folder as SOURCE and --labels {path}."
+            f"Table {path} names {all_files[0]}, which is not in the folder {root.resolve()}. Put "
+            "the table into the folder of the images, or give the folder as SOURCE and --labels "
+            f"{path}."
         )
     sources = {}
     for split, labels in found.items():
@@ -64,16 +65,25 @@ def standard_input_sources(lines: Iterable[str], names: ClassList | None) -> dic
     """
     by_split: dict[str, list[tuple[str, str]]] = {}
     seen = set[tuple[str, str]]()
+    lines = list(lines)
+    has_classes = any("\t" in line for line in lines)
+    has_train = any(split_of(folder) == "train" for line in lines for folder in line.split("/"))
     for number, line in enumerate(lines, 1):
         name, _, class_text = line.rstrip("\r\n").partition("\t")
         if not name.strip() or is_ignored(name):
             continue
         name = name.removeprefix("./")
-        split, class_id = _split_and_class(name, class_text.strip(), names)
+        split, class_id = _split_and_class(name, class_text.strip(), names, has_train)
         if (name, class_id) in seen:
             raise UserError(f"Line {number} of standard input is there twice: {name}. Remove one.")
         seen.add((name, class_id))
         by_split.setdefault(split, []).append((name, class_id))
+    found = {class_id for of_split in by_split.values() for _, class_id in of_split}
+    if len(found) == 1 and not has_classes and not SYNSET.fullmatch(one := found.pop()):
+        raise UserError(
+            f"All files of standard input are in the class {one!r}, by the folder that they are in."
+            " Write FILE<TAB>CLASS, also if one class is right."
+        )
     if not by_split:
         raise UserError("Standard input names no files. Write one path a line.")
     if "" in by_split:
@@ -88,19 +98,27 @@ def standard_input_sources(lines: Iterable[str], names: ClassList | None) -> dic
     return sources
 
 
-def _split_and_class(name: str, class_text: str, names: ClassList | None) -> tuple[str, str]:
+def _split_and_class(
+    name: str, class_text: str, names: ClassList | None, has_train: bool
+) -> tuple[str, str]:
+    """Return split and class; names such as `dev` are splits only where another is `train`."""
     folders = [folder for folder in PurePosixPath(name).parts[:-1] if folder not in ("/", "..")]
     if class_text:
         is_number = class_text.isdecimal()
         return "", class_of_number(int(class_text), names, "The list") if is_number else class_text
     synsets = [at for at, folder in enumerate(folders) if SYNSET.fullmatch(folder)]
+    if not folders and Path(name).is_dir():
+        raise UserError(
+            f"Standard input names the folder {name}; expected files. Add -type f to find."
+        )
     if not folders:
         raise UserError(
             f"File {name} of standard input is in no folder that could be its class. Write "
             "FILE<TAB>CLASS."
         )
     at = synsets[-1] if synsets else len(folders) - 1
-    split = next((split for folder in folders[:at] if (split := split_of(folder))), "")
+    known = split_of if has_train else lambda folder: SPLITS.get(folder.lower(), "")
+    split = next((split for folder in folders[:at][::-1] if (split := known(folder))), "")
     return split, folders[at]
 
 

@@ -63,7 +63,7 @@ class ParquetSource(ImageSource):
                 if number == 0:
                     columns, names_there = of_file, of_file_names
                     first_path = _first_path(parquet, columns[0])
-                    is_text = str(parquet.schema_arrow.field(columns[1]).type) in _TEXT_TYPES
+                    is_text = _check_types(path, parquet.schema_arrow, columns)
             digest.update(f"{file.name!a} {file.stat().st_size}\n".encode())
             num_bytes += file.stat().st_size
         self._image, self._label = columns
@@ -182,7 +182,7 @@ class ParquetSource(ImageSource):
             class_id = match.group(1) if match else ""
         elif self._names is None:
             class_id = str(label or "")
-        elif label is None or int(label) < 0:  # -1 where a split has no labels
+        elif label is None or label < 0 or label != int(label):  # -1 where a split has no labels
             class_id = ""
         else:
             class_id = class_of_number(int(label), self._names, str(self.path))
@@ -192,7 +192,34 @@ class ParquetSource(ImageSource):
         return Member(container, name, content, class_id)
 
 
-_TEXT_TYPES = ("string", "large_string")
+def _check_types(path: Path, schema: Any, columns: tuple[str, str]) -> bool:
+    """Return whether the labels are texts.
+
+    Raises:
+        UserError: if a column has values of another kind, such as lists of labels.
+    """
+    import pyarrow.types as types
+
+    image, label = (schema.field(name).type for name in columns)
+    is_binary = types.is_binary(image) or types.is_large_binary(image)
+    if not is_binary and not (types.is_struct(image) and image.get_field_index("bytes") >= 0):
+        raise UserError(
+            f"Source {path} has {_kind(image)} in column {columns[0]}; expected the bytes of an "
+            "image file, as `datasets` writes them. Write it again, or give the image files."
+        )
+    value = label.value_type if types.is_dictionary(label) else label
+    is_text = types.is_string(value) or types.is_large_string(value)
+    if not is_text and not types.is_integer(value) and not types.is_floating(value):
+        raise UserError(
+            f"Source {path} has {_kind(label)} in column {columns[1]}; expected one integer or "
+            "text for each image. Write the column again."
+        )
+    return is_text
+
+
+def _kind(of_type: Any) -> str:
+    text = str(of_type)
+    return text if len(text) < 40 else f"{text[:40]}..."
 
 
 def _opened(path: Path) -> Any:

@@ -14,7 +14,9 @@ from i21k.data.sources.recognised import (
     choose_splits,
     choose_trees,
     of_splits,
+    refuse_disjoint,
     refuse_flat,
+    refuse_split_without_classes,
     single,
     trees_in,
 )
@@ -104,14 +106,12 @@ def _archive(path: Path, look: ArchiveLook, wanted: Wanted) -> Recognised:
         if of_split is None:
             of_split = kaggle.labels_of_val(look.names_in(tree.root), path)
         if of_split is None:
-            raise UserError(
-                f"Source {path} has no class folders in {tree.root}. Unpack it, or give "
-                "--splits with the others."
-            )
+            refuse_split_without_classes(path, tree.root, split, chosen)
         source = make(path, of_split, tree.root)
         if look.is_complete and isinstance(source, TarSource):
             source.expect(look.folders, look.linked)
         sources[split] = source
+    refuse_disjoint(path, sources, wanted)
     if "" not in sources and look.kind == "tar" and look.is_compressed and len(sources) > 1:
         notes += (f"it is read {len(sources)} times, once for each split",)
     return ask_if_one_class(

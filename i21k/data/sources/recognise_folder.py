@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from i21k.data.sources import kaggle
-from i21k.data.sources.base import EXPECTED, ImageSource, counted, may_be_image
+from i21k.data.sources.base import EXPECTED, ImageSource, counted, is_hidden, may_be_image
 from i21k.data.sources.folders import (
     FolderSource,
     NestedFolder,
     folders_with_images,
-    is_hidden,
     labelled_folder,
 )
 from i21k.data.sources.given import refuse_gaps
@@ -21,11 +20,13 @@ from i21k.data.sources.recognised import (
     ask_if_one_class,
     choose_trees,
     of_splits,
+    refuse_disjoint,
     refuse_flat,
+    refuse_split_without_classes,
     single,
     trees_in,
 )
-from i21k.data.sources.rules import SYNSET, FolderLevel, split_of
+from i21k.data.sources.rules import SYNSET, FolderLevel, Tree, split_of
 from i21k.data.sources.tables import Labels
 from i21k.data.sources.tar_folders import NUM_TARS, refuse_strange_tars, why_webdataset
 from i21k.data.sources.tar_reader import tar_stem
@@ -70,13 +71,15 @@ def recognise_folder(path: Path, labels: Labels | None, wanted: Wanted) -> Recog
     if layout is None:
         refuse_strange_tars(path, tars)
     if layout == "synset-tars" or (tars and layout is None):
-        return single(FolderSource(path))
+        return ask_if_one_class(path, single(FolderSource(path)), wanted)
     return _folder_of_images(path, wanted)
 
 
 def _folder_of_images(path: Path, wanted: Wanted, *, is_split: bool = False) -> Recognised:
     folders = folders_with_images(path)
     trees = trees_in(path, folders, wanted, strip=False)
+    if is_split and "" not in trees:  # a class may be named train: train/train/1.jpg
+        trees = {"": Tree("", FolderLevel(1))}
     if "" in trees:
         rule = trees[""].rule
         if rule is None:
@@ -99,11 +102,7 @@ def _folder_of_images(path: Path, wanted: Wanted, *, is_split: bool = False) -> 
                 [file.name for file in _some_files(path / tree.root)], path / tree.root
             )
             if val is None:
-                raise UserError(
-                    f"Source {path} has no class folders in {tree.root}. Pack it by itself with "
-                    f"--labels FILE, and the others with --splits "
-                    f"{','.join(s for s in chosen if s != split)}."
-                )
+                refuse_split_without_classes(path, path / tree.root, split, chosen)
             sources[split] = labelled_folder(path / tree.root, val)
         else:
             sub = Wanted(class_level=wanted.class_level)
@@ -115,6 +114,7 @@ def _folder_of_images(path: Path, wanted: Wanted, *, is_split: bool = False) -> 
     num_beside = sum(1 for entry in path.iterdir() if entry.is_file() and not is_hidden(entry.name))
     if num_beside:
         notes += (f"{counted(num_beside, 'file')} beside the splits: not read",)
+    refuse_disjoint(path, sources, wanted)
     return ask_if_one_class(path, of_splits(sources, notes, "folder"), wanted)
 
 

@@ -45,7 +45,9 @@ def webdataset_shards(
     if path.is_dir():
         listed.refuse_missing(path, chosen)
     sources: dict[str, ImageSource] = {
-        split: webdataset.WebDataset(path, of_split, wanted.names, labels, listed)
+        split: webdataset.WebDataset(
+            path, of_split, wanted.names, labels, listed, is_given=wanted.layout == "webdataset"
+        )
         for split, of_split in chosen.items()
     }
     return of_splits(sources, notes, "WebDataset")

@@ -1,17 +1,18 @@
 """What a source was recognised as, and what the user said about it: the result and its checks."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 from i21k.data.sources import kaggle
-from i21k.data.sources.base import ImageSource
+from i21k.data.sources.base import EXPECTED, ImageSource, may_be_image
 from i21k.data.sources.rules import SYNSET, FolderLevel, SynsetFolders, Tree, find_trees
 from i21k.errors import UserError
 from i21k.labels import ClassList
 
 T = TypeVar("T")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
 class Wanted(NamedTuple):
@@ -115,6 +116,7 @@ def ask_if_one_class(path: Path, recognised: Recognised, wanted: Wanted) -> Reco
     Raises:
         UserError: naming the class.
     """
+    layout = "synset-tars" if recognised.layout.endswith("synset tar") else "class-folders"
     found = [source.list_class_ids() for source in recognised.sources.values()]
     class_ids = {class_id for ids in found for class_id in ids or ()}
     if (
@@ -126,9 +128,45 @@ def ask_if_one_class(path: Path, recognised: Recognised, wanted: Wanted) -> Reco
         raise UserError(
             f"Source {path} has the one class {class_ids.pop()!r}. Give another folder, "
             "--class-level N to make classes of the folders at level N (1 is the top), or "
-            "--as class-folders if one class is right."
+            f"--as {layout} if one class is right."
         )
     return recognised
+
+
+def refuse_disjoint(path: Path, sources: Mapping[str, ImageSource], wanted: Wanted) -> None:
+    """Refuse a split that has no class of the first split, unless the class list is given.
+
+    Its folders have another meaning there, as `val/images` in Tiny ImageNet.
+
+    Raises:
+        UserError: naming the split.
+    """
+    (first, first_source), *others = sources.items()
+    of_first = first_source.list_class_ids()
+    for split, source in others:
+        class_ids = source.list_class_ids() if "labels" not in source.described else ()
+        if wanted.names is None and of_first and class_ids and not {*of_first} & {*class_ids}:
+            raise UserError(
+                f"Source {path} has the class {class_ids[0]!r} in {split}, and no class of {split} "
+                f"is in {first}. Give --splits {first}, and then pack the folder of {split} with "
+                f"--labels FILE --split {split} into the same --out."
+            )
+
+
+def refuse_split_without_classes(
+    path: Path, folder: str | Path, split: str, chosen: Iterable[str]
+) -> NoReturn:
+    """Refuse a split whose images are in no class folders.
+
+    Raises:
+        UserError: always.
+    """
+    others = ",".join(other for other in chosen if other != split)
+    rest = f", and the others with --splits {others}" if others else ""
+    raise UserError(
+        f"Source {path} has no class folders in {folder}. Pack that folder by itself with --labels "
+        f"FILE{rest}."
+    )
 
 
 def refuse_flat(path: Path, kind: str, names: Sequence[str]) -> None:
@@ -139,6 +177,16 @@ def refuse_flat(path: Path, kind: str, names: Sequence[str]) -> None:
     """
     if not names:
         return
+    images = [name for name in names if may_be_image(name)]
+    if "dataset_info.json" in names:
+        raise UserError(
+            f"Source {path} is a packed dataset already. Give the images that it was made of."
+        )
+    if not images:
+        archive = next((name for name in names if name.lower().endswith(_ARCHIVES)), "")
+        advice = f"Unpack {archive}, or give it as SOURCE." if archive else EXPECTED
+        raise UserError(f"Source {path} holds no images, only files such as {names[0]}. {advice}")
+    names = images
     if names[0].startswith("ILSVRC2012_test_"):
         raise UserError(
             f"Source {path} has the test images of ILSVRC 2012, whose labels are not published. "

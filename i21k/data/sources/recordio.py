@@ -1,8 +1,8 @@
 """MXNet's RecordIO as a source: a `.rec`, with the `.lst` and `.idx` beside it if they are there.
 
-A record is the magic number, kind and length, a header `IfQQ` of flag, label, id and id2, further
-labels if the flag is their number, and the image. The writer cuts a record where its content holds
-the magic number.
+A record is the magic number, kind and length, a header `IfQQ` of flag, label, id and id2, the labels
+if the flag is their number, and the image. A record with several labels is skipped: they may be
+classes or boxes. The writer cuts a record where its content holds the magic number.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from i21k.data.sources.base import (
     counted,
 )
 from i21k.data.sources.rules import SYNSET
-from i21k.data.sources.tables import class_of_number
+from i21k.data.sources.tables import class_of_number, slashed
 from i21k.errors import UserError
 from i21k.labels import ClassList
 
@@ -110,6 +110,8 @@ class RecordSource(ImageSource):
         if flag:
             label = struct.unpack_from("<f", piece.labels)[0] if len(piece.labels) >= 4 else -1.0
         container = self.path.name
+        if flag > 1:  # boxes, or an image of several classes
+            return Member(container, name, skipped=f"several labels: {flag}")
         if not math.isfinite(label) or label != int(label) or label < 0:
             return Member(container, name, skipped=f"no label: {label}")
         class_id = self._class_of.get(int(label), "")
@@ -196,7 +198,7 @@ def _lines_of_list(path: Path) -> Iterator[tuple[int, str]]:
         for line in lines:
             cells = line.rstrip("\r\n").split("\t")
             if len(cells) >= 3 and cells[0].strip().isdecimal():
-                yield int(cells[0]), cells[-1].removeprefix("./")
+                yield int(cells[0]), slashed(cells[-1]).removeprefix("./")
 
 
 def _classes_of_list(path: Path) -> dict[int, str]:
@@ -204,6 +206,9 @@ def _classes_of_list(path: Path) -> dict[int, str]:
 
     Raises:
         UserError: if files with one label are in different folders.
+
+    Returns:
+        Nothing if the folders are no classes.
     """
     found: dict[int, str] = {}
     with path.open("r", encoding="utf-8-sig") as lines:
@@ -211,7 +216,7 @@ def _classes_of_list(path: Path) -> dict[int, str]:
             cells = line.rstrip("\r\n").split("\t")
             if len(cells) < 3:
                 continue
-            folders = PurePosixPath(cells[-1]).parts[:-1]
+            folders = PurePosixPath(slashed(cells[-1])).parts[:-1]
             synsets = [folder for folder in folders if SYNSET.fullmatch(folder)]
             folder = (synsets or list(folders) or [""])[-1]
             try:
@@ -227,4 +232,6 @@ def _classes_of_list(path: Path) -> dict[int, str]:
                     f"Line {number} of {path} has label {int(label)} and folder {folder}; an "
                     f"earlier line has folder {found[int(label)]}. Give --classes LIST."
                 )
+    if len(set(found.values())) < len(found):
+        return {}  # images of several labels are in one folder, which is no class
     return found

@@ -68,9 +68,21 @@ class Tree(NamedTuple):
     rule: Rule | None  # None: its images are in no folder, so labels must be given
 
 
+# Words beside the split in a folder's name, and more names of splits that are only clear there.
+_BESIDE = frozenset({"set", "data", "dataset", "split", "images", "image", "imgs", "img"})
+_GLUED = re.compile(r"(?<=[a-z])(set|data|images)$")
+_SPLIT_FOLDERS = SPLITS | {"dev": "val", "eval": "val", "evaluation": "val"}
+
+
 def split_of(folder: str) -> str:
-    """Return the split that a folder's name stands for; empty if it is none."""
-    return IMAGENET21K_P.get(folder) or SPLITS.get(folder.lower(), "")
+    """Return the split that a folder's name stands for; empty if it is none.
+
+    `training_set`, `val2017` and `testset` are splits too.
+    """
+    if known := IMAGENET21K_P.get(folder):
+        return known
+    words = [word for word in re.findall(r"[^\W\d_]+", folder.lower()) if word not in _BESIDE]
+    return _SPLIT_FOLDERS.get(_GLUED.sub("", words[0]), "") if len(words) == 1 else ""
 
 
 def find_trees(source: object, folders: Iterable[str], *, strip: bool) -> dict[str, Tree]:
@@ -99,6 +111,7 @@ def find_trees(source: object, folders: Iterable[str], *, strip: bool) -> dict[s
     if splits and len(splits) == len(tops):
         return _split_trees(source, wrapper, splits, tops)
     _refuse_splits_beside(source, inside)
+    _refuse_split_and_others(source, splits, tops)
     if (rule := _synset_rule(source, inside, depth)) is not None:
         return {"": Tree("", rule)}
     if not inside:
@@ -146,6 +159,20 @@ def _refuse_splits_beside(source: object, inside: list[tuple[str, ...]]) -> None
             f"Source {source} has the splits {', '.join(sorted(splits))}{root} and also {beside}. "
             f"{advice}, or give --as class-folders if all of them are classes."
         )
+
+
+def _refuse_split_and_others(
+    source: object, splits: Mapping[str, str], tops: Mapping[str, list[tuple[str, ...]]]
+) -> None:
+    """Refuse a folder such as `train` with folders in it beside others that are no splits."""
+    for top in splits:
+        if top.lower() in SPLITS and all(tops[top]):
+            other = next(name for name in sorted(tops) if name not in splits)
+            raise UserError(
+                f"Source {source} has the folder {top} with folders in it, and also {other}. "
+                f"Rename {other} to val or test if it is a split, remove it, or give --as "
+                "class-folders if both are classes."
+            )
 
 
 def _synset_rule(source: object, inside: list[tuple[str, ...]], depth: int) -> "Rule | None":

@@ -25,12 +25,18 @@ _FILE_COLUMNS = (
     "imageid",
     "image_id",
     "image_name",
+    "image_path",
+    "filepaths",
+    "filenames",
+    "img_path",
     "img",
     "id",
 )
 _CLASS_COLUMNS = (
     "class",
     "label",
+    "labels",
+    "class_name",
     "class_id",
     "synset",
     "wnid",
@@ -41,7 +47,9 @@ _CLASS_COLUMNS = (
     "species",
     "y",
 )
-_SPLIT_COLUMNS = ("split", "subset", "partition", "set")
+_SPLIT_COLUMNS = ("split", "subset", "partition", "set", "data set")
+_INTEGER = re.compile(r"(-?\d+)(\.0*)?")  # pandas writes 3.0 where a column has gaps
+_NUMBER = re.compile(r"-?[\d.]+")
 _WITH_BLANK = re.compile(r"\S.*\.\w+\s+(n\d{8}|\d+)")
 _EXPECTED = "Give --labels " + ILSVRC2012_VAL + ", or a file with lines of FILE<TAB>CLASS."
 
@@ -123,7 +131,7 @@ def parse_labels(
         splits.add(of_split)
         if split is not None and of_split != split:
             continue
-        name = file.removeprefix("./")
+        name = slashed(file).removeprefix("./")
         if name in class_id_of:
             raise UserError(
                 f"Line {number} of {table} is {lines[number - 1]!r}; expected FILE<TAB>CLASS, each "
@@ -135,11 +143,18 @@ def parse_labels(
             f"Table {table} has a column with the splits {', '.join(sorted(splits))}. Give the "
             "table as SOURCE, in the folder that its paths begin in."
         )
-    if class_id_of and all(text.isdecimal() for text in class_id_of.values()):
+    numbers = [_INTEGER.fullmatch(text) for text in class_id_of.values()]
+    if class_id_of and all(numbers):
         class_id_of = {
-            name: class_of_number(int(text), names, table) for name, text in class_id_of.items()
+            name: class_of_number(int(match[1]), names, table)
+            for name, match in zip(class_id_of, filter(None, numbers), strict=True)
         }
     return class_id_of
+
+
+def slashed(path: str) -> str:
+    """Return a path of Windows, `cat\\1.jpg`, with slashes."""
+    return path if "/" in path else path.replace("\\", "/")
 
 
 def splits_of_table(table: str, lines: Sequence[str]) -> list[str]:
@@ -157,8 +172,14 @@ def read_lines(table: str | Path) -> list[str]:
         UserError: if it cannot be read.
     """
     try:
-        return read_given(Path(table)).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_given(Path(table))
+        is_utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        return content.decode("utf-16" if is_utf_16 else "utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"Table of labels {table} is not in UTF-8 ({error}). Save it in UTF-8."
+        ) from error
+    except OSError as error:
         raise UserError(f"Table of labels {table} cannot be read ({error}). {_EXPECTED}") from error
 
 
@@ -232,13 +253,17 @@ def _separator(lines: Sequence[str]) -> Callable[[str], list[str]]:
     """
     first = lines[0] if lines else ""
     if "\t" in first:
-        return lambda line: line.split("\t")
+        return lambda line: [_unquoted(cell) for cell in line.split("\t")]
     for separator in (",", ";"):
         if separator in first:
             return lambda line: next(csv.reader([line], delimiter=separator))
     if lines and all(_WITH_BLANK.fullmatch(line.strip()) for line in lines):
         return lambda line: line.strip().rsplit(None, 1)
     return lambda line: [line]
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:-1] if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
 
 
 def _header(cells: list[str], following: list[list[str]]) -> tuple[_Columns, bool]:
@@ -249,8 +274,15 @@ def _header(cells: list[str], following: list[list[str]]) -> tuple[_Columns, boo
         return next((lower.index(name) for name in names if name in lower), -1)
 
     file, of_class = find(_FILE_COLUMNS), find(_CLASS_COLUMNS)
+    for name in _CLASS_COLUMNS if following else ():  # rather a text than a number
+        at = lower.index(name) if name in lower else len(following[0])
+        if at < len(following[0]) and not _INTEGER.fullmatch(following[0][at].strip()):
+            of_class = at
+            break
     if file >= 0 and of_class >= 0:
         return _Columns(file, of_class, find(_SPLIT_COLUMNS), len(cells)), True
+    if len(cells) > 2 and all(map(_NUMBER.fullmatch, cells[2:])) and PurePosixPath(cells[0]).suffix:
+        return _Columns(0, 1, -1, len(cells)), False  # boxes behind it, as in Tiny ImageNet
     # Other names of two columns: only file names have an ending.
     is_header = bool(
         len(cells) == 2

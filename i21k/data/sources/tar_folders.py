@@ -14,6 +14,7 @@ from i21k.data.sources.rules import SYNSET, split_of
 from i21k.data.sources.tar_reader import Window, headers, tar_stem
 from i21k.errors import UserError
 
+_NUM_HEADERS = 20_000  # that are read of one tar; our choice
 NUM_TARS, _NUM_SAMPLES = 3, 32  # that are looked at; our choice: all tars of a source are alike
 
 
@@ -71,9 +72,26 @@ def refuse_strange_tars(path: Path, tars: Sequence[Path]) -> None:
                 f"Source {path} holds {tar.name}, which holds {what}. Pack each archive by itself, "
                 "or give --as synset-tars if each is a class."
             )
+    for tar in named[:NUM_TARS]:
+        if label := _label_file(tar):
+            raise UserError(
+                f"Source {path} holds {tar.name}, in which {label} is not beside its image. A "
+                "WebDataset has the files of a sample side by side: sort it with `tar "
+                "--sort=name`, or give --as synset-tars if each tar is a class."
+            )
     numbered = [tar for tar in named if re.search(r"(^|[-_])\d{3,}$", tar_stem(tar.name))]
     if len(numbered) > 1 and len(named) == len(tars):
         raise UserError(
             f"Source {path} holds numbered tars without labels, such as {numbered[0].name}. Give "
             "--as synset-tars if each is a class, or --labels FILE."
         )
+
+
+def _label_file(path: Path) -> str:
+    """Return the name of the first `.cls` in a tar; empty if there is none."""
+    with path.open("rb") as file, contextlib.suppress(SourceDamaged):
+        window = Window(file, 0, path.stat().st_size)
+        for _, info in itertools.islice(headers(window), _NUM_HEADERS):
+            if info.name.lower().endswith(".cls"):
+                return str(info.name)
+    return ""

@@ -24,7 +24,7 @@ from i21k.data.sources.base import (
     Extent,
     Member,
     SourceDamaged,
-    is_ignored,
+    is_hidden,
 )
 
 _MAX_HEADER_BYTES = 1 << 20  # of a header that holds a long name or a table; our choice
@@ -238,7 +238,7 @@ def refusal_of_name(name: str) -> str:
         return "name too long"
     if name.startswith("/") or ".." in name.split("/") or not name.strip("./"):
         return "unsafe name"
-    return IGNORED if is_ignored(name) else ""
+    return IGNORED if is_hidden(tidy(name)) else ""
 
 
 def tar_stem(name: str) -> str:

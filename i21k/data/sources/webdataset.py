@@ -37,6 +37,9 @@ IMAGE_EXTENSIONS = frozenset(
 LABEL_EXTENSIONS = frozenset({"cls", "json", "txt"})
 _MAX_LABEL_BYTES = 1 << 20  # of a JSON or text file that is read; our choice
 _NUM_CAPTIONS = 8  # texts that are all different are captions and no classes; our choice
+_CAPTION_WORDS = 5  # of a text, on average; our choice: names of classes are shorter
+_SECOND = "second image of a sample"
+_SEVERAL = "several samples with one key: a name has more than one dot"
 _KEY = re.compile(r"(n\d{8})(?=[_-]|$)")
 _SPLIT = re.compile(r"(?:^|[-_./])(train|training|val|valid|validation|test)(?=[-_.\d])", re.I)
 
@@ -44,9 +47,10 @@ _SPLIT = re.compile(r"(?:^|[-_./])(train|training|val|valid|validation|test)(?=[
 class _Sample(NamedTuple):
     key: str  # path up to the first dot of the file's name
     image: Member | None
-    extension: str
-    labels: dict[str, bytes]
+    ending: str  # of the image: what is behind the key
+    labels: dict[str, bytes]  # by extension
     others: list[Member]  # that are skipped
+    endings: set[str]  # of labels that are nothing but an extension, and _SECOND and _SEVERAL
 
 
 class WebDataset(ImageSource):
@@ -58,6 +62,7 @@ class WebDataset(ImageSource):
         names: class ids by label, where shards have only integers.
         labels: of the images by name; then the classes in the shards are ignored.
         listed: number of samples of each shard, if there is such a list.
+        is_given: whether the user has named the layout; then a text is a class, not a caption.
     """
 
     def __init__(
@@ -67,12 +72,15 @@ class WebDataset(ImageSource):
         names: ClassList | None,
         labels: Labels | None = None,
         listed: ShardList | None = None,
+        *,
+        is_given: bool = False,
     ) -> None:
         self._shards, self._names, self._labels = list(shards), names, labels
         digest, num_bytes = hashlib.blake2b(digest_size=16), 0
         for shard in shards:
             digest.update(f"{shard.name!a} {shard.stat().st_size}\n".encode())
             num_bytes += shard.stat().st_size
+        self._is_given = is_given
         self._lengths = {} if listed is None else listed.lengths
         layout = f"WebDataset of {counted(len(shards), 'tar')}"
         if listed is not None and all(shard.name in self._lengths for shard in shards):
@@ -98,6 +106,12 @@ class WebDataset(ImageSource):
             samples = list(itertools.islice(_samples(window, shard.name), 32))
         found = [_class_of(sample) for sample in samples if sample.image]
         first = next((where for where, _ in found if where), "")
+        others = [other for sample in samples for other in sample.others]
+        if not first and (several := [one.name for one in others if one.skipped == _SEVERAL]):
+            raise UserError(
+                f"Source {self.path} is a WebDataset with several samples of one key, which ends "
+                f"at the first dot: {several[0]}. Write it with other keys."
+            )
         if not first:
             raise UserError(
                 f"Source {self.path} is a WebDataset without classes: {shard.name} has no synset "
@@ -105,10 +119,11 @@ class WebDataset(ImageSource):
                 "FILE<TAB>CLASS."
             )
         values = [value for where, value in found if where == first]
-        if first == ".txt" and len(values) >= _NUM_CAPTIONS and len(set(values)) == len(values):
+        if first == ".txt" and not self._is_given and _are_captions(values):
             raise UserError(
                 f"Source {self.path} is a WebDataset with captions ({values[0]!r}) and without "
-                "classes. Give --labels FILE with lines of FILE<TAB>CLASS."
+                "classes. Give --labels FILE with lines of FILE<TAB>CLASS, or --as webdataset if "
+                "each text is a class."
             )
         if first in _BY_NUMBER:
             class_of_number(int(values[0]), self._names, f"{self.path}, {shard.name}")
@@ -168,6 +183,13 @@ class WebDataset(ImageSource):
         yield sample.image._replace(class_id=value, name=name)
 
 
+def _are_captions(texts: Sequence[str]) -> bool:
+    """Return whether texts are captions: all different, or sentences."""
+    is_all_different = len(texts) >= _NUM_CAPTIONS and len(set(texts)) == len(texts)
+    num_words = sum(len(text.partition(",")[0].split()) for text in texts)
+    return is_all_different or num_words >= _CAPTION_WORDS * len(texts)
+
+
 _BY_NUMBER = ("numbers in .cls", "numbers in .json", "numbers in .txt")
 
 
@@ -182,16 +204,18 @@ def _class_of(sample: _Sample) -> tuple[str, str]:
     folders += PurePosixPath(sample.key).parts[:-1]
     if synsets := [folder for folder in folders if SYNSET.fullmatch(folder)]:
         return "folders named by synset ids", synsets[0]
-    if about.get("class_name"):
+    if isinstance(about.get("class_name"), str) and about["class_name"]:
         return "class_name", str(about["class_name"])
     for extension in ("cls", "json", "txt"):
         if extension == "json":
-            text = str(about.get("label", ""))
+            label = about.get("label", "")
+            is_one = isinstance(label, str | int | float) and not isinstance(label, bool)
+            text = str(label).strip() if is_one else ""  # a list has several labels
         else:
             text = sample.labels.get(extension, b"").decode("utf-8", "replace").strip()
-        if re.fullmatch(r"\d{1,9}", text):
-            return f"numbers in .{extension}", text
-        if text and "\n" not in text and not re.fullmatch(r"-\d+", text):
+        if match := re.fullmatch(r"(\d{1,9})(\.0*)?", text):
+            return f"numbers in .{extension}", match[1]
+        if text and "\n" not in text and not re.fullmatch(r"-?\d+(\.\d*)?", text):
             return f".{extension}", text
     return "", ""
 
@@ -212,35 +236,59 @@ def _samples(file: Any, container: str) -> Iterator[_Sample]:
         if info.isdir():
             continue
         path = PurePosixPath(info.name)
-        stem, _, extension = path.name.partition(".")
-        extension = extension.lower().rpartition(".")[2]
+        stem, _, ending = path.name.partition(".")
+        ending = ending.lower()
+        extension = ending.rpartition(".")[2]
         key = (path.parent / stem).as_posix()
         if sample is None or sample.key != key:
             if sample is not None:
-                yield sample
-            sample = _Sample(key, None, "", {}, [])
+                yield _one_image(sample, container)
+            sample = _Sample(key, None, "", {}, [], set())
         if info.islnk() and targets is None:
             can_seek = isinstance(file, Window) and isinstance(tar.fileobj, Window)
             targets = link_targets(file) if can_seek else {}
         if is_ignored(info.name) or ((reason := refusal(info)) and not info.islnk()):
             reason = IGNORED if is_ignored(info.name) else reason
             sample.others.append(Member(container, info.name[:4096], skipped=reason))
-        elif extension in IMAGE_EXTENSIONS and sample.image is None:
+        elif extension in IMAGE_EXTENSIONS and (
+            sample.image is None or ("." in sample.ending and ending == extension)
+        ):  # `0.jpg` is rather the image than `0.mask.png`
             image = read_tar_member(tar, info, container, "", targets)
             if image.skipped:
                 sample.others.append(image)
             else:
-                sample = sample._replace(image=image, extension=extension)
+                if sample.image is not None:
+                    sample.others.append(Member(container, sample.image.name, skipped=_SECOND))
+                sample = sample._replace(image=image, ending=ending)
+        elif extension in LABEL_EXTENSIONS and extension in sample.endings:
+            pass  # `0.json` is rather the label than `0.boxes.json`
         elif extension in LABEL_EXTENSIONS and info.size <= _MAX_LABEL_BYTES:
+            if extension in sample.labels and ending != extension:
+                sample.endings.add(_SEVERAL)
+            if ending == extension:
+                sample.endings.add(extension)
             member = read_tar_member(tar, info, container, "", targets)
             if not member.skipped and member.num_bytes <= _MAX_LABEL_BYTES:
                 sample.labels[extension] = member.content()
         elif extension in IMAGE_EXTENSIONS:
-            reason = "second image of a sample"
-            sample.others.append(Member(container, info.name, skipped=reason))
+            if "." in ending and "." in sample.ending:
+                sample.endings.add(_SECOND)
+            sample.others.append(Member(container, info.name, skipped=_SECOND))
         # Other files, such as texts and features, belong to the image and are no images.
     if sample is not None:
-        yield sample
+        yield _one_image(sample, container)
+
+
+def _one_image(sample: _Sample, container: str) -> _Sample:
+    """Return a sample; without its image if several samples have the same key.
+
+    The key ends at the first dot of a name, so `a.1.jpg` and `a.2.jpg` have the key `a`.
+    """
+    if sample.image is None or not {_SECOND, _SEVERAL} <= sample.endings:
+        return sample
+    skipped = [sample.image.name, *(other.name for other in sample.others)]
+    others = [Member(container, name, skipped=_SEVERAL) for name in skipped]
+    return sample._replace(image=None, others=others)
 
 
 def looks_like_webdataset(file: Any, name: str, num_files: int) -> str:
@@ -251,6 +299,8 @@ def looks_like_webdataset(file: Any, name: str, num_files: int) -> str:
     stem, synsets = name.partition(".")[0], set[str]()
     try:
         for sample in itertools.islice(_samples(file, name), num_files):
+            if sample.labels and any(other.skipped == _SEVERAL for other in sample.others):
+                return f"several images with the key {PurePosixPath(sample.key).name}"
             if sample.image is None:
                 continue
             if sample.labels:

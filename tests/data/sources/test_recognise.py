@@ -30,11 +30,11 @@ from tests.helpers.packing import (
         (lambda s: None, {}, r"Source .* does not exist. Give a tar of synset tars"),
         (lambda s: s.write_bytes(b""), {}, r"Source .* is empty. Give"),
         (lambda s: s.mkdir(), {}, r"Source .* is empty. Give"),
-        (lambda s: s.write_bytes(encoded(photo())), {}, r"is no tar or not a complete one"),
+        (lambda s: s.write_bytes(encoded(photo())), {}, r"is one image. Give the folder"),
         (
             lambda s: s.write_bytes(tar_of({})),
             {},
-            r"holds no synset tar or class folder. Give a tar of synset tars",
+            r"holds no images in class folders or synset tars. Give a tar",
         ),
         (
             lambda s: s.write_bytes(tar_of({"a.jpg": encoded(photo())})),
