@@ -22,7 +22,7 @@ def recoded(data: bytes, short_side_px: int = 32, quality: int = 95) -> np.ndarr
     return simplejpeg.decode_jpeg(jpeg).astype(int)
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "GIF", "BMP", "WEBP"])
+@pytest.mark.parametrize("file_format", ["PNG", "GIF", "BMP", "WEBP", "PPM"])
 def test_other_formats_become_jpeg(file_format: str) -> None:
     expected = np.asarray(photo()).astype(int)
     assert np.abs(recoded(encoded(photo(), file_format), 0) - expected).mean() < 5
