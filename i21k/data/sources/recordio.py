@@ -1,8 +1,8 @@
 """MXNet's RecordIO as a source: a `.rec`, with the `.lst` and `.idx` beside it if they are there.
 
-A record is the magic number, kind and length, a header `IfQQ` of flag, label, id and id2, the labels
-if the flag is their number, and the image. A record with several labels is skipped: they may be
-classes or boxes. The writer cuts a record where its content holds the magic number.
+A record is the magic number, kind and length, a header `IfQQ` of flag, label, id and id2, the
+labels if the flag is their number, and the image. A record with several labels is skipped: they may
+be classes or boxes. The writer cuts a record where its content holds the magic number.
 """
 
 import hashlib
