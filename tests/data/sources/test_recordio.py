@@ -38,9 +38,7 @@ def write(root: Path, num_records: int = 6) -> list[bytes]:
     root.mkdir()
     images = [encoded(photo(seed=i)) for i in range(num_records)]
     images[3] += bytes(-len(images[3]) % 4) + MAGIC + b"behind the image" + MAGIC
-    records = [
-        image_record(i, i % 2 if i != 2 else [0.0], data) for i, data in enumerate(images)
-    ]
+    records = [image_record(i, i % 2 if i != 2 else [0.0], data) for i, data in enumerate(images)]
     (root / "train.rec").write_bytes(b"".join(records))
     return records
 
