@@ -131,7 +131,6 @@ def train(recipe: ConfigDict, workdir: Path, branch_from: Parent | None = None) 
         with together(place, _START_S.value):
             loop.run(recipe, workdir, branch_from)
     except interruption.Interrupted as interrupted:
-        log.info(f"resume with: {interruption.resume_command()}", wrap=False)
         return interrupted.exit_code
     return 0
 

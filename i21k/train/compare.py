@@ -8,6 +8,7 @@ from typing import Any
 from i21k import log
 from i21k.errors import UserError
 from i21k.files import parse_json
+from i21k.text import printable
 from i21k.train import history
 from i21k.train.best import best_row
 from i21k.train.recipe import LogRecipe, stored_values
@@ -69,7 +70,8 @@ def _may_be_run(path: Path) -> bool:
 def _summary(path: Path, directory: Path) -> RunSummary:
     recipe, rows = stored_values(history.read_recipe(path)), read_metrics(path)
     metric = recipe["log.keep_best"]
-    metric = LogRecipe.keep_best if metric == "none" else metric
+    if metric == "none" or not isinstance(metric, str):  # the recipe is not checked here
+        metric = LogRecipe.keep_best
     best = best_row(rows, metric)
     return RunSummary(
         name=path.name if path == directory else path.relative_to(directory).as_posix(),
@@ -122,6 +124,7 @@ def _number(text: str | None) -> str:
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     """Return aligned columns: the first one to the left, the others to the right."""
+    rows = [[printable(cell) for cell in row] for row in rows]  # a newline would end the row
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

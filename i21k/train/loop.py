@@ -111,7 +111,11 @@ def _logged(directory: Path) -> Iterator[None]:
     was_there = path.exists()
     try:
         with log.tee(path):
-            yield
+            try:
+                yield
+            except interruption.Interrupted:
+                log.info(f"resume with: {interruption.resume_command()}", wrap=False)
+                raise
     finally:
         if not was_there and {p.name for p in directory.iterdir()} <= {"log.txt", "lock"}:
             path.unlink(missing_ok=True)

@@ -64,6 +64,25 @@ def test_what_is_no_run_is_not_listed_and_damage_is_named(tmp_path, capsys):
     assert f"{tmp_path / 'zero'} have no recipe" in warned and "rows/metrics.csv" in warned
 
 
+def test_a_name_of_several_lines_stays_in_its_row(tmp_path, capsys):
+    make_run(tmp_path / "new\nline", ["1,10,2.5,2,0.5,100.5"], epochs=3)
+    make_run(tmp_path / "tab\t", ["1,10,2.5,2,0.5,100.5"])
+    assert cli.main(["runs", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6 and lines[1].startswith("new\\nline  ")
+    assert len({len(line) for line in lines[:3]}) == 1
+
+
+@pytest.mark.parametrize("value", [5, None, [1]])
+def test_a_recipe_that_cannot_be_resumed_is_listed(tmp_path, value):
+    make_run(tmp_path / "a", ["1,10,2.5,2,0.5,100.5"])
+    recipe = json.loads((tmp_path / "a" / "config.json").read_text())
+    recipe["log"]["keep_best"] = value
+    (tmp_path / "a" / "config.json").write_text(json.dumps(recipe))
+    (run,) = find_runs(tmp_path)
+    assert (run.best_metric, run.best_step) == ("val_top1", 10)
+
+
 def test_a_directory_without_runs(tmp_path):
     with pytest.raises(UserError, match="holds no runs"):
         find_runs(tmp_path)
