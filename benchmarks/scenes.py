@@ -55,7 +55,10 @@ HEDGE_ACCURACY = 0.8
 
 
 def mosaic(images: Sequence[Pixels]) -> Pixels:
-    """Put 2 to 4 images beside each other in one square, each in a tile of its own."""
+    """Put 2 to 4 images beside each other in one square, each in a tile of its own.
+
+    The images keep their pixels: a photograph of several objects is larger than a network's input.
+    """
     size = len(images[0])
     canvas = np.full((2 * size, 2 * size, 3), 127, np.uint8)
     corners = [(0, 0), (0, size), (size, 0), (size, size)]
@@ -63,7 +66,7 @@ def mosaic(images: Sequence[Pixels]) -> Pixels:
         corners = [(size // 2, 0), (size // 2, size)]
     for (row, column), image in zip(corners, images, strict=False):
         canvas[row : row + size, column : column + size] = image
-    return np.asarray(Image.fromarray(canvas).resize((size, size), Image.Resampling.LANCZOS))
+    return canvas
 
 
 def shifted(image: Pixels, rng: np.random.Generator) -> Pixels:
