@@ -31,7 +31,7 @@ def check_folders(*paths: Path | None) -> None:
     """Check that files can be written: before the work, not after the last image.
 
     Raises:
-        UserError: naming the folder that is missing.
+        UserError: naming the folder that is missing, or is there in place of the file.
     """
     for path in filter(None, paths):
         if not path.parent.is_dir():
@@ -39,6 +39,8 @@ def check_folders(*paths: Path | None) -> None:
                 f"there is no directory {path.parent} for {path.name}."
                 " Make it, or choose another directory."
             )
+        if path.is_dir():
+            raise UserError(f"{path} is a directory; expected a file. Add the name of a file.")
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:

@@ -183,7 +183,8 @@ def run(args: argparse.Namespace) -> int:
                 overwrite=args.overwrite,
             )
     except (KeyboardInterrupt, SystemExit):
-        log.note("stopped. The same command resumes from here.")
+        without = " without --overwrite" if args.overwrite else ""
+        log.note(f"stopped. The same command{without} resumes from here.")
         raise
     if args.json:
         arguments.print_json(dataclasses.asdict(report))

@@ -11,6 +11,7 @@ from PIL import PngImagePlugin
 from i21k.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "PPM")
+NOT_AN_IMAGE = "not an image"
 # Pillow's limit is 1 MB, which real files exceed.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 _VIDEO_BRANDS = (b"isom", b"iso2", b"mp41", b"mp42", b"avc1", b"qt  ", b"M4V ", b"3gp4", b"3gp5")

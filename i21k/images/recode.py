@@ -24,6 +24,7 @@ from PIL import Image, ImageCms
 from i21k.images.decode import MAX_PIXELS
 from i21k.images.formats import (
     FORMATS,
+    NOT_AN_IMAGE,
     Frame,
     TooManyPixels,
     Unreadable,
@@ -117,9 +118,7 @@ def _read_header(data: bytes, frame: Frame | None) -> Image.Image:
         raise TooManyPixels("too many pixels") from error
     except Exception as error:
         is_image = looks_like_image(data)
-        raise Unreadable(
-            "damaged image: no whole header" if is_image else "not an image"
-        ) from error
+        raise Unreadable("damaged image: no whole header" if is_image else NOT_AN_IMAGE) from error
     _refuse_size(*header.size)
     if header.format == "TIFF" and _is_camera_raw(header):
         raise Unreadable("not an image, but a camera raw file")

@@ -224,7 +224,11 @@ def check_free_space(directory: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(directory).free
     if free < num_bytes:
         raise UserError(
-            f"{directory} has {free / 1e9:,.1f} GB free; packing needs about "
-            f"{num_bytes / 1e9:,.1f} GB more, twice the size of the result. Free some space, "
-            "change --out, or make images smaller with --short-side or --quality."
+            f"{directory} has {_size(free)} free; packing needs about {_size(num_bytes)} more, "
+            "twice the size of the result. Free some space, change --out, or make images smaller "
+            "with --short-side or --quality."
         )
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"

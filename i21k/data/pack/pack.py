@@ -232,7 +232,9 @@ def _pack_split(
 def _advice(error: OSError) -> str:
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return "It is read-only for this user: change --out, or its permissions."
-    return "Free some space there and give the same command again to resume, or change --out."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "Free some space there and give the same command again to resume, or change --out."
+    return "Give the same command again to resume, or change --out."
 
 
 def _check_skipped(made: plan.Plan, options: PackOptions, work: WorkDirectory) -> None:

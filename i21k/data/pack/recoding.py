@@ -3,9 +3,9 @@
 import hashlib
 from typing import NamedTuple
 
-from i21k.data.sources.base import Member
+from i21k.data.sources.base import NO_IMAGE_NAME, Member, may_be_image
 from i21k.errors import UserError
-from i21k.images.recode import Unreadable, recode_odd
+from i21k.images.recode import NOT_AN_IMAGE, Unreadable, recode_odd
 
 
 class Recoded(NamedTuple):
@@ -39,7 +39,8 @@ def recode_batch(
                     content, short_side_px, quality, min_side_px, strict=strict
                 )
             except Unreadable as error:
-                member = member._replace(skipped=str(error))
+                is_sidecar = str(error) == NOT_AN_IMAGE and not may_be_image(member.name)
+                member = member._replace(skipped=NO_IMAGE_NAME if is_sidecar else str(error))
             except OSError as error:
                 raise UserError(
                     f"{member.container}, {member.name} can no longer be read "

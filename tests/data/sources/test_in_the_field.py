@@ -283,3 +283,17 @@ def test_class_lists_of_other_formats(tmp_path: Path, text: str) -> None:
         ClassList.read(path)
     path.write_text("grade 1\ngrade 2\n")
     assert ClassList.read(path).ids == ("grade 1", "grade 2")
+
+
+def test_texts_beside_images_are_no_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "source", files("cat/1.jpg", "dog/2.jpg") | {"cat/1.txt": b"0 1 1"})
+    assert cli.main(["pack", str(source), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    said = capsys.readouterr()
+    assert "skipped 1: no image by its name" in said.out and "were skipped" not in said.err
+
+
+def test_page_that_is_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", str(tmp_path), "--html", str(tmp_path)]) == 2
+    assert "is a directory; expected a file" in capsys.readouterr().err

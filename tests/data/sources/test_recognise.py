@@ -55,7 +55,7 @@ from tests.helpers.packing import (
         (
             lambda s: s.write_bytes(tar_of({"a.tar": tar_of({"b.txt": b"b"})})),
             {},
-            r"no images that can be packed \(1 not an image\)",
+            r"no images that can be packed \(1 no image by its name\)",
         ),
         (
             lambda s: s.write_bytes(tar_of({"a.tar": tar_of({"b.txt": b"b" * 9999})})[:4096]),
