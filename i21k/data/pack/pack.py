@@ -100,11 +100,13 @@ def pack(
     directory = Path(out)
     for of_split in sources.values():
         _check_source(of_split, directory, options)
-    if overwrite:
-        with output.claimed(directory):
-            output.overwrite(directory, options.name)
     engine = LocalEngine(num_workers) if beam_options is None else BeamEngine(beam_options)
     is_given = classes is not None
+    if overwrite:  # when nothing is wrong that can be known before
+        for of_split in sources.values():
+            read.check_classes(of_split.list_class_ids() or (), classes, is_given, of_split)
+        with output.claimed(directory):
+            output.overwrite(directory, options.name)
     classes = classes or _common_classes(sources)
     reports = []
     for split, of_split in sources.items():

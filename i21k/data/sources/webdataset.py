@@ -37,7 +37,7 @@ IMAGE_EXTENSIONS = frozenset(
 LABEL_EXTENSIONS = frozenset({"cls", "json", "txt"})
 _MAX_LABEL_BYTES = 1 << 20  # of a JSON or text file that is read; our choice
 _NUM_CAPTIONS = 8  # texts that are all different are captions and no classes; our choice
-_CAPTION_WORDS = 5  # of a text, on average; our choice: names of classes are shorter
+_CAPTION_WORDS = 4  # of a text, on average; our choice: names of classes are shorter
 _SECOND = "second image of a sample"
 _SEVERAL = "several samples with one key: a name has more than one dot"
 _KEY = re.compile(r"(n\d{8})(?=[_-]|$)")

@@ -115,7 +115,7 @@ def test_given_class_list_decides_labels_and_what_is_skipped(
 def test_unknown_classes(whole_tar: Path, class_folders: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"has class 'n00000001', one of 3 that are not among the 1 classes of the given "
+        match=r"has class 'n00000001', one of 3 that are not among the 1 classes .* of the given "
         r"list; expected some",
     ):
         run(whole_tar, tmp_path / "out", ClassList(("n99999999",)))
@@ -124,7 +124,7 @@ def test_unknown_classes(whole_tar: Path, class_folders: Path, tmp_path: Path) -
     (class_folders / "n00000004" / "a.JPEG").write_bytes(b"an empty folder is no class")
     with pytest.raises(
         ValueError,
-        match=r"has class 'n00000004', one of 1 that are not among the 3 classes of the dataset",
+        match=r"has class 'n00000004', one of 1 that are not among the 3 classes .* of the dataset",
     ):
         run(class_folders, tmp_path / "out", split="val")
     gzipped = tmp_path / "more.tar.gz"

@@ -297,3 +297,14 @@ def test_texts_beside_images_are_no_warning(
 def test_page_that_is_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info", str(tmp_path), "--html", str(tmp_path)]) == 2
     assert "is a directory; expected a file" in capsys.readouterr().err
+
+
+def test_overwrite_with_a_wrong_list_loses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "source", files("cat/1.jpg", "dog/2.jpg"))
+    command = ["pack", str(source), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert cli.main(command) == 0
+    assert cli.main([*command, "--overwrite", "--classes", "ilsvrc2012"]) == 2
+    assert "not among the 1000 classes" in capsys.readouterr().err
+    assert len(records_of(tmp_path / "out")) == 2
