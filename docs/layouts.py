@@ -108,6 +108,9 @@ _KAGGLE = images(
     "LOC_val_solution.csv": f"ImageId,PredictionString\nILSVRC2012_val_00000001,{TENCH} 1 2 3 4\n"
     .encode()
 }  # fmt: skip
+_TINY = images(f"train/{TENCH}/images/1.JPEG", "val/images/2.JPEG", "test/images/3.JPEG") | {
+    "val/val_annotations.txt": f"2.JPEG\t{TENCH}\t0\t0\t62\t62\n".encode()
+}
 _KEYS = (f"{TENCH}_1", f"{GOLDFISH}_2")
 _TIMM = samples(*_KEYS, class_name=(TENCH, GOLDFISH))
 _NUMBERS = samples("000", "001")
@@ -128,6 +131,9 @@ LAYOUTS: list[tuple[str, Files, str]] = [
     ("synset folders anywhere", {f"fish/{n}": d for n, d in _SYNSETS.items()}, "i21k pack ."),
     ("Kaggle's ImageNet", _KAGGLE, "i21k pack ."),
     ("the zip that Kaggle ships", {"kaggle.zip": zipped(_KAGGLE)}, "i21k pack kaggle.zip"),
+    ("Tiny ImageNet", _TINY, "i21k pack . --splits train"),
+    ("its validation images", _TINY,
+     "i21k pack val --labels val/val_annotations.txt --split val"),
     ("splits beside other images", _SPLITS | images("more/5.jpg"), "i21k pack ."),
     ("zip of class folders", {"a.zip": zipped(_FOLDERS)}, "i21k pack a.zip"),
     ("tar of splits", {"a.tar": tar(_SPLITS)}, "i21k pack a.tar"),
