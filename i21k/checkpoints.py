@@ -265,7 +265,7 @@ class Checkpoints:
             except _DamagedError as error:
                 raise UserError(
                     f"checkpoint {self._directory / str(step)} is damaged ({error}). Give"
-                    f" {self._steps_text()}."
+                    f" {self._steps_text(step)}."
                 ) from error
             except _GoneError:
                 if which != "best" or step == self.best_step():
@@ -274,8 +274,8 @@ class Checkpoints:
             f"{self._directory} has no checkpoint of step {step}. Give {self._steps_text()}."
         )
 
-    def _steps_text(self) -> str:
-        steps = ", ".join(map(str, self.steps()))
+    def _steps_text(self, damaged: int | None = None) -> str:
+        steps = ", ".join(str(step) for step in self.steps() if step != damaged)
         return f"another step ({steps}) or 'last'" if steps else "another directory"
 
     def newest(self) -> Checkpoint | None:

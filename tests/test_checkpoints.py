@@ -81,7 +81,7 @@ def test_the_best_is_kept_until_another_one_is_better(tmp_path):
     assert checkpoints.steps() == [4, 6]
     (tmp_path / "c" / "4" / "meta" / "metadata").write_text("{")
     for which in ("best", 4):
-        with pytest.raises(UserError, match=r"4 is damaged \(metadata: .*Give another step"):
+        with pytest.raises(UserError, match=r"4 is damaged \(metadata: .*another step \(6\)"):
             checkpoints.find(which)
     checkpoints.forget_best()
     checkpoints.save(7, tree(), META)

@@ -98,7 +98,7 @@ def read_beside(path: Path, size: int | None) -> Beside:
         if processor:
             return dataclasses.replace(_hugging_face(processor, size), labels=labels)
         return dataclasses.replace(_timm(timm, size), labels=labels)
-    except (TypeError, ValueError, AttributeError, LookupError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise UserError(
             f"{used} beside the model cannot be used ({error}). Correct it, or move it away and"
             " give --size, --mean, --std, --crop and --classes."

@@ -2,8 +2,8 @@
 
 import dataclasses
 import io
-import math
 import stat
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -205,8 +205,10 @@ def _encoded(image: AnyImage) -> tuple[str, bytes]:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value of a JSON file is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a value of a JSON file is a finite number, which a float can hold."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # not for NaN
 
 
 def _check_int(name: str, value: Any, least: int, most: int) -> None:

@@ -91,6 +91,10 @@ DAMAGE = {
     "data none": ({"data": None}, "data is None"),
     "fingerprint a number": ({"data": {"fingerprint": 3}}, "fingerprint is 3"),
     "counts of 10^30": ({"class_counts": [1, 1, 1, 10**30]}, "class_counts is not a list of 4"),
+    "a number that no float holds": (
+        {"preprocessing": {"image_size": 32, "crop_fraction": 10**400, "short_side_px": 32}},
+        "crop_fraction is 1000",
+    ),
     "short side": (
         {"preprocessing": {"image_size": 32, "crop_fraction": 1.0, "short_side_px": -1}},
         "short_side_px is -1",

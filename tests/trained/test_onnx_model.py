@@ -125,7 +125,9 @@ def test_the_config_of_timm_is_read(tmp_path):
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert OnnxModel(path).crop_fraction == 1.0  # the graph is of the size for tests
-    for broken in ('{"pretrained_cfg": 3}', '{"pretrained_cfg": {"mean": [1], "std": [1, 2, 3]}}'):
+    endless = json.dumps({"pretrained_cfg": {"crop_pct": 10**400}})
+    too_few = '{"pretrained_cfg": {"mean": [1], "std": [1, 2, 3]}}'
+    for broken in ('{"pretrained_cfg": 3}', too_few, endless):
         (tmp_path / "config.json").write_text(broken)
         with pytest.raises(UserError, match=r"config\.json beside the model cannot be used"):
             OnnxModel(path, CLASSES)
