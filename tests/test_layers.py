@@ -44,7 +44,7 @@ LAYERS = (
 # The only files that may import a library.
 ONLY_IN = {
     "grain": {"data/load/loader.py"},
-    "orbax": {"checkpoints.py"},
+    "orbax": {"checkpoints/directory.py"},
     "array_record": {"data/format/shards.py", "data/format/readers.py"},
     "tensorboardX": {"train/report.py", "train/tensorboard.py"},
     "apache_beam": {"data/pack/beam.py"},

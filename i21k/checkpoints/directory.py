@@ -1,17 +1,11 @@
-"""Checkpoints that are whole or absent: the only use of Orbax.
+"""The checkpoints of a working directory: the only use of Orbax.
 
 Saves are synchronous, because an asynchronous save hides a full disk and loses the next one too.
-Every array has a digest that is verified on restore, because Orbax restores flipped bits silently.
-The newest intact checkpoint is used, and the user is warned of each damaged one. Several processes
-hold the same state: each reads, only the first one writes, and none waits for another in here.
-
 A checkpoint is removed by renaming it first, so that a reader beside the run finds it whole or not
 at all.
 """
 
 import contextlib
-import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,38 +15,28 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import serialization, traverse_util
+from flax import traverse_util
 
 from i21k import files, log
+from i21k.checkpoints.checkpoint import Checkpoint, flatten
+from i21k.checkpoints.integrity import (
+    FORMAT,
+    INVENTORY,
+    SUSPICIOUS,
+    DamagedError,
+    digest,
+    digest_of_meta,
+    digests_of_files,
+    find_damage,
+    read_meta,
+)
 from i21k.errors import UserError
-from i21k.labels import ClassList
 
-FORMAT = 1
-_INVENTORY = "files.json"  # SHA-256 by name of a checkpoint's other files
 _BEST = "best.json"  # beside the checkpoints: the step of the best one, and by which metric
 _REMOVED = ".deleted"  # how the names of checkpoints end that are being removed
 _MAX_STEP = 2**63  # a larger number in a file is damage
 _MAX_READS = 100  # our choice: a reader that a run outpaces more often has another problem
-# What Orbax raises when files are damaged; a bug raises the same, so the files are checked then.
-_SUSPICIOUS = (
-    RecursionError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    FileNotFoundError,
-    NotADirectoryError,
-)
 Which = int | Literal["last", "best"]  # the checkpoint of a step, the newest intact one, the best
-Flat = dict[str, np.ndarray]  # arrays by path, such as params/conv_conv1/kernel
-
-
-class FormatError(UserError):
-    """A checkpoint that another version of i21k has written."""
-
-
-class _DamagedError(Exception):
-    """The bytes of a checkpoint on disk are not those that were saved."""
 
 
 class _GoneError(Exception):
@@ -67,45 +51,6 @@ class NotFiniteError(UserError):
             f"{path} is not finite at step {step}. It is not saved; earlier checkpoints stay."
         )
         self.path = path
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """A restored checkpoint: the arrays as a nested dict of NumPy arrays, and the metadata."""
-
-    step: int
-    tree: dict[str, Any]
-    meta: dict[str, Any]
-
-    @property
-    def classes(self) -> ClassList:
-        """The class list of the network's outputs."""
-        return ClassList(tuple(self.meta["classes"]))
-
-    def into(self, state: Any) -> Any:
-        """Return `state` with its arrays replaced by the checkpoint's.
-
-        Raises:
-            UserError: naming the first array that is missing or has another shape or type.
-        """
-        got = _flatten(self.tree)
-
-        def fill(wanted: Any, path: str) -> Any:
-            if isinstance(wanted, Mapping):
-                return {
-                    key: fill(value, f"{path}/{key}" if path else key)
-                    for key, value in wanted.items()
-                }
-            array = got.get(path)
-            if array is None or array.shape != wanted.shape or array.dtype != wanted.dtype:
-                there = "none" if array is None else f"{array.dtype}{list(array.shape)}"
-                raise UserError(
-                    f"the checkpoint of step {self.step} has {there} at {path}; expected"
-                    f" {wanted.dtype}{list(wanted.shape)}. Use the recipe that it was trained by."
-                )
-            return array
-
-        return serialization.from_state_dict(state, fill(serialization.to_state_dict(state), ""))
 
 
 class Checkpoints:
@@ -156,7 +101,7 @@ class Checkpoints:
             NotFiniteError: if an array is not finite; such a state is never saved.
             OSError: if the disk is full, or Orbax has skipped the save.
         """
-        arrays = _flatten(jax.device_get(tree))
+        arrays = flatten(jax.device_get(tree))
         for path, array in arrays.items():
             if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
                 raise NotFiniteError(path, step)
@@ -166,9 +111,9 @@ class Checkpoints:
             "format": FORMAT,
             "step": step,
             **meta,
-            "digests": {path: _digest(array) for path, array in arrays.items()},
+            "digests": {path: digest(array) for path, array in arrays.items()},
         }
-        meta["meta_digest"] = _digest_of_meta(meta)
+        meta["meta_digest"] = digest_of_meta(meta)
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(traverse_util.unflatten_dict(arrays, sep="/")),
             meta=ocp.args.JsonSave(meta),
@@ -182,7 +127,7 @@ class Checkpoints:
         if step not in self.steps():
             raise OSError(f"the checkpoint of step {step} was not written to {self._directory}")
         directory = self._directory / str(step)
-        files.write_text(directory / _INVENTORY, json.dumps(_digests_of_files(directory)))
+        files.write_text(directory / INVENTORY, json.dumps(digests_of_files(directory)))
         for old in self._superfluous(step, bool(meta["epoch_done"])):
             self._rename(old, _REMOVED)
         for removed in self._directory.glob(f"*{_REMOVED}"):  # also of a run that was killed
@@ -262,7 +207,7 @@ class Checkpoints:
                 )
             try:
                 return self._restore(step)
-            except _DamagedError as error:
+            except DamagedError as error:
                 raise UserError(
                     f"checkpoint {self._directory / str(step)} is damaged ({error}). Give"
                     f" {self._steps_text(step)}."
@@ -299,7 +244,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 return self._restore(step)
-            except _DamagedError as error:
+            except DamagedError as error:
                 faults.append(f"step {step}: {error}")
                 log.warning(
                     f"checkpoint {self._directory / str(step)} is damaged ({error}). It is skipped."
@@ -323,7 +268,7 @@ class Checkpoints:
         """
         try:
             checkpoint, fault = self._restore(step), "it is another one"
-        except _DamagedError as error:
+        except DamagedError as error:
             checkpoint, fault = None, str(error)
         except _GoneError:
             checkpoint, fault = None, "there is none"
@@ -345,113 +290,33 @@ class Checkpoints:
         """Restore a checkpoint and compare it with its digests.
 
         Raises:
-            _DamagedError: if the bytes on disk are not those that were saved. Other errors keep
+            DamagedError: if the bytes on disk are not those that were saved. Other errors keep
                 their type: a disk that does not answer, too little memory, a bug.
             _GoneError: if it is not there, or was removed while it was read.
         """
         directory = self._directory / str(step)
         try:
             return self._read(step, directory)
-        except (_DamagedError, OSError, *_SUSPICIOUS) as error:
+        except (DamagedError, OSError, *SUSPICIOUS) as error:
             if not directory.exists():
                 raise _GoneError from error
             raise
 
     def _read(self, step: int, directory: Path) -> Checkpoint:
-        meta = _read_meta(directory)
+        meta = read_meta(directory)
         if meta.get("step", step) != step:
-            raise _DamagedError(f"it is the checkpoint of step {meta['step']}")
+            raise DamagedError(f"it is the checkpoint of step {meta['step']}")
         try:
             with self._orbax(step) as (checkpointer, place):
                 # What was saved as NumPy arrays comes back as NumPy arrays, on any machine.
                 args = ocp.args.Composite(state=ocp.args.PyTreeRestore())
                 tree = checkpointer.restore(place, args=args)["state"]
-        except _SUSPICIOUS as error:
-            if (fault := _find_damage(directory, meta, error)) is None:
+        except SUSPICIOUS as error:
+            if (fault := find_damage(directory, meta, error)) is None:
                 raise
-            raise _DamagedError(fault) from error
-        found = {path: _digest(array) for path, array in _flatten(tree).items()}
+            raise DamagedError(fault) from error
+        found = {path: digest(array) for path, array in flatten(tree).items()}
         for path in sorted(set(found) | set(meta["digests"])):
             if found.get(path) != meta["digests"].get(path):
-                raise _DamagedError(f"the SHA-256 of {path} differs")
+                raise DamagedError(f"the SHA-256 of {path} differs")
         return Checkpoint(step, tree, meta)
-
-
-def _read_meta(directory: Path) -> dict[str, Any]:
-    try:
-        meta = files.parse_json((directory / "meta" / "metadata").read_bytes())
-    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
-        raise _DamagedError(f"metadata: {error}".splitlines()[0]) from error
-    if not isinstance(meta, dict) or not {"format", "meta_digest"} <= set(meta):
-        raise _DamagedError("metadata: it has no format or no digest")
-    if meta["format"] != FORMAT:
-        raise FormatError(
-            f"checkpoint {directory} has format {meta['format']!r}; this version of i21k reads"
-            f" {FORMAT}. Install the version of i21k that wrote it."
-        )
-    if meta["meta_digest"] != _digest_of_meta(meta):
-        raise _DamagedError("metadata: its SHA-256 differs")
-    return meta
-
-
-def _find_damage(directory: Path, meta: Mapping[str, Any], error: Exception) -> str | None:
-    """Return what is wrong with the files of a checkpoint that Orbax cannot read; None if nothing.
-
-    Older checkpoints have no inventory. There an error that code raises counts as damage only
-    if Orbax's own metadata does not name the arrays that were saved.
-    """
-    first_line = (str(error) or type(error).__name__).splitlines()[0]
-    try:
-        expected = files.parse_json((directory / _INVENTORY).read_bytes())
-    except (ValueError, FileNotFoundError, NotADirectoryError):
-        if not isinstance(error, (AttributeError, KeyError, TypeError)):
-            return first_line
-        return None if _names_arrays(directory, set(meta["digests"])) else "Orbax's metadata"
-    found = _digests_of_files(directory)
-    for name in sorted(expected):
-        if name not in found:
-            return f"{name} is missing"
-        if found[name] != expected[name]:
-            return f"the SHA-256 of {name} differs"
-    return None
-
-
-def _names_arrays(directory: Path, paths: set[str]) -> bool:
-    """Return whether Orbax's metadata of the tree can be read and names exactly these arrays."""
-    try:
-        metadata = files.parse_json((directory / "state" / "_METADATA").read_bytes())
-        named = {
-            "/".join(part["key"] for part in entry["key_metadata"])
-            for entry in metadata["tree_metadata"].values()
-            if entry["value_metadata"]["value_type"] == "np.ndarray"
-            and all(part["key_type"] == 2 for part in entry["key_metadata"])  # a dict's
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, NotADirectoryError):
-        return False
-    return named == paths
-
-
-def _digests_of_files(directory: Path) -> dict[str, str]:
-    return {
-        path.relative_to(directory).as_posix(): files.hash_file(path)
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != _INVENTORY and not files.is_temporary(path)
-    }
-
-
-def _flatten(tree: Mapping[str, Any]) -> Flat:
-    flat = traverse_util.flatten_dict(tree, sep="/")
-    return {path: np.asarray(array) for path, array in flat.items()}
-
-
-def _digest_of_meta(meta: Mapping[str, Any]) -> str:
-    canonical = json.dumps(
-        {key: value for key, value in meta.items() if key != "meta_digest"}, sort_keys=True
-    )
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(
-        f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()
-    ).hexdigest()

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from i21k import checkpoints
-from i21k.checkpoints import Checkpoints
+from i21k.checkpoints import Checkpoints, FormatError, directory
 from i21k.errors import UserError
 
 META = {"epoch_done": True, "classes": ["a", "b"]}
@@ -92,7 +91,7 @@ def test_a_reader_whose_checkpoint_is_removed_reads_the_next_one(tmp_path, monke
     """Whatever has been read of a checkpoint when it goes: nothing, the metadata, the arrays."""
     writer = Checkpoints(tmp_path / "c", keep=1)
     writer.save(1, tree(1), META)
-    read_meta, digest = checkpoints._read_meta, checkpoints._digest
+    read_meta, digest = directory.read_meta, directory.digest
 
     def overtaken(step, function, after):
         def call(argument):
@@ -105,15 +104,15 @@ def test_a_reader_whose_checkpoint_is_removed_reads_the_next_one(tmp_path, monke
 
     reader = Checkpoints(tmp_path / "c")
     for step, name, function, after in (
-        (2, "_read_meta", read_meta, False),
-        (3, "_read_meta", read_meta, True),
-        (4, "_digest", digest, True),  # all was read: this one is whole
+        (2, "read_meta", read_meta, False),
+        (3, "read_meta", read_meta, True),
+        (4, "digest", digest, True),  # all was read: this one is whole
     ):
-        monkeypatch.setattr(checkpoints, name, overtaken(step, function, after))
+        monkeypatch.setattr(directory, name, overtaken(step, function, after))
         found = reader.find("last")
-        assert found.step == (step if name == "_read_meta" else step - 1)
+        assert found.step == (step if name == "read_meta" else step - 1)
         assert found.tree["w"]["kernel"][0, 0] == found.step
-    monkeypatch.setattr(checkpoints, "_read_meta", overtaken(5, read_meta, True))
+    monkeypatch.setattr(directory, "read_meta", overtaken(5, read_meta, True))
     with pytest.raises(UserError, match="no checkpoint of step 4"):
         reader.find(4)
     assert "damaged" not in capsys.readouterr().err
@@ -203,7 +202,7 @@ def test_a_disk_that_does_not_answer_is_not_taken_for_damage(tmp_path, monkeypat
     def fail(_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(checkpoints, "_digest", fail)
+    monkeypatch.setattr(directory, "digest", fail)
     with pytest.raises(OSError, match="Input/output error"):
         saved.newest()
 
@@ -245,7 +244,7 @@ def test_damage_of_any_file_is_found_or_harmless(two, tmp_path, capsys, inventor
                 (directory / name).write_bytes(damaged)
             try:
                 found = Checkpoints(directory).newest()
-            except checkpoints.FormatError:
+            except FormatError:
                 assert name.name == "metadata"
             else:
                 if found.step == 2:
@@ -314,7 +313,7 @@ def test_a_bug_in_orbax_is_not_taken_for_damage(two, tmp_path, monkeypatch, kind
     def fail(*_, **__):
         raise kind("after an upgrade")
 
-    monkeypatch.setattr(checkpoints.ocp.Checkpointer, "restore", fail)
+    monkeypatch.setattr(directory.ocp.Checkpointer, "restore", fail)
     with pytest.raises(kind, match="after an upgrade"):
         Checkpoints(tmp_path / "c").newest()
 
@@ -323,7 +322,7 @@ def test_a_value_error_is_not_taken_for_damage_where_the_files_are_intact(two, m
     def fail(*_, **__):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(checkpoints.ocp.Checkpointer, "restore", fail)
+    monkeypatch.setattr(directory.ocp.Checkpointer, "restore", fail)
     with pytest.raises(ValueError, match="a bug"):
         Checkpoints(two).newest()
 
@@ -331,16 +330,16 @@ def test_a_value_error_is_not_taken_for_damage_where_the_files_are_intact(two, m
 def test_another_format_is_refused_and_not_skipped(tmp_path, monkeypatch):
     saved = Checkpoints(tmp_path / "c")
     saved.save(1, tree(), META)
-    monkeypatch.setattr(checkpoints, "FORMAT", 2)
+    monkeypatch.setattr(directory, "FORMAT", 2)
     saved.save(2, tree(), META)
-    monkeypatch.setattr(checkpoints, "FORMAT", 1)
+    monkeypatch.setattr(directory, "FORMAT", 1)
     with pytest.raises(ValueError, match="2 has format 2; this version of i21k reads 1"):
         saved.newest()
 
 
 def test_a_full_disk_is_reported_before_anything_is_written(tmp_path, monkeypatch):
-    usage = checkpoints.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage._replace(free=10))
+    usage = directory.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(directory.shutil, "disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(OSError, match=r"0 MiB free, a checkpoint needs .* MiB. Make room"):
         Checkpoints(tmp_path / "c").save(1, tree(), META)
     assert Checkpoints(tmp_path / "c").steps() == []
