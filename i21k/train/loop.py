@@ -14,24 +14,17 @@ refuses explicit ones, except under `transfers("allow")` and in the thread that 
 
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
 
 import jax
-import numpy as np
-from flax import serialization
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from i21k import log
-from i21k.checkpoints import NotFiniteError
 from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.train import conflicts, feed, history, interruption, processes, sizes, startup, workdir
-from i21k.train.best import best_row
 from i21k.train.clock import Clock
 from i21k.train.devices import (
     check_donated,
@@ -41,12 +34,12 @@ from i21k.train.devices import (
     put_state,
     transfers,
 )
-from i21k.train.evaluators import Averaged
+from i21k.train.evaluating import evaluate
 from i21k.train.metrics import Sums, Totals
 from i21k.train.opening import Run, open_run
-from i21k.train.recalibration import images_for, recalibrate
 from i21k.train.recipe import flat, parse
 from i21k.train.report import duration, step_line
+from i21k.train.saving import check_finite, learning_rate, save, save_and_leave, save_before_error
 from i21k.train.state import DeviceBatch
 
 _LINE_EVERY_S = 30.0  # at most between two lines, also if `log.every_steps` is larger
@@ -91,7 +84,7 @@ def run(
         train_split, sets = feed.open_data(cfg)
         conflicts.check_with_data(cfg, train_split, len(devices))
         if processes.Agreement(interrupted)():  # while synthetic images were drawn
-            _leave(interrupted)
+            interrupted.leave()
         startup.say_run(processes.say, cfg, directory, devices, train_split, sets)
         with (
             open_run(cfg, directory, devices, train_split, sets, interrupted, branch_from) as this,
@@ -123,16 +116,16 @@ def _logged(directory: Path) -> Iterator[None]:
 
 def _run_epochs(run: Run) -> None:
     if run.is_branch:  # so that it can be resumed without its parent
-        _save(run, run.epoch_of(run.step))
+        save(run, run.epoch_of(run.step))
     for epoch in range(run.cfg.epochs):
         if run.step > run.epoch_end(epoch):
             continue
         if run.step < run.epoch_end(epoch):
             _train_epoch(run, epoch)
-            _save(run, epoch)
+            save(run, epoch)
             run.interruption.may_leave_now = processes.count() == 1
         if run.report.row_of(run.step) is None:
-            _evaluate(run, epoch)
+            evaluate(run, epoch)
         _start_sums(run)  # not before the row of this epoch, which needs the old ones, is written
     whole = [row for row in run.report.rows if row["epoch"].isdecimal()]
     trained_s = sum(float(row["train_s"]) for row in whole)
@@ -178,9 +171,9 @@ def _train_segment(
             try:
                 wait_s = _one_step(run, feeder)
             except feed.NoBatchError:
-                _save_and_leave(run, epoch)
+                save_and_leave(run, epoch)
             except (UserError, OSError):  # a batch cannot be read, or a worker has died
-                _save_before_error(run, epoch)
+                save_before_error(run, epoch)
                 raise
             for clock in (run.clock, window):
                 clock.lap(run.cfg.batch_size, wait_s)
@@ -190,7 +183,7 @@ def _train_segment(
                     since, window = _log_step(run, epoch, since, window)
                 said_at = time.monotonic()
             if stop():
-                _save_and_leave(run, epoch)
+                save_and_leave(run, epoch)
             if run.step < last:
                 _pause(run, epoch, window)
     return since, window
@@ -199,21 +192,21 @@ def _train_segment(
 def _pause(run: Run, epoch: int, window: Clock) -> None:
     """Do what is due inside an epoch: a checkpoint, an evaluation. The clocks do not count it."""
     every, minutes = run.cfg.evaluation.every_steps, run.cfg.log.checkpoint_minutes
-    evaluate = every > 0 and run.step % every == 0 and run.report.row_of(run.step) is None
+    evaluation_due = every > 0 and run.step % every == 0 and run.report.row_of(run.step) is None
     # Only the first process saves, so only its time counts. The others wait at the next step.
-    save = minutes > 0 and time.monotonic() - run.saved_at >= 60 * minutes
-    if not (evaluate or save):
+    save_due = minutes > 0 and time.monotonic() - run.saved_at >= 60 * minutes
+    if not (evaluation_due or save_due):
         return
     with transfers("allow"):
         jax.block_until_ready(run.state.step)
         for clock in (run.clock, window):
             clock.settle()
-        _check_finite(run, Totals.fetch(run.state.sums))
-        if save and run.saved_step != run.step:
-            _save(run, epoch)
-    if evaluate:
+        check_finite(run, Totals.fetch(run.state.sums))
+        if save_due and run.saved_step != run.step:
+            save(run, epoch)
+    if evaluation_due:
         with transfers("disallow"):
-            _evaluate(run, epoch)
+            evaluate(run, epoch)
     for clock in (run.clock, window):
         if clock.is_running():
             clock.start()
@@ -257,36 +250,13 @@ def _first_step(run: Run, batch: loader.Batch, on_devices: DeviceBatch, started:
     run.report.say(f"first step {seconds:.1f} s | {peak_memory(run.devices)}")
 
 
-def _save_and_leave(run: Run, epoch: int) -> NoReturn:
-    """Save the state in the middle of an epoch, and end the run as a signal asked."""
-    with transfers("allow"):
-        _check_finite(run, Totals.fetch(run.state.sums))
-        _save(run, epoch)
-    _leave(run.interruption)
-
-
-def _save_before_error(run: Run, epoch: int) -> None:
-    """Save the steps since the last checkpoint. An error of the data is about to end the run."""
-    if run.step in (0, run.saved_step):
-        return
-    try:
-        with transfers("allow"):
-            _save(run, epoch)
-    except (UserError, OSError) as error:
-        run.report.say(f"warning: step {run.step:,} is not saved: {error}")
-
-
-def _leave(interrupted: interruption.Interruption) -> NoReturn:
-    interrupted.leave()
-
-
 def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Totals, Clock]:
     """Report the steps since the last line. Return the sums so far, and a new window."""
     now = Totals.fetch(run.state.sums)
     for clock in (run.clock, window):
         clock.settle()  # fetching waited for the last step
-    _check_finite(run, now)
-    means, lr = (now - since).means(), _learning_rate(run)
+    check_finite(run, now)
+    means, lr = (now - since).means(), learning_rate(run)
     num_laps = max(window.steps, 1)
     line = step_line(
         epoch=epoch,
@@ -305,128 +275,3 @@ def _log_step(run: Run, epoch: int, since: Totals, window: Clock) -> tuple[Total
     }
     run.report.step({"step": run.step, "epoch": epoch + 1, "lr": lr, **means, **speed}, line)
     return now, window.next()
-
-
-def _evaluate(run: Run, epoch: int) -> None:
-    """Evaluate and write a row: the epoch's at its end, else one of the epoch so far."""
-    means, at_end = Totals.fetch(run.state.sums).means(), run.step == run.epoch_end(epoch)
-    row: dict[str, Any] = {"epoch": epoch + 1, "step": run.step, "lr": _learning_rate(run)}
-    line = f"epoch {epoch + 1}/{run.cfg.epochs} done"
-    if not at_end:
-        row["epoch"] = run.step * run.cfg.batch_size / run.train_split.num_records
-        line = f"step {run.step:,}/{run.num_steps:,}"
-    row |= {"train_loss": means["loss"], "train_top1": means["top1"], "train_top5": means["top5"]}
-    line += f" | train loss {means['loss']:.3f} top1 {means['top1']:.1%}"
-    stop = processes.Agreement(run.interruption)
-    recalibrated: dict[bool, Any] = {}
-    num_images = images_for(
-        run.cfg.evaluation.recalibrate_bn,
-        run.step,
-        run.network.momentum,
-        run.train_split.num_records,
-    )
-    moments = run.network.moments(run.state.batch_stats)
-    if all(run.network.is_frozen("batch_stats", mean) for mean, _ in moments):
-        num_images = 0  # all statistics are those of the parent
-    for evaluator in run.evaluators:
-        averaged = isinstance(evaluator, Averaged)
-        if averaged not in recalibrated:
-            variables = run.state.ema if averaged else run.state.variables
-            recalibrated[averaged] = _variables_to_evaluate(run, epoch, variables, num_images, stop)
-        result = evaluator.run(recalibrated[averaged], stop)
-        if result is None:
-            _leave_unevaluated(run, epoch)
-        row |= result.values
-        line += f" | {result.text}"
-    if run.evaluators and num_images:
-        line += f" | BatchNorm recalibrated on {num_images:,} images"
-    row |= {
-        "images_per_s": run.clock.images_per_s(),
-        "data_wait_fraction": run.clock.wait_fraction(),
-        "train_s": run.clock.train_s,
-    }
-    run.report.epoch(row)
-    run.report.say(line)
-    _keep_best(run, epoch)
-
-
-def _variables_to_evaluate(
-    run: Run, epoch: int, variables: Any, num_images: int, stop: processes.Agreement
-) -> Any:
-    if not num_images:
-        return variables
-    variables = recalibrate(
-        run.statistics_step,
-        variables,
-        run.train_split,
-        feed.recalibration_options(run.cfg),
-        run.devices,
-        num_images,
-        run.network.moments,
-        stop,
-    )
-    if variables is None:
-        _leave_unevaluated(run, epoch)
-    return variables
-
-
-def _leave_unevaluated(run: Run, epoch: int) -> NoReturn:
-    """End the run as a signal asked. The resumed run evaluates the checkpoint of this step."""
-    if run.saved_step != run.step:
-        _save(run, epoch)
-    _leave(run.interruption)
-
-
-def _keep_best(run: Run, epoch: int) -> None:
-    """Mark the checkpoint of this step, if its row is the best of all that have a checkpoint."""
-    if processes.index() > 0:
-        return
-    best = best_row(run.report.rows, run.cfg.log.keep_best, [*run.checkpoints.steps(), run.step])
-    if best is not None and best.step == run.step:
-        if run.saved_step != run.step:
-            _save(run, epoch)
-        run.checkpoints.mark_best(run.step, run.cfg.log.keep_best, best.value)
-
-
-def _save(run: Run, epoch: int) -> None:
-    run.saved_at, run.saved_step = time.monotonic(), run.step
-    if processes.index() > 0:
-        return
-    start = time.perf_counter()
-    tree = serialization.to_state_dict(run.state)
-    meta = {"epoch_done": run.step == run.epoch_end(epoch), "clock": run.clock.state(), **run.meta}
-    try:
-        run.checkpoints.save(run.step, tree, meta)
-    except NotFiniteError as error:
-        _stop_diverged(run, f"{error.path} is not finite")
-    run.saved_at = time.monotonic()
-    run.report.say(f"checkpoint of step {run.step:,} saved in {time.perf_counter() - start:.1f} s")
-
-
-def _check_finite(run: Run, totals: Totals) -> None:
-    """Stop if the loss or the normalisation statistics are not finite.
-
-    An infinite variance makes zeros of a layer, and the loss stays finite. Other parts of the state
-    show in the next loss, and are checked before they are saved.
-    """
-    if not math.isfinite(totals.loss):
-        _stop_diverged(run, f"the loss is {totals.loss}")
-    for path, values in flatten_dict(jax.device_get(run.state.batch_stats), sep="/").items():
-        if not np.isfinite(values).all():
-            _stop_diverged(run, f"batch_stats/{path} is not finite")
-
-
-def _stop_diverged(run: Run, what: str) -> NoReturn:
-    steps_saved = run.checkpoints.steps()
-    last = f"step {steps_saved[-1]:,}" if steps_saved else "none"
-    raise UserError(
-        f"{what} at step {run.step:,}, learning rate {_learning_rate(run):g}; the last good"
-        f" checkpoint is {last}. Try a lower --config.optimizer.learning_rate or more"
-        " warmup_epochs, in another --workdir, or with --branch-from and this one."
-    )
-
-
-def _learning_rate(run: Run) -> float:
-    """Return the learning rate of the last step."""
-    with transfers("allow"):
-        return float(run.schedule(run.step - 1))

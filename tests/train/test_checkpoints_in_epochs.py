@@ -91,22 +91,22 @@ def test_a_run_killed_inside_an_epoch_loses_one_step_at_most(
     assert load(tmp_path / "w", "best").origin.step == best.step
 
 
-@pytest.mark.parametrize("where", ["_evaluate", "_save"])
+@pytest.mark.parametrize("where", ["evaluate", "_save"])
 def test_a_run_killed_between_checkpoint_and_row_does_what_is_missing(
     undisturbed, often, tmp_path, monkeypatch, where
 ):
     """Before the evaluation of step 8, and between its row and the mark of the best."""
-    do = getattr(loop, where) if where == "_evaluate" else Checkpoints.mark_best
+    do = getattr(loop, where) if where == "evaluate" else Checkpoints.mark_best
 
     def killed(*args):
-        step = args[0].step if where == "_evaluate" else args[1]
-        if step == (8 if where == "_evaluate" else 4):
+        step = args[0].step if where == "evaluate" else args[1]
+        if step == (8 if where == "evaluate" else 4):
             raise Killed
         do(*args)
 
     with monkeypatch.context() as killing, pytest.raises(Killed):
-        if where == "_evaluate":
-            killing.setattr(loop, "_evaluate", killed)
+        if where == "evaluate":
+            killing.setattr(loop, "evaluate", killed)
         else:
             killing.setattr(Checkpoints, "mark_best", killed)
         loop.run(often, tmp_path / "w")
@@ -132,7 +132,7 @@ def test_a_signal_during_an_evaluation_inside_an_epoch_saves_the_steps_before_it
     undisturbed, often, tmp_path, monkeypatch
 ):
     often.log.checkpoint_minutes = 0.0
-    evaluate = loop._evaluate
+    evaluate = loop.evaluate
 
     def interrupted(run, epoch):
         if run.step == 8:
@@ -142,7 +142,7 @@ def test_a_signal_during_an_evaluation_inside_an_epoch_saves_the_steps_before_it
         evaluate(run, epoch)
 
     with monkeypatch.context() as stopping, pytest.raises(interruption.Interrupted):
-        stopping.setattr(loop, "_evaluate", interrupted)
+        stopping.setattr(loop, "evaluate", interrupted)
         loop.run(often, tmp_path / "w")
     assert Checkpoints(tmp_path / "w" / "checkpoints").steps()[-1] == 8
     loop.run(often, tmp_path / "w")

@@ -16,7 +16,7 @@ from i21k.interop.export import export
 from i21k.interop.mxnet.checkpoints import import_mxnet
 from i21k.labels import ClassList
 from i21k.models.network import build
-from i21k.train import feed, inheritance, loop
+from i21k.train import feed, inheritance, interruption, loop
 from i21k.train.recipe import parse
 from i21k.trained import load_checkpoint
 from tests.helpers.datasets import CLASSES, write_dataset
@@ -53,7 +53,7 @@ def tuning(recipe, parent):
 
 def run_to_first_step(config, workdir, monkeypatch):
     """Open a run, and end it before its first step."""
-    monkeypatch.setattr(loop, "_train_epoch", lambda run, epoch: loop._leave(run.interruption))
+    monkeypatch.setattr(loop, "_train_epoch", lambda run, epoch: run.interruption.leave())
 
     class Left(Exception):
         pass
@@ -61,7 +61,7 @@ def run_to_first_step(config, workdir, monkeypatch):
     def leave(interrupted):
         raise Left
 
-    monkeypatch.setattr(loop, "_leave", leave)
+    monkeypatch.setattr(interruption.Interruption, "leave", leave)
     with pytest.raises(Left):
         loop.run(config, workdir)
     monkeypatch.undo()
