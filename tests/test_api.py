@@ -31,13 +31,17 @@ def project(few_blocks, dataset, tmp_path_factory):
 
 def test_importing_loads_nothing_heavy():
     code = (
-        "import time; t = time.perf_counter(); import sys, i21k; s = time.perf_counter() - t;"
+        "import time; t = time.process_time(); import sys, i21k; s = time.process_time() - t;"
         "print(s, *(m for m in ('numpy', 'jax', 'PIL', 'scipy') if m in sys.modules))"
     )
-    seconds, *heavy = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert heavy == [] and float(seconds) < 0.05
+    taken_s = []
+    for _ in range(5):  # other programs may use the machine
+        seconds, *heavy = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+        assert heavy == []
+        taken_s.append(float(seconds))
+    assert min(taken_s) < 0.05
 
 
 def test_every_name_is_there_and_documented():
