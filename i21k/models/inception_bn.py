@@ -21,7 +21,7 @@ from i21k.models.inception_tables import (
     check_size,
     scaled,
 )
-from i21k.models.layers import BatchNorm, Convolution, Dense, recomputed
+from i21k.models.layers import BatchNorm, Convolution, Dense, recomputed, with_stored_gradient
 from i21k.models.pools import Padding, average_pool, max_pool, pool_padding
 
 MEAN = 117.0  # of every channel. The network takes RGB values of 0 to 255 minus this
@@ -70,12 +70,12 @@ class InceptionBN(nn.Module):
 
         def first(self: "InceptionBN", x: Array) -> Array:
             x = self.unit(x, conv1, "conv1", train, kernel=7, stride=2)
-            return self.pool(x, "max", "pool1", stride=2)
+            return self.pool(with_stored_gradient(x), "max", "pool1", stride=2)
 
         def second(self: "InceptionBN", x: Array) -> Array:
             x = self.unit(x, conv2red, "conv2red", train)
             x = self.unit(x, conv2, "conv2", train, kernel=3)
-            return self.pool(x, "max", "pool2", stride=2)
+            return self.pool(with_stored_gradient(x), "max", "pool2", stride=2)
 
         for layers in (first, second):
             x = recomputed(layers, self.remat)(self, x)

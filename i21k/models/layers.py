@@ -28,6 +28,19 @@ def recomputed(layers: Callable[[Any, Array], Array], remat: str) -> Callable[[A
     return lifted
 
 
+@jax.custom_vjp
+def with_stored_gradient(x: Array) -> Array:
+    """Return `x`, and have its gradient written to memory once, before anything uses it.
+
+    XLA computes a cheap gradient again in each operation that reads it. A gradient that is dear to
+    compute should not be mixed with the cheap operations behind it.
+    """
+    return x
+
+
+with_stored_gradient.defvjp(lambda x: (x, None), lambda _, g: (lax.optimization_barrier(g),))
+
+
 class Convolution(nn.Module):
     """Convolution that returns its bias beside the result: BatchNorm has a cheaper use for it."""
 
