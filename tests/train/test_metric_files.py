@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,23 @@ from i21k.train.report import Report, read_metrics
 from tests.train.test_report import row
 
 
-@pytest.fixture
-def workdir(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A run of three epochs and an evaluation inside one."""
-    with Report(tmp_path, 0, 30, ["val_top1"]) as report:
+    directory = tmp_path_factory.mktemp("made")
+    with Report(directory, 0, 30, ["val_top1"]) as report:
         for epoch in (1, 2, 3):
             report.step({"step": 10 * epoch - 5, "epoch": epoch, "loss": 1.0}, "line")
             if epoch == 2:
                 report.epoch(row(1, 15) | {"epoch": 1.5})
             report.epoch(row(epoch, 10 * epoch) | {"val_top1": epoch / 7})
-    return tmp_path
+    return directory
+
+
+@pytest.fixture
+def workdir(made, tmp_path):
+    """Return a copy of it: drawing the learning curve of each takes long."""
+    return Path(shutil.copytree(made, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"\n", None, b"epoch,step\n1,10\n"])

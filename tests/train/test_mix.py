@@ -70,11 +70,11 @@ def test_nothing_is_mixed_by_default():
 
 
 @pytest.mark.usefixtures("few_blocks")
-@pytest.mark.parametrize(("num_devices", "accumulate_steps"), [(1, 4), (2, 2)])
+@pytest.mark.parametrize(("num_devices", "accumulate_steps"), [(1, 2), (2, 2)])
 def test_micro_batches_are_mixed_as_on_as_many_devices(num_devices, accumulate_steps):
     network, batch = make_small_network(Frozen), make_batch(8)
     options = {"augment": Mix(0.2, 1.0), "seed": 3}
-    wanted = do_step(network, batch, 4, **options)
+    wanted = do_step(network, batch, num_devices * accumulate_steps, **options)
     got = do_step(network, batch, num_devices, accumulate_steps=accumulate_steps, **options)
     assert distance(got.opt_state, wanted.opt_state) < 1e-5
     # Different parts of a batch are mixed in different ways.
