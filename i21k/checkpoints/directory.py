@@ -75,7 +75,8 @@ class Checkpoints:
         """
         me = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
-        handler = ocp.CompositeCheckpointHandler()
+        options = ocp.CompositeOptions(multiprocessing_options=alone)
+        handler = ocp.CompositeCheckpointHandler(composite_options=options)
         with (
             files.plainly_named(self._directory) as directory,
             ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer,
