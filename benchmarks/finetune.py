@@ -31,7 +31,10 @@ EVERY = 4  # each fourth class is new
 SHOTS = (5, 20, 0)  # images of each new class; 0: all
 PRETRAIN_EPOCHS = 15
 SCRATCH_STEPS = 2000  # four times those of fine-tuning; at least, with all images
-SIZE = ("--config.image_size=32", "--config.data.crop_fraction=1.0", "--config.devices=1")
+SIZE = (
+    *("--config.image_size=32", "--config.evaluation.image_size=0"),
+    *("--config.data.crop_fraction=1.0", "--config.devices=1"),
+)
 NETWORK = ("--config.model.width=0.25",)
 COMMON = ("--config.evaluation.batch_size=100", "--config.log.every_steps=100")
 

@@ -49,6 +49,9 @@ def main() -> None:
     config.data.directory, config.data.threads = str(args.data), 1
     config.image_size, config.model.width, config.epochs = 32, args.width, args.epochs
     config.optimizer.name, config.optimizer.warmup_epochs = args.optimizer, 0.2
+    if args.optimizer != "muon":
+        config.optimizer.muon_weight_decay = 0.0
+    config.evaluation.image_size = 0  # that of training
     config.evaluation.recalibrate_bn = 0
     config.log.keep_best = "none"
     own = parse(config).optimizer
