@@ -232,7 +232,10 @@ class _Watch(threading.Thread):
             traceback.print_exc()
             text = f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
         if isinstance(error, jax.errors.JaxRuntimeError):
-            text += " (if this is about a connection, another process has ended before)"
+            text += (
+                ". If this is about a connection, another process has ended. The last checkpoint"
+                " stays. Start all processes again."
+            )
         self._closed.set()  # from here on, this thread sends the signs of life
         self.join()
         self._failed = text
