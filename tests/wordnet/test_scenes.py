@@ -45,11 +45,14 @@ def test_diverse_names_more_of_a_planted_scene_than_top():
     assert mine["near"] > 1.3 * best["near"] and mine["covered"] > 1.3 * best["covered"]
 
 
-@pytest.mark.parametrize("make", [scenes.mosaic, scenes.overlay])
-def test_scenes_keep_their_size(make):
+def test_mosaics_keep_the_pixels_of_their_images():
     images = [np.full((24, 24, 3), value, np.uint8) for value in (10, 90, 170, 250)]
     for num in (2, 3, 4):
-        assert make(images[:num]).shape == (24, 24, 3)
+        made = scenes.mosaic(images[:num])
+        assert made.shape == (48, 48, 3)
+        for image in images[:num]:
+            assert (made == image[0, 0]).all(axis=2).sum() == 24 * 24
+        assert scenes.overlay(images[:num]).shape == (24, 24, 3)
 
 
 def test_drawn_scenes_are_reproducible_and_score_in_every_view():
