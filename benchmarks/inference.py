@@ -50,14 +50,9 @@ class WithoutWinograd(cpu.CpuInceptionBN):
     convolution = folding.FoldedInceptionBN.convolution
 
 
-class WithoutSlices(cpu.CpuInceptionBN):
-    average_pool = folding.FoldedInceptionBN.average_pool
-
-
 WITHOUT = {
     "without_pieces": WithoutPieces,
     "without_winograd": WithoutWinograd,
-    "without_slices": WithoutSlices,
 }
 
 # Runs once for every line that it reads, and prints the seconds.

@@ -14,7 +14,6 @@ from jaxtyping import Array, Float
 
 from i21k.models.folding import FoldedInceptionBN
 from i21k.models.layers import Convolution
-from i21k.models.pools import Padding, average_pool, shifted
 
 # Images at a time: few enough for the cache, enough to share the reading of the kernels
 # (`notebooks/LOG.md`).
@@ -22,7 +21,7 @@ _NUM_IMAGES = {"stem": 2, "blocks": 8}
 
 
 class CpuInceptionBN(FoldedInceptionBN):
-    """Takes a few images at a time, sums pools by slices, and uses Winograd's algorithm."""
+    """Takes a few images at a time, and uses Winograd's algorithm."""
 
     def part(self, name: str, layers: Callable[[Self, Array], Array], x: Array) -> Array:
         """Compute a part of the network for at most a few images at a time."""
@@ -45,9 +44,6 @@ class CpuInceptionBN(FoldedInceptionBN):
         kind = Winograd if name == "conv2" and self.dtype == jnp.float32 else Convolution
         return kind(filters, kernel, stride, self.dtype, self.kernel_init, name=f"conv_{name}")
 
-    def average_pool(self, x: Array, padding: Padding) -> Array:
-        return average_pool(x, padding, count_padding=self.counts_padding, sums=_sum_of_slices)
-
 
 class Winograd(Convolution):
     """A convolution of 3x3 with stride 1 by Winograd's algorithm."""
@@ -56,10 +52,6 @@ class Winograd(Convolution):
         self, x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c k"]
     ) -> Float[Array, "b h w k"]:
         return winograd(x, kernel)
-
-
-def _sum_of_slices(x: Array, padding: Padding) -> Array:
-    return functools.reduce(jnp.add, shifted(x, 1, padding, 0.0))
 
 
 Matrix = Sequence[Sequence[float]]

@@ -6,7 +6,7 @@ keeps one byte per window: which of its nine pixels is the largest.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,6 @@ def average_pool(
     padding: Padding,
     *,
     count_padding: bool,
-    sums: Callable[[Array, Padding], Array] = window_sum,
 ) -> Float[Array, "b p q c"]:
     """Return the mean of each window, at stride 1.
 
@@ -62,13 +61,13 @@ def average_pool(
         x: activations.
         padding: in pixels.
         count_padding: whether padding counts as zeros, or not at all.
-        sums: how to compute `window_sum`.
     """
     if count_padding:
-        return sums(x, padding) / SIDE**2
+        return window_sum(x, padding) / SIDE**2
     # Over [1, h, w, 1]: XLA folds constants for half a minute where an array of ones has the full
     # size.
-    return sums(x, padding) / sums(jnp.ones((1, *x.shape[1:3], 1), x.dtype), padding)
+    num_pixels = window_sum(jnp.ones((1, *x.shape[1:3], 1), x.dtype), padding)
+    return window_sum(x, padding) / num_pixels
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -130,11 +129,11 @@ def _max_pool_backward(
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def shifted(x: Array, stride: int, padding: Padding, outside: float = -np.inf) -> Iterator[Array]:
-    """Yield pixel (0, 0) of each window, then (0, 1) and so on to (2, 2); padding is `outside`."""
+def shifted(x: Array, stride: int, padding: Padding) -> Iterator[Array]:
+    """Yield pixel (0, 0) of each window, then (0, 1) and so on to (2, 2); padding is -inf."""
     x = lax.pad(
         x,
-        jnp.asarray(outside, x.dtype),
+        jnp.asarray(-np.inf, x.dtype),
         ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)),
     )
     rows, columns = ((size - SIDE) // stride * stride + 1 for size in x.shape[1:3])
