@@ -42,7 +42,7 @@ RUNGS = ("R0", "R1", "R2", "R2 in the time of R0")
 WHAT = {
     "R0": "2015: constant rate, uniform initial values, BatchNorm momentum 0.1, decay of all",
     "R1": "its accidents repaired: linear to 0, He initial values, momentum 0.9, decay of kernels",
-    "R2": "modern: Muon, smoothing 0.1, 32 to 80 px, regions, batch 256",
+    "R2": "modern: Muon, smoothing 0.1, 32 to 80 px, regions, batch 256, 96 px in evaluation",
     "R2 in the time of R0": "the same with as much CPU time as R0",
 }
 

@@ -62,12 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     cli.add_argument(
         "--torch-compile",
         default="max-autotune-no-cudagraphs",
-        help="mode of torch.compile on a GPU",
-    )
-    cli.add_argument(
-        "--first-alone",
-        action="store_true",
-        help="before the peers start, print a line without them: theirs may need minutes",
+        help="mode of torch.compile on a GPU; none: eager",
     )
     cli.add_argument("--config", help="time a recipe, used unchanged, without peers")
     cli.add_argument("--image-size", type=int, help="with --config: pixels, instead of its own")
@@ -265,9 +260,8 @@ def main() -> None:
         )
         if python
     ]
-    if not wanted or args.first_alone:
-        print(line_of(own, take_turns(timers)[0], {}, load_before), flush=True)
     if not wanted:
+        print(line_of(own, take_turns(timers)[0], {}, load_before))
         return
     with tempfile.TemporaryDirectory() as directory:
         symbol = Path(directory) / "symbol.json"

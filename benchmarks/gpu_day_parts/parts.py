@@ -30,7 +30,6 @@ def parts(plan: Plan) -> list[Part]:
     """Return the parts in the order in which they run."""
     own = [sys.executable]
     tiny = ["--tiny"] if plan.tiny else []
-    torch = ["--torch-python", plan.torch_python, "--first-alone"] if plan.torch_python else []
     full = ["--batch", str(BATCH), "--dtype", "bfloat16"]
     turns = ["--rounds", "1"] if plan.tiny else ["--rounds", "10", "--steps", "10"]
 
@@ -40,15 +39,19 @@ def parts(plan: Plan) -> list[Part]:
     def script(name: str, *options: str) -> list[str]:
         return [*own, f"benchmarks/gpu_day_parts/{name}.py", *options, *tiny]
 
+    def against_torch(name: str, options: list[str], mode: str, limit_s: float) -> Part:
+        return Part(
+            f"a-torch-{name}", f"the step beside PyTorch's, torch.compile {mode}",
+            step(*options, "--torch-python", plan.torch_python, "--torch-compile", mode), limit_s,
+            SHARED, skip="" if plan.torch_python else "no PyTorch",
+        )  # fmt: skip
+
     quickstart = ["--scratch", str(plan.scratch)]
     if plan.quickstart_data:
         quickstart += ["--data", str(plan.quickstart_data)]
     found = [
         Part("machine", "the card, versions and rates", script("machine"), 90, essential=True),
-        Part(
-            "a-bfloat16", "train step, batch 256, bfloat16, beside PyTorch's compiled step",
-            step(*full, *torch, "--torch-compile", "default"), 270, SHARED,
-        ),
+        Part("a-bfloat16", "train step, batch 256, bfloat16", step(*full), 150),
         *(
             Part(
                 f"a-{remat}", f"train step, batch 256, bfloat16, remat {remat}",
@@ -58,11 +61,16 @@ def parts(plan: Plan) -> list[Part]:
         ),
         Part(
             "a-float32", "train step, batch 64, float32 in memory, TF32 products",
-            step("--batch", str(BATCH_FLOAT32), *torch, "--torch-compile", "default"), 200, SHARED,
+            step("--batch", str(BATCH_FLOAT32)), 120,
         ),
+        against_torch("eager", full, "none", 120),
         Part(
             "b-quickstart", "the quick start, SIGTERM and bit-exact resume",
             script("quickstart", *quickstart), 200,
+        ),
+        Part(
+            "b-commands", "evaluate, predict, export and fine-tune that run",
+            script("commands", *quickstart), 200,
         ),
         Part(
             "c-loader", "packed images through the loader into the step",
@@ -96,18 +104,18 @@ def parts(plan: Plan) -> list[Part]:
             "b-deterministic", "bit-exact resume with deterministic kernels",
             script("quickstart", *quickstart, "--epochs", "3"), 100, DETERMINISTIC,
         ),
-        Part(
-            "a-torch-autotuned", "the step beside PyTorch's with max-autotune",
-            step(*full, *torch), 400, SHARED,
-            skip="" if plan.torch_python else "no PyTorch",
-        ),
+        # Inductor needs minutes to compile this graph.
+        against_torch("compiled", full, "default", 420),
+        against_torch("float32", ["--batch", str(BATCH_FLOAT32)], "default", 420),
+        against_torch("autotuned", full, "max-autotune-no-cudagraphs", 500),
     ]  # fmt: skip
     return [part for part in found if not (plan.tiny and part.name in _NOT_TINY)]
 
 
-# What a trial would only repeat.
+# What a trial would only repeat. PyTorch compiles nothing on a CPU.
 _NOT_TINY = (
-    "a-float32", "a-conv", "a-block", "b-deterministic", "a-torch-autotuned", "g-modern-160",
+    "a-float32", "a-conv", "a-block", "b-deterministic", "g-modern-160",
+    "a-torch-compiled", "a-torch-float32", "a-torch-autotuned",
 )  # fmt: skip
 
 

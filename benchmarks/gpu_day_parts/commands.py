@@ -1,0 +1,69 @@
+"""Use the run of the quick start: evaluate, predict, export, fine-tune and features.
+
+    python benchmarks/gpu_day_parts/commands.py --scratch DIR [--data DIR]
+
+`quickstart.py` has trained the run. Prints a line of JSON for each command, and says at the end
+which ones failed.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def commands(run: Path, data: Path, out: Path) -> dict[str, list[str]]:
+    """Return the commands by name."""
+    i21k = [sys.executable, "-m", "i21k"]
+    model = ["--checkpoint", str(run)]
+    training = [sys.executable, str(ROOT / "launch.py")]
+    return {
+        "evaluate": [*i21k, "evaluate", *model, "--data", str(data)],
+        "predict": [*i21k, "predict", *model, "--data", str(data), "--num", "4"],
+        "embed": [*i21k, "embed", *model, "--data", str(data), "--out", str(out / "features.npz")],
+        "export": [*i21k, "export", *model, "--format", "stablehlo", "--out", str(out / "export")],
+        "fine-tune": [
+            *training, "--config", f"{ROOT}/configs/finetune.py:{data}:{run}",
+            "--workdir", str(out / "finetuned"), "--config.epochs=1",
+        ],
+        "modern": [
+            *training, "--config", f"{ROOT}/configs/tiny_imagenet_modern.py",
+            "--workdir", str(out / "modern"), f"--config.data.directory={data}",
+            "--config.epochs=2", "--config.image_size=32@0 48@0.5", "--config.ema.decay=0.99",
+        ],
+    }  # fmt: skip
+
+
+def main() -> None:
+    cli = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    cli.add_argument("--scratch", type=Path, required=True, help="as for quickstart.py")
+    cli.add_argument("--data", type=Path, help="packed quick start")
+    cli.add_argument("--tiny", action="store_true", help="only predict: it compiles little")
+    args = cli.parse_args()
+    data = (args.data or args.scratch / "quickstart-data").resolve()
+    out = args.scratch.resolve() / "commands"
+    subprocess.run(["rm", "-rf", str(out)], check=True)
+    out.mkdir(parents=True)
+    wanted = commands(args.scratch.resolve() / "quickstart-whole", data, out)
+    failed = []
+    for name in ["predict"] if args.tiny else wanted:
+        start = time.perf_counter()
+        done = subprocess.run(
+            wanted[name], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        sys.stderr.write(f"$ {shlex.join(wanted[name])}\n{done.stdout}\n")
+        lines = [line for line in done.stdout.splitlines() if line.strip()]
+        result = {"command": name, "exit_code": done.returncode, "last_line": lines[-1][:100]}
+        print(json.dumps(result | {"seconds": round(time.perf_counter() - start, 1)}), flush=True)
+        failed += [name] if done.returncode else []
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
