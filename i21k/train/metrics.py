@@ -128,4 +128,6 @@ class Totals:
 
 def _copy(leaf: jax.Array | np.ndarray) -> np.ndarray:
     """Copy a replicated array's values; `np.array` of it would keep a view in the array."""
-    return np.array(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
+    return np.array(
+        jax.device_get(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
+    )
