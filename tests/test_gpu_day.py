@@ -185,7 +185,7 @@ def test_dry_run(tmp_path: Path) -> None:
     assert resumed["bit_exact"]
     assert [line["exit_code"] for line in found["b-commands"]] == [0]
     assert {line["what"] for line in found["c-loader"]} == {
-        "step alone", "loader and step", "loader alone",
+        "step alone", "loader and step", "loader alone", "loader and step, one step queued",
     }  # fmt: skip
     assert [line["variant"] for line in found["d-variants"] if "ratio" in line] == [
         "steps in flight", "no command buffers",

@@ -5,10 +5,12 @@
 The full network with 21,841 classes at 224 px. `data_wait` is the share of time in which the step
 waits for images, `cores_used` how many cores of the machine are busy. Prints a line of JSON for the
 step alone, for training with threads, for the loader alone by threads and by processes, and for
-training with processes.
+training with processes: as `i21k.train.loop` does, which starts a step when the one before is done,
+and with the next step in the device's queue.
 """
 
 import argparse
+import collections
 import json
 import os
 import time
@@ -49,23 +51,36 @@ class BusyCores:
 
 
 def train(
-    own: timed_step.TimedStep, split: Split, options: loader.LoaderOptions, seconds: float
+    own: timed_step.TimedStep,
+    split: Split,
+    options: loader.LoaderOptions,
+    seconds: float,
+    num_queued: int = 0,
 ) -> dict[str, Any]:
-    """Train for a while as a run does: the next batch is sent while a step runs."""
+    """Train for a while as a run does: the next batch is sent while a step runs.
+
+    `num_queued` steps are started while another one runs. Then `data_wait` is the wait of the host.
+    """
     devices = jax.local_devices()[:1]
+    after = jax.jit(
+        lambda number: number + 1
+    )  # a step takes over the state before it, but not this
+    started: collections.deque[jax.Array] = collections.deque()
     count, waited, start, cores = -WARM_UP_STEPS, 0.0, time.perf_counter(), BusyCores()
     with (
         loader.batches(split, options, 0, 10**9) as batches,
         Feeder(batches, devices) as feeder,
     ):
         while count <= 0 or time.perf_counter() - start < seconds:
-            jax.block_until_ready(own.state)
+            while len(started) > num_queued:
+                jax.block_until_ready(started.popleft())
             if count == 0:
                 waited, start, cores = 0.0, time.perf_counter(), BusyCores()
             before = time.perf_counter()
             _, batch = feeder.take()
             waited += time.perf_counter() - before
             own.state = own.compiled(own.state, batch)
+            started.append(after(own.state.step) if num_queued else own.state.step)
             count += 1
         jax.block_until_ready(own.state)
         taken, used = time.perf_counter() - start, cores.mean()
@@ -126,8 +141,9 @@ def main() -> None:
     for count in args.counts:
         say("loader alone", count, count, load(split, options(loaded, 1, count), args.seconds))
     workers = options(recipe.batch_size, 1, min(cores, max(args.counts)))
-    result = train(own, split, workers, args.seconds)
-    say("loader and step", workers.workers, workers.workers, result)
+    for num_queued, what in ((0, "loader and step"), (1, "loader and step, one step queued")):
+        result = train(own, split, workers, args.seconds, num_queued)
+        say(what, workers.workers, workers.workers, result)
 
 
 if __name__ == "__main__":

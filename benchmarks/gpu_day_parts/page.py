@@ -102,5 +102,11 @@ def _table(group: list[Record]) -> str:
 
 def row(cells: Iterable[Any]) -> str:
     """Return a row of a Markdown table."""
-    texts = (f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in cells)
+    texts = map(_text, cells)
     return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in texts) + " |"
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return f"{cell:,}" if isinstance(cell, int | float) else str(cell)

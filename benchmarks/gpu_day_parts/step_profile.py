@@ -2,17 +2,18 @@
 
     python benchmarks/gpu_day_parts/step_profile.py --batch 256 --dtype bfloat16
 
-The full network. Prints a line of JSON with the sums, then one for each of the top kernels. Times
-are of one step, the mean of several; kernels of one name are added up. XLA's command buffers are
-off, because the profiler may see each as one kernel.
+The full network. Prints a line of JSON with the sums, one for each part of the step, then one for
+each of the operations that take longest. Times are of one step, the mean of several. `least_ms` is
+the bound of `benchmarks/roofline.py`, of this very module. XLA's command buffers are off, because
+the profiler may see each as one kernel.
 """
 
 import argparse
 import collections
 import json
-import re
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ backend.prepare()
 
 import jax
 
-from benchmarks import timed_step
+from benchmarks import roofline, timed_step
+from benchmarks.hlo import Module
 from configs import i21k_inception
 
 NUM_CLASSES = 21841
@@ -41,12 +43,6 @@ def events(profile: Any) -> Iterator[Any]:
             for event in line.events:
                 if gpus or any(key == "hlo_op" for key, _ in event.stats):
                     yield event
-
-
-def origin(stats: dict[str, Any]) -> str:
-    """Return the line of the network that a kernel comes from, if the profile says it."""
-    name = str(stats.get("tf_op") or stats.get("name") or stats.get("hlo_op") or "")
-    return re.sub(r"jit\([^)]*\)/|shard_map/|pmap\([^)]*\)/", "", name)[:100]
 
 
 def main() -> None:
@@ -69,30 +65,49 @@ def main() -> None:
             step_s = own.run(NUM_STEPS)
         file = next(Path(directory).rglob("*.xplane.pb"))
         profile = jax.profiler.ProfileData.from_file(str(file))
-    busy_ns: collections.Counter[str] = collections.Counter()
-    calls: collections.Counter[str] = collections.Counter()
-    origins: dict[str, str] = {}
-    for event in events(profile):
-        busy_ns[event.name] += event.duration_ns
-        calls[event.name] += 1
-        origins.setdefault(event.name, origin(dict(event.stats)))
-    total_ns = busy_ns.total()
+    found = list(events(profile))
+    if not found:
+        sys.exit("the profile has no kernels")
+    busy_ms: collections.Counter[str] = collections.Counter()
+    longest: dict[str, tuple[float, str]] = {}
+    for event in found:
+        name = str(dict(event.stats).get("hlo_op", ""))
+        ms = event.duration_ns / 1e6 / NUM_STEPS
+        busy_ms[name] += ms
+        longest[name] = max(longest.get(name, (0.0, "")), (ms, event.name))
+    known = {
+        kernel.name: kernel for kernel in roofline.kernels(Module.read(own.compiled.as_text()))
+    }
     line = {
         "step_ms": round(1e3 * step_s, 2),
-        "kernels_ms": round(total_ns / 1e6 / NUM_STEPS, 2),
-        "kernels_a_step": round(calls.total() / NUM_STEPS),
-        "names": len(busy_ns),
+        "kernels_ms": round(busy_ms.total(), 2),
+        "kernels_a_step": round(len(found) / NUM_STEPS),
+        "operations": len(busy_ms),
+        "operations_not_in_the_module": len(busy_ms.keys() - known.keys()),
     }
     print(json.dumps(line), flush=True)
-    for name, ns in busy_ns.most_common(args.top):
-        kernel = {
-            "kernel": name[:80],
-            "ms": round(ns / 1e6 / NUM_STEPS, 3),
-            "share": round(ns / total_ns, 3),
-            "calls": round(calls[name] / NUM_STEPS),
-            "first_from": origins[name],
-        }
-        print(json.dumps(kernel), flush=True)
+
+    def least_ms(name: str) -> float:
+        flops_per_s = roofline.FLOPS_PER_S[recipe.model.dtype]
+        return 1e3 * known[name].seconds(flops_per_s) if name in known else 0.0
+
+    def part(name: str) -> str:
+        return known[name].part if name in known else "not in the module"
+
+    for wanted in sorted({part(name) for name in busy_ms}):
+        names = [name for name in busy_ms if part(name) == wanted]
+        sums = [sum(busy_ms[name] for name in names), sum(map(least_ms, names))]
+        row = {"part": wanted, "operations": len(names)}
+        print(json.dumps(row | dict(zip(("ms", "least_ms"), rounded(sums), strict=True))))
+    for name, ms in busy_ms.most_common(args.top):
+        layer = known[name].layer if name in known else ""
+        row = {"operation": name, "layer": layer, "part": part(name)}
+        row |= dict(zip(("ms", "least_ms"), rounded([ms, least_ms(name)]), strict=True))
+        print(json.dumps(row | {"kernel": longest[name][1][:60]}), flush=True)
+
+
+def rounded(numbers: Iterable[float]) -> list[float]:
+    return [round(number, 3) for number in numbers]
 
 
 if __name__ == "__main__":
