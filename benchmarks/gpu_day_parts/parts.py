@@ -112,9 +112,10 @@ def parts(plan: Plan) -> list[Part]:
     return [part for part in found if not (plan.tiny and part.name in _NOT_TINY)]
 
 
-# What a trial would only repeat. PyTorch compiles nothing on a CPU.
+# What a trial would only repeat. PyTorch compiles nothing on a CPU, and only the part that trains
+# the tiny network knows it.
 _NOT_TINY = (
-    "a-float32", "a-conv", "a-block", "b-deterministic", "g-modern-160",
+    "a-float32", "a-conv", "a-block", "b-commands", "b-deterministic", "g-modern-160",
     "a-torch-compiled", "a-torch-float32", "a-torch-autotuned",
 )  # fmt: skip
 
