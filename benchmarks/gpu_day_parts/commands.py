@@ -57,8 +57,13 @@ def main() -> None:
         )
         sys.stderr.write(f"$ {shlex.join(words)}\n{done.stdout}\n")
         lines = [line for line in done.stdout.splitlines() if line.strip()]
-        result = {"command": name, "exit_code": done.returncode, "last_line": "".join(lines[-1:])[:100]}
-        print(json.dumps(result | {"seconds": round(time.perf_counter() - start, 1)}), flush=True)
+        result = {
+            "command": name,
+            "exit_code": done.returncode,
+            "last_line": lines[-1][:100] if lines else "",
+            "seconds": round(time.perf_counter() - start, 1),
+        }
+        print(json.dumps(result), flush=True)
         failed += [name] if done.returncode else []
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
