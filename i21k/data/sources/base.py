@@ -21,6 +21,7 @@ EXPECTED = (
     "without class folders together with --labels. docs/packing.md lists all layouts."
 )
 NO_CLASS = "not in a class folder or synset tar"
+NO_LABEL = "no label"
 # Of macOS, notebooks, Synology, Windows and file systems, in lower case.
 _IGNORED_FOLDERS = frozenset(
     {"__macosx", ".ipynb_checkpoints", "@eadir", "$recycle.bin", "lost+found"}

@@ -13,6 +13,7 @@ from i21k.data.sources.base import (
     MAX_FILE_BYTES,
     NO_CLASS,
     NO_IMAGE_NAME,
+    NO_LABEL,
     TOO_LARGE,
     ImageSource,
     Member,
@@ -227,7 +228,7 @@ class ListedFiles(ImageSource):
             inside = _inside_class(tidy(name), class_id, self._root)
             member = _read_file(self._root / name, container, inside, class_id, None)
         else:
-            member = Member(container, name, skipped=_why_no_class(Path(name).name, "no label"))
+            member = Member(container, name, skipped=_why_no_class(Path(name).name, NO_LABEL))
         self.num_bytes_read += len(member.data)
         yield member
 

@@ -21,6 +21,7 @@ from i21k.data.sources.base import (
     MAX_NAME_BYTES,
     NO_CLASS,
     NO_IMAGE_NAME,
+    NO_LABEL,
     START,
     TOO_LARGE,
     ImageSource,
@@ -64,7 +65,7 @@ class _Tree:
         """Return why a file without a class is skipped."""
         if not may_be_image(name):
             return NO_IMAGE_NAME
-        return "no label" if isinstance(self.rule, Labels) else NO_CLASS
+        return NO_LABEL if isinstance(self.rule, Labels) else NO_CLASS
 
     def layout(self, kind: str, num_classes: int | None) -> str:
         """Return the archive as a noun phrase."""
