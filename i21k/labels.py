@@ -12,8 +12,9 @@ from i21k.errors import UserError
 
 _SYNSET = re.compile(r"n\d{8}(?=[\s,;:]|$)")
 _HEADER = re.compile(r"(wnid|synset|class|label|id)\w*[\s,;]", re.IGNORECASE)
-_NUMBERED = re.compile(r"\d+[\s,;:]+\S")
-_NUMBERED_BEHIND = re.compile(r"(.*\S)[\s,;:]+\d+")
+# In `ID<TAB>NAME` a number beside other words of the ID is a part of it.
+_NUMBERED = re.compile(r"(\d{1,9})(?:\s*\t|[ ,;:]+(?=[^\t]*$))(.+)")
+_NUMBERED_BEHIND = re.compile(r"(.*\S)[\s,;:]+(\d{1,9})")
 _LONE_HEADER = re.compile(
     r"(class(es)?|labels?|wnid|synset|id|(class|label)[ _]?(id|name))", re.IGNORECASE
 )
@@ -84,17 +85,12 @@ class ClassList:
                 f"class list {path} cannot be read ({error}); expected one class id a line, in "
                 "UTF-8. Save it as such a text file."
             ) from error
-        if (ids := _from_json(text)) is not None:
-            lines = ids
+        ids_of_json = _from_json(text)
+        if ids_of_json is not None:
+            lines = ids_of_json
         numbered = {n: line.strip() for n, line in enumerate(lines, 1) if line.strip()}
         has_synsets = any(_SYNSET.match(line) for line in numbered.values())
-        if numbered and all(_NUMBERED.match(line) for line in numbered.values()):
-            number, line = next(iter(numbered.items()))
-            raise UserError(
-                f"line {number} of class list {path} is {line!r}; expected a class id. Remove the "
-                "numbers at the beginning of the lines."
-            )
-        if len(numbered) > 1 and not has_synsets:
+        if numbered and ids_of_json is None and not has_synsets:
             _refuse_other_formats(path, numbered)
         line_of: dict[str, int] = {}
         for number, line in numbered.items():
@@ -149,18 +145,36 @@ class ClassList:
         return "; ".join(parts)
 
 
+_NUMBERS = "Remove the numbers, or write lines of ID<TAB>NAME if they belong to the ids"
+
+
+def _count_the_lines(numbers: list[str | None]) -> bool:
+    """Return whether numbers are 0 to N-1 or 1 to N in any order, so they are no part of names."""
+    found = sorted(int(number) for number in numbers if number)
+    return found in ([*range(len(numbers))], [*range(1, len(numbers) + 1)])
+
+
 def _refuse_other_formats(path: Path, numbered: dict[int, str]) -> None:
-    """Refuse lines that are no class ids: a header, numbers behind the ids, quotes or YAML.
+    """Refuse lines that are no class ids: a header, numbers beside the ids, quotes or YAML.
 
     Raises:
         UserError: naming the first such line.
     """
     number, line = next(iter(numbered.items()))
+    before = [_NUMBERED.fullmatch(text) for text in numbered.values()]
     behind = [_NUMBERED_BEHIND.fullmatch(text) for text in numbered.values()]
-    if _LONE_HEADER.fullmatch(line.partition("\t")[0].strip()):
+    if _count_the_lines([match and match[1] for match in before]) or (
+        all(match and _SYNSET.match(match[2]) for match in before)
+    ):
+        what = f"a number and an id. {_NUMBERS}"
+    elif len(numbered) == 1:  # it may be one class of any name
+        return
+    elif _LONE_HEADER.fullmatch(line.partition("\t")[0].strip()):
         what = "a header. Remove the line"
-    elif len({match[1] for match in behind if match}) == len(behind):  # not `grade 1`, `grade 2`
-        what = "an id and a number. Remove the numbers"
+    elif _count_the_lines([match and match[2] for match in behind]) and (
+        len({match[1] for match in behind if match}) == len(behind)  # not `grade 1`, `grade 2`
+    ):
+        what = f"an id and a number. {_NUMBERS}"
     elif all(line[0] == line[-1] and line[0] in "\"'" for line in numbered.values()):
         what = "an id in quotes. Remove the quotes"
     elif sum(line.startswith("- ") for line in numbered.values()) >= len(numbered) - 1:

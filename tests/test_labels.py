@@ -76,6 +76,16 @@ def test_says_how_lists_differ():
         (b"n01440764\nbackground\n", ("n01440764", "background")),
         ("cat\r\ndog\r\n".encode("utf-16"), ("cat", "dog")),
         (b"cat\rdog\r", ("cat", "dog")),
+        (
+            b"BMW M3 2012\nAudi TT 2011\nAcura RL 2012\n",
+            ("BMW M3 2012", "Audi TT 2011", "Acura RL 2012"),
+        ),
+        (b"Formula 1\nArea 51\n", ("Formula 1", "Area 51")),
+        (b"5 series\n3 series\n7 series\n", ("5 series", "3 series", "7 series")),
+        (b"3 series\n", ("3 series",)),
+        (b"Formula 1\tcars\nArea 2\tgame\n", ("Formula 1", "Area 2")),
+        (b"1 series\tBMW\n2 series\tBMW\n", ("1 series", "2 series")),
+        (b'[{"id": "Formula 1"}, {"id": "Area 2"}]', ("Formula 1", "Area 2")),
         (b'[\n {"id": "n1", "name": "a"},\n {"id": "n2", "name": "b"}\n]\n', ("n1", "n2")),
     ],
 )
@@ -89,6 +99,19 @@ def test_reads_lists_of_the_field(tmp_path, content, ids):
     [
         (b"a\nb\n\na\n", r"line 4 of class list .* is class 'a', as is line 1"),
         (b"0 cat\n1 dog\n", r"line 1 of class list .* is '0 cat'; expected a class id"),
+        (
+            b"1 cat\n0 dog\n",
+            r"line 1 .*a number and an id. Remove the numbers, or write lines of ID",
+        ),
+        (b"1\tcat\n2\tdog\n", "line 1 .*a number and an id"),
+        (b"0 cat\n", "line 1 .*a number and an id"),
+        (b"417 n01440764\n3 n01443537\n", "line 1 .*a number and an id"),
+        (
+            b"cat 0\ndog 1\n",
+            "line 1 .*an id and a number. Remove the numbers, or write lines of ID",
+        ),
+        (b"cat\t2\ndog\t1\n", "line 1 .*an id and a number"),
+        (b"", "empty"),
         (b"wnid name\nn01440764 tench\n", r"line 1 .* is 'wnid name'; expected a synset id"),
         (b"a\xff\n", "cannot be read .* in UTF-8. Save it"),
         (b'{"0": "cat"}', "line 1 .* as of JSON"),

@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 
 from i21k.data.sources.base import counted, is_ignored
 from i21k.data.sources.folders import ListedFiles
+from i21k.data.sources.label_values import class_of_number
 from i21k.data.sources.rules import SPLITS, SYNSET, split_of
 from i21k.data.sources.tables import (
     Labels,
-    class_of_number,
     parse_labels,
     read_lines,
     splits_of_table,

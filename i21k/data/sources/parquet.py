@@ -14,6 +14,7 @@ from typing import Any
 
 from i21k.data.sources.base import (
     MAX_FILE_BYTES,
+    NO_LABEL,
     TOO_LARGE,
     ImageSource,
     Member,
@@ -21,7 +22,7 @@ from i21k.data.sources.base import (
     check_class_ids,
     counted,
 )
-from i21k.data.sources.tables import class_of_number
+from i21k.data.sources.label_values import class_of_number, label_number, label_text
 from i21k.errors import UserError
 from i21k.files import parse_json
 from i21k.labels import ClassList
@@ -112,11 +113,21 @@ class ParquetSource(ImageSource):
         )
 
     def has_labels(self) -> bool:
-        """Return whether the first row has a label; a `test` split often has -1."""
-        with _opened(self._files[0]) as parquet:
-            for batch in parquet.iter_batches(batch_size=1, columns=[self._label]):
-                label = batch.column(0)[0].as_py()
-                return label is not None and label != -1
+        """Return whether a row has a label; a `test` split often has -1 in all rows."""
+        import pyarrow
+
+        if self._by_path:
+            return True
+        for file in self._files:
+            with _opened(file) as parquet:
+                try:
+                    for batch in parquet.iter_batches(columns=[self._label]):
+                        if any(map(label_text, batch.column(0).to_pylist())):
+                            return True
+                except (pyarrow.ArrowException, OSError) as error:
+                    if isinstance(error, OSError) and error.errno is not None:
+                        raise
+                    return True  # its rows are reported as damaged when they are read
         return False
 
     def list_class_ids(self) -> tuple[str, ...] | None:
@@ -181,13 +192,13 @@ class ParquetSource(ImageSource):
             match = _SYNSET_IN_PATH.search(path)
             class_id = match.group(1) if match else ""
         elif self._names is None:
-            class_id = str(label or "")
-        elif label is None or label < 0 or label != int(label):  # -1 where a split has no labels
+            class_id = label_text(label)
+        elif (number := label_number(label_text(label))) is None:
             class_id = ""
         else:
-            class_id = class_of_number(int(label), self._names, str(self.path))
+            class_id = class_of_number(number, self._names, str(self.path))
         if not class_id:
-            return Member(container, name, skipped="no label")
+            return Member(container, name, skipped=NO_LABEL)
         check_class_ids(self.path, (class_id,))
         return Member(container, name, content, class_id)
 

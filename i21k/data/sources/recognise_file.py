@@ -40,7 +40,10 @@ def recognise_file(path: Path, labels: Labels | None, wanted: Wanted) -> Recogni
         return parquet_files(path, [path], wanted)
     if layout == "table" or (layout is None and path.suffix.lower() in _TABLES):
         tables = listed.table_sources(path, wanted.names)
-        chosen, notes = choose_splits(path, tables, wanted, lambda split: True)
+        # A split without any label, such as Kaggle's test images, has no classes.
+        chosen, notes = choose_splits(
+            path, tables, wanted, lambda split: bool(tables[split].list_class_ids())
+        )
         return of_splits(dict(chosen), notes, "table")
     refuse_unread(path, magic)
     if layout == "webdataset":

@@ -41,7 +41,12 @@ def webdataset_shards(
     for tar in tars:
         by_list.setdefault(listed.split_of(tar) or "", []).append(tar)
     shards = webdataset.shards_by_split(tars) if "" in by_list else by_list
-    chosen, notes = choose_splits(path, shards, wanted, lambda split: True)
+
+    def is_packed(split: str) -> bool:
+        return split != "test" or labels is not None or webdataset.has_classes(shards[split][0])
+
+    advice = "Give --labels FILE with lines of FILE<TAB>CLASS"
+    chosen, notes = choose_splits(path, shards, wanted, is_packed, advice)
     if path.is_dir():
         listed.refuse_missing(path, chosen)
     sources: dict[str, ImageSource] = {
@@ -60,8 +65,6 @@ def parquet_files(path: Path, files: Sequence[Path], wanted: Wanted) -> Recognis
         for split, of_split in webdataset.shards_by_split(files).items()
     }
     chosen, notes = choose_splits(path, found, wanted, lambda split: found[split].has_labels())
-    if not chosen:
-        raise UserError(f"Source {path} has no rows with a label. Give another one.")
     sources: dict[str, ImageSource] = dict(chosen)
     return of_splits(sources, notes, "Parquet dataset")
 

@@ -89,13 +89,33 @@ def choose_trees(
     def is_packed(split: str) -> bool:
         return split != "small_classes" and (split != "test" or trees[split].rule is not None)
 
-    return choose_splits(path, trees, wanted, is_packed)
+    first = next(iter(trees))
+    advice = (
+        f"Give --splits {first} if it holds class folders or synset tars, or --labels FILE --split "
+        f"{first} if it does not"
+    )
+    return choose_splits(path, trees, wanted, is_packed, advice)
 
 
 def choose_splits(
-    path: Path, found: dict[str, T], wanted: Wanted, is_packed: Callable[[str], bool]
+    path: Path,
+    found: dict[str, T],
+    wanted: Wanted,
+    is_packed: Callable[[str], bool],
+    advice: str = "Give another SOURCE",
 ) -> tuple[dict[str, T], tuple[str, ...]]:
-    """Return the splits that the user wants, and notes about the others."""
+    """Return the splits that the user wants, and notes about the others.
+
+    Args:
+        path: of the source, for messages.
+        found: the splits; the name is empty if the source has none.
+        wanted: what the user has given.
+        is_packed: whether a split is packed if the user has given none.
+        advice: what to do if no split is packed, without the full stop.
+
+    Raises:
+        UserError: if there is no such split, or none is packed.
+    """
     if "" in found:
         return found, ()
     if wanted.splits is not None:
@@ -107,6 +127,11 @@ def choose_splits(
         return {split: found[split] for split in wanted.splits}, ()
     chosen = {split: what for split, what in found.items() if is_packed(split)}
     left = [split for split in found if split not in chosen]
+    if not chosen:
+        raise UserError(
+            f"Source {path} has only the split {' and the split '.join(left)}, which is not packed "
+            f"without --splits or labels. {advice}."
+        )
     return chosen, tuple(f"split {split}: not packed" for split in left)
 
 
@@ -136,7 +161,8 @@ def ask_if_one_class(path: Path, recognised: Recognised, wanted: Wanted) -> Reco
 def refuse_disjoint(path: Path, sources: Mapping[str, ImageSource], wanted: Wanted) -> None:
     """Refuse a split that has no class of the first split, unless the class list is given.
 
-    Its folders have another meaning there, as `val/images` in Tiny ImageNet.
+    Its folders have another meaning there, as `val/images` in Tiny ImageNet. Synset ids have only
+    one meaning: the splits of miniImageNet have different classes on purpose.
 
     Raises:
         UserError: naming the split.
@@ -145,11 +171,18 @@ def refuse_disjoint(path: Path, sources: Mapping[str, ImageSource], wanted: Want
     of_first = first_source.list_class_ids()
     for split, source in others:
         class_ids = source.list_class_ids() if "labels" not in source.described else ()
-        if wanted.names is None and of_first and class_ids and not {*of_first} & {*class_ids}:
+        if (
+            wanted.names is None
+            and of_first
+            and class_ids
+            and not {*of_first} & {*class_ids}
+            and not all(map(SYNSET.fullmatch, (*of_first, *class_ids)))
+        ):
             raise UserError(
                 f"Source {path} has the class {class_ids[0]!r} in {split}, and no class of {split} "
-                f"is in {first}. Give --splits {first}, and then pack the folder of {split} with "
-                f"--labels FILE --split {split} into the same --out."
+                f"is in {first}. Give --classes FILE with all class ids if the splits have "
+                f"different classes. If not, give --splits {first}, and then pack the folder of "
+                f"{split} with --labels FILE --split {split} into the same --out."
             )
 
 
@@ -170,10 +203,15 @@ def refuse_split_without_classes(
 
 
 def refuse_flat(path: Path, kind: str, names: Sequence[str]) -> None:
-    """Refuse images without class folders.
+    """Refuse files without class folders: images, a packed dataset, or no images at all.
+
+    Args:
+        path: of the source, for messages.
+        kind: what the source is, such as "folder".
+        names: of its files. Nothing is refused if there are none.
 
     Raises:
-        UserError: saying how to give their labels.
+        UserError: naming what the files are, and what to give instead.
     """
     if not names:
         return

@@ -7,7 +7,6 @@ be classes or boxes. The writer cuts a record where its content holds the magic 
 
 import hashlib
 import itertools
-import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from typing import IO
 
 from i21k.data.sources.base import (
     MAX_FILE_BYTES,
+    NO_LABEL,
     START,
     TOO_LARGE,
     Extent,
@@ -25,8 +25,14 @@ from i21k.data.sources.base import (
     check_class_ids,
     counted,
 )
+from i21k.data.sources.label_values import (
+    class_of_number,
+    is_number,
+    label_number,
+    label_text,
+)
 from i21k.data.sources.rules import SYNSET
-from i21k.data.sources.tables import class_of_number, slashed
+from i21k.data.sources.tables import slashed
 from i21k.errors import UserError
 from i21k.labels import ClassList
 
@@ -104,19 +110,20 @@ class RecordSource(ImageSource):
             self.num_bytes_read = file.tell()
 
     def _member(self, piece: "_Piece", listed: tuple[int, str]) -> Member:
-        flag, label, number, _ = _HEADER.unpack_from(piece.header)
+        flag, value, number, _ = _HEADER.unpack_from(piece.header)
         name = listed[1] if listed[0] == number else f"{number:08d}.jpg"
         labels_bytes = 4 * flag if flag else 0
         if flag:
-            label = struct.unpack_from("<f", piece.labels)[0] if len(piece.labels) >= 4 else -1.0
+            value = struct.unpack_from("<f", piece.labels)[0] if len(piece.labels) >= 4 else -1.0
         container = self.path.name
         if flag > 1:  # boxes, or an image of several classes
             return Member(container, name, skipped=f"several labels: {flag}")
-        if not math.isfinite(label) or label != int(label) or label < 0:
-            return Member(container, name, skipped=f"no label: {label}")
-        class_id = self._class_of.get(int(label), "")
+        label = label_number(label_text(value))
+        if label is None:
+            return Member(container, name, skipped=f"{NO_LABEL}: {value}")
+        class_id = self._class_of.get(label, "")
         if not class_id:
-            class_id = class_of_number(int(label), self._names, f"{container}, record {number}")
+            class_id = class_of_number(label, self._names, f"{container}, record {number}")
         folder, _, inside = name.rpartition(f"{class_id}/")
         name = inside if folder or name.startswith(f"{class_id}/") else name
         begin = _HEADER.size + labels_bytes
@@ -219,18 +226,19 @@ def _classes_of_list(path: Path) -> dict[int, str]:
             folders = PurePosixPath(slashed(cells[-1])).parts[:-1]
             synsets = [folder for folder in folders if SYNSET.fullmatch(folder)]
             folder = (synsets or list(folders) or [""])[-1]
-            try:
-                label = float(cells[1])
-                int(label)
-            except (ValueError, OverflowError) as error:
+            text = label_text(cells[1])
+            label = label_number(text)
+            if label is None and text and not is_number(text):
                 raise UserError(
                     f"Line {number} of {path} is {line.rstrip()!r}; expected a number, a label and "
                     "a file, with tabs between. Correct it, or remove the file."
-                ) from error
-            if folder and found.setdefault(int(label), folder) != folder:
+                )
+            if label is None:  # the record is skipped when it is read
+                continue
+            if folder and found.setdefault(label, folder) != folder:
                 raise UserError(
-                    f"Line {number} of {path} has label {int(label)} and folder {folder}; an "
-                    f"earlier line has folder {found[int(label)]}. Give --classes LIST."
+                    f"Line {number} of {path} has label {label} and folder {folder}; an "
+                    f"earlier line has folder {found[label]}. Give --classes LIST."
                 )
     if len(set(found.values())) < len(found):
         return {}  # images of several labels are in one folder, which is no class

@@ -3,11 +3,18 @@
 import csv
 import hashlib
 import importlib.util
+import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from i21k.data.sources.label_values import (
+    class_of_number,
+    is_number,
+    label_number,
+    label_text,
+)
 from i21k.data.sources.rules import SPLITS, SYNSET
 from i21k.errors import UserError
 from i21k.files import read_given
@@ -48,9 +55,8 @@ _CLASS_COLUMNS = (
     "y",
 )
 _SPLIT_COLUMNS = ("split", "subset", "partition", "set", "data set")
-_INTEGER = re.compile(r"(-?\d+)(\.0*)?")  # pandas writes 3.0 where a column has gaps
-_NUMBER = re.compile(r"-?[\d.]+")
-_WITH_BLANK = re.compile(r"\S.*\.\w+\s+(n\d{8}|\d+)")
+_WITH_BLANK = re.compile(r"\S.*\.\w+\s+(n\d{8}|-?\d+)")
+_LOOKED_AT_ROWS = 100  # to find the column of classes; our choice
 _EXPECTED = "Give --labels " + ILSVRC2012_VAL + ", or a file with lines of FILE<TAB>CLASS."
 
 
@@ -60,7 +66,7 @@ class Labels:
     Args:
         table: name of the table, for messages.
         class_id_of: class id of each file, named with or without the folders that it is in, and
-            with or without its extension.
+            with or without its extension; empty if its label is missing.
     """
 
     def __init__(self, table: str, class_id_of: Mapping[str, str]) -> None:
@@ -75,7 +81,7 @@ class Labels:
         """Return the class id of a file; nothing if the table does not name it."""
         file = PurePosixPath(name)
         for key in (name, file.name, str(file.with_suffix("")) if file.name else "", file.stem):
-            if class_id := self.class_id_of.get(key):
+            if (class_id := self.class_id_of.get(key)) is not None:
                 return class_id
         # The source may be a folder inside the one that the table was made in.
         paths = self._paths_by_file.get(file.name, [])
@@ -114,7 +120,7 @@ def read_labels(table: str | Path, names: ClassList | None = None) -> Labels:
 def parse_labels(
     table: str, lines: Sequence[str], names: ClassList | None = None, split: str | None = None
 ) -> dict[str, str]:
-    """Return the class id of each file in the lines of a table.
+    """Return the class id of each file in the lines of a table; empty if its label is missing.
 
     Args:
         table: name of the table, for messages.
@@ -126,9 +132,10 @@ def parse_labels(
         UserError: as `read_labels` does, or if the table has several splits and `split` is None.
     """
     class_id_of: dict[str, str] = {}
-    splits = set[str]()
+    splits, kinds = set[str](), set[str]()
     for number, file, class_text, of_split in _rows(table, lines):
         splits.add(of_split)
+        kinds.add(_kind(class_text))  # the same for all splits
         if split is not None and of_split != split:
             continue
         name = slashed(file).removeprefix("./")
@@ -143,13 +150,19 @@ def parse_labels(
             f"Table {table} has a column with the splits {', '.join(sorted(splits))}. Give the "
             "table as SOURCE, in the folder that its paths begin in."
         )
-    numbers = [_INTEGER.fullmatch(text) for text in class_id_of.values()]
-    if class_id_of and all(numbers):
-        class_id_of = {
-            name: class_of_number(int(match[1]), names, table)
-            for name, match in zip(class_id_of, filter(None, numbers), strict=True)
-        }
-    return class_id_of
+    if kinds and kinds <= {"missing", "fraction"}:
+        what = "only fractions as labels" if "fraction" in kinds else "no labels"
+        raise UserError(
+            f"Table {table} has {what}; expected FILE<TAB>CLASS. Give a table with a class for "
+            "each file, in a column of the name label."
+        )
+    if "text" in kinds:
+        return class_id_of
+    numbers = {name: label_number(text) for name, text in class_id_of.items()}
+    return {
+        name: "" if label is None else class_of_number(label, names, table)
+        for name, label in numbers.items()
+    }
 
 
 def slashed(path: str) -> str:
@@ -183,25 +196,6 @@ def read_lines(table: str | Path) -> list[str]:
         raise UserError(f"Table of labels {table} cannot be read ({error}). {_EXPECTED}") from error
 
 
-def class_of_number(label: int, names: ClassList | None, source: str) -> str:
-    """Return the class id that an integer label stands for.
-
-    Raises:
-        UserError: if there are no names, or too few.
-    """
-    if names is None:
-        raise UserError(
-            f"{source} has integer labels, such as {label}, and no names for them. Give the list "
-            "that they count in: --classes NAME or FILE, such as --classes ilsvrc2012."
-        )
-    if not 0 <= label < len(names):
-        raise UserError(
-            f"{source} has label {label}; expected 0 to {len(names) - 1}, as the given list has "
-            f"{len(names)} classes. Change --classes."
-        )
-    return names.ids[label]
-
-
 class _Columns(NamedTuple):
     """Where file, class and split are in a row; the split is -1 if no column names it."""
 
@@ -212,12 +206,12 @@ class _Columns(NamedTuple):
 
 
 def _rows(table: str, lines: Sequence[str]) -> Iterator[tuple[int, str, str, str]]:
-    """Yield line number, file, class and split of each line that is not empty.
+    """Yield line number, file, `label_text` and split of each line that is not empty.
 
     Raises:
         UserError: naming the first line that is no such row.
     """
-    split_cells = _separator([line for line in lines if line.strip()][:2])
+    split_cells = _separator(_first(lines, 2))
     columns: _Columns | None = None
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -226,24 +220,27 @@ def _rows(table: str, lines: Sequence[str]) -> Iterator[tuple[int, str, str, str
         cells = [cell.strip() if at else cell for at, cell in enumerate(cells)]
         if columns is None:
             columns, is_header = _header(
-                cells, [split_cells(text) for text in lines[number:] if text.strip()][:1]
+                cells, [split_cells(text) for text in _first(lines[number:], _LOOKED_AT_ROWS)]
             )
             if is_header:
                 continue
-        if len(cells) != columns.num_cells or not (
-            cells[columns.file].strip() and cells[columns.of_class]
-        ):
+        if len(cells) != columns.num_cells or not cells[columns.file].strip():
             raise UserError(
                 f"Line {number} of {table} is {line!r}; expected FILE<TAB>CLASS, each file once. "
                 "Correct the table."
             )
-        class_text = cells[columns.of_class]
+        class_text = label_text(cells[columns.of_class])
         if SYNSET.match(class_text):  # Kaggle has boxes behind it
             class_text = class_text.split()[0]
         split = ""
         if columns.split >= 0:
             split = SPLITS.get(cells[columns.split].lower(), cells[columns.split])
         yield number, cells[columns.file], class_text, split
+
+
+def _first(lines: Iterable[str], number: int) -> list[str]:
+    """Return the first lines that are not empty."""
+    return list(itertools.islice((line for line in lines if line.strip()), number))
 
 
 def _separator(lines: Sequence[str]) -> Callable[[str], list[str]]:
@@ -266,6 +263,15 @@ def _unquoted(cell: str) -> str:
     return cell[1:-1] if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
 
 
+def _kind(text: str) -> str:
+    """Return whether a `label_text` is missing, an integer, a fraction or another text."""
+    if not text:
+        return "missing"
+    if label_number(text) is not None:
+        return "integer"
+    return "fraction" if is_number(text) else "text"
+
+
 def _header(cells: list[str], following: list[list[str]]) -> tuple[_Columns, bool]:
     """Return the columns, and whether the first row is a header."""
     lower = [cell.strip().lower() for cell in cells]
@@ -273,15 +279,19 @@ def _header(cells: list[str], following: list[list[str]]) -> tuple[_Columns, boo
     def find(names: Sequence[str]) -> int:
         return next((lower.index(name) for name in names if name in lower), -1)
 
+    def kinds(at: int) -> set[str]:
+        return {_kind(label_text(row[at])) for row in following if at < len(row)}
+
     file, of_class = find(_FILE_COLUMNS), find(_CLASS_COLUMNS)
-    for name in _CLASS_COLUMNS if following else ():  # rather a text than a number
-        at = lower.index(name) if name in lower else len(following[0])
-        if at < len(following[0]) and not _INTEGER.fullmatch(following[0][at].strip()):
-            of_class = at
+    # Names are better than integers, and fractions are no classes: `y` is often a coordinate.
+    at_named = [lower.index(name) for name in _CLASS_COLUMNS if name in lower]
+    for kind in ("text", "integer"):
+        if with_kind := [at for at in at_named if kind in kinds(at)]:
+            of_class = with_kind[0]
             break
     if file >= 0 and of_class >= 0:
         return _Columns(file, of_class, find(_SPLIT_COLUMNS), len(cells)), True
-    if len(cells) > 2 and all(map(_NUMBER.fullmatch, cells[2:])) and PurePosixPath(cells[0]).suffix:
+    if len(cells) > 2 and all(map(is_number, cells[2:])) and PurePosixPath(cells[0]).suffix:
         return _Columns(0, 1, -1, len(cells)), False  # boxes behind it, as in Tiny ImageNet
     # Other names of two columns: only file names have an ending.
     is_header = bool(

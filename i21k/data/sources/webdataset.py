@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from i21k.data.sources.base import (
     IGNORED,
+    MAX_NAME_BYTES,
+    NO_LABEL,
     ImageSource,
     Member,
     Position,
@@ -23,8 +25,14 @@ from i21k.data.sources.base import (
     counted,
     is_ignored,
 )
+from i21k.data.sources.label_values import (
+    class_of_number,
+    is_number,
+    label_number,
+    label_text,
+)
 from i21k.data.sources.rules import SPLITS, SYNSET
-from i21k.data.sources.tables import Labels, class_of_number
+from i21k.data.sources.tables import Labels
 from i21k.data.sources.tar_reader import Window, headers, link_targets, read_tar_member, refusal
 from i21k.data.sources.webdataset_info import ShardList
 from i21k.errors import UserError
@@ -36,6 +44,7 @@ IMAGE_EXTENSIONS = frozenset(
 )
 LABEL_EXTENSIONS = frozenset({"cls", "json", "txt"})
 _MAX_LABEL_BYTES = 1 << 20  # of a JSON or text file that is read; our choice
+_LOOKED_AT_SAMPLES = 32  # to find where the classes are; our choice
 _NUM_CAPTIONS = 8  # texts that are all different are captions and no classes; our choice
 _CAPTION_WORDS = 4  # of a text, on average; our choice: names of classes are shorter
 _SECOND = "second image of a sample"
@@ -46,6 +55,7 @@ _SPLIT = re.compile(r"(?:^|[-_./])(train|training|val|valid|validation|test)(?=[
 
 class _Sample(NamedTuple):
     key: str  # path up to the first dot of the file's name
+    first: str  # name of the first file
     image: Member | None
     ending: str  # of the image: what is behind the key
     labels: dict[str, bytes]  # by extension
@@ -100,10 +110,7 @@ class WebDataset(ImageSource):
         Raises:
             UserError: if there are none, or only integers without names.
         """
-        samples = []
-        with shard.open("rb") as file:
-            window = Window(file, 0, shard.stat().st_size)
-            samples = list(itertools.islice(_samples(window, shard.name), 32))
+        samples = _first_samples(shard)
         found = [_class_of(sample) for sample in samples if sample.image]
         first = next((where for where, _ in found if where), "")
         others = [other for sample in samples for other in sample.others]
@@ -147,7 +154,7 @@ class WebDataset(ImageSource):
         with shard.open("rb") as file:
             try:
                 for sample in _samples(Window(file, 0, size), shard.name):
-                    yield from self._of_sample(sample)
+                    yield from self._of_sample(sample, shard.name)
                     num_samples += sample.image is not None
                     self.num_bytes_read = num_bytes_before + file.tell()
             except SourceDamaged as error:
@@ -158,23 +165,22 @@ class WebDataset(ImageSource):
                     yield Member(shard.name, "", skipped=few)
         self.num_bytes_read = num_bytes_before + size
 
-    def _of_sample(self, sample: _Sample) -> Iterator[Member]:
+    def _of_sample(self, sample: _Sample, container: str) -> Iterator[Member]:
         yield from sample.others
         if sample.image is None:
             if not sample.others:  # such as a file about the whole shard
-                name = f"{sample.key}.{next(iter(sample.labels), '')}"
-                yield Member("", name, skipped="no image beside it")
+                yield Member(container, sample.first, skipped="no image beside it")
             return
         if self._labels is not None:
             class_id = self._labels.of(sample.image.name)
             if class_id:
                 yield sample.image._replace(class_id=class_id)
             else:
-                yield sample.image._replace(extent=None, data=b"", skipped="no label")
+                yield sample.image._replace(extent=None, data=b"", skipped=NO_LABEL)
             return
         where, value = _class_of(sample)
         if where != self._by and not (where and where not in _BY_NUMBER and self._by != ".txt"):
-            yield sample.image._replace(extent=None, data=b"", skipped="no label")
+            yield sample.image._replace(extent=None, data=b"", skipped=NO_LABEL)
             return
         if where in _BY_NUMBER:
             value = class_of_number(int(value), self._names, f"{self.path}, {sample.key}")
@@ -196,26 +202,28 @@ _BY_NUMBER = ("numbers in .cls", "numbers in .json", "numbers in .txt")
 def _class_of(sample: _Sample) -> tuple[str, str]:
     """Return where a class is and what is there; nothing if there is none."""
     about = _json(sample.labels.get("json", b""))
-    if SYNSET.fullmatch(str(about.get("class_name", ""))):
-        return "class_name", str(about["class_name"])
+    class_name = about.get("class_name")
+    class_name = label_text(class_name) if isinstance(class_name, str) else ""
+    if SYNSET.fullmatch(class_name):
+        return "class_name", class_name
     if match := _KEY.match(PurePosixPath(sample.key).name):
         return "synset ids in names", match.group(1)
     folders = PurePosixPath(str(about.get("filename", ""))).parts[:-1]
     folders += PurePosixPath(sample.key).parts[:-1]
     if synsets := [folder for folder in folders if SYNSET.fullmatch(folder)]:
         return "folders named by synset ids", synsets[0]
-    if isinstance(about.get("class_name"), str) and about["class_name"]:
-        return "class_name", str(about["class_name"])
+    if class_name:
+        return "class_name", class_name
     for extension in ("cls", "json", "txt"):
         if extension == "json":
             label = about.get("label", "")
             is_one = isinstance(label, str | int | float) and not isinstance(label, bool)
-            text = str(label).strip() if is_one else ""  # a list has several labels
+            text = label_text(label) if is_one else ""  # a list has several labels
         else:
-            text = sample.labels.get(extension, b"").decode("utf-8", "replace").strip()
-        if match := re.fullmatch(r"(\d{1,9})(\.0*)?", text):
-            return f"numbers in .{extension}", match[1]
-        if text and "\n" not in text and not re.fullmatch(r"-?\d+(\.\d*)?", text):
+            text = label_text(sample.labels.get(extension, b"").decode("utf-8", "replace"))
+        if (number := label_number(text)) is not None:
+            return f"numbers in .{extension}", str(number)
+        if text and "\n" not in text and not is_number(text):
             return f".{extension}", text
     return "", ""
 
@@ -226,6 +234,20 @@ def _json(content: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return about if isinstance(about, dict) else {}
+
+
+def _first_samples(shard: Path) -> list[_Sample]:
+    with shard.open("rb") as file:
+        window = Window(file, 0, shard.stat().st_size)
+        return list(itertools.islice(_samples(window, shard.name), _LOOKED_AT_SAMPLES))
+
+
+def has_classes(shard: Path) -> bool:
+    """Return whether the first samples of a shard have classes; a `test` split often has none."""
+    try:
+        return any(_class_of(sample)[0] for sample in _first_samples(shard) if sample.image)
+    except SourceDamaged:  # reported when it is read
+        return True
 
 
 def _samples(file: Any, container: str) -> Iterator[_Sample]:
@@ -243,16 +265,16 @@ def _samples(file: Any, container: str) -> Iterator[_Sample]:
         if sample is None or sample.key != key:
             if sample is not None:
                 yield _one_image(sample, container)
-            sample = _Sample(key, None, "", {}, [], set())
+            sample = _Sample(key, info.name[:MAX_NAME_BYTES], None, "", {}, [], set())
         if info.islnk() and targets is None:
             can_seek = isinstance(file, Window) and isinstance(tar.fileobj, Window)
             targets = link_targets(file) if can_seek else {}
         if is_ignored(info.name) or ((reason := refusal(info)) and not info.islnk()):
             reason = IGNORED if is_ignored(info.name) else reason
-            sample.others.append(Member(container, info.name[:4096], skipped=reason))
+            sample.others.append(Member(container, info.name[:MAX_NAME_BYTES], skipped=reason))
         elif extension in IMAGE_EXTENSIONS and (
             sample.image is None or ("." in sample.ending and ending == extension)
-        ):  # `0.jpg` is rather the image than `0.mask.png`
+        ):  # If a sample has `0.jpg` and `0.mask.png`, `0.jpg` is the image.
             image = read_tar_member(tar, info, container, "", targets)
             if image.skipped:
                 sample.others.append(image)
@@ -261,7 +283,7 @@ def _samples(file: Any, container: str) -> Iterator[_Sample]:
                     sample.others.append(Member(container, sample.image.name, skipped=_SECOND))
                 sample = sample._replace(image=image, ending=ending)
         elif extension in LABEL_EXTENSIONS and extension in sample.endings:
-            pass  # `0.json` is rather the label than `0.boxes.json`
+            pass  # If a sample has `0.json` and `0.boxes.json`, `0.json` is the label.
         elif extension in LABEL_EXTENSIONS and info.size <= _MAX_LABEL_BYTES:
             if extension in sample.labels and ending != extension:
                 sample.endings.add(_SEVERAL)

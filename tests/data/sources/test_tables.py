@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from i21k.data.sources.tables import parse_labels
+from i21k.labels import ClassList
 from tests.helpers.packing import encoded, photo, records_of, run, tar_of
 
 
@@ -68,3 +70,30 @@ def test_images_without_classes_take_them_from_a_table(tmp_path: Path) -> None:
     ):
         run(tmp_path / "flat", tmp_path / "c", labels="gone")
     assert not (tmp_path / "c").exists()
+
+
+COLUMNS = [
+    # The column of classes has no text in the first row, or there is a coordinate `y`.
+    "filename,label,x,y,w,h\n1.jpg,0,10.5,20.5,5,5\n2.jpg,1,9.5,20.5,5,5\n",
+    "filename,y,x,target\n1.jpg,20.5,1.5,0\n2.jpg,1.25,3.5,1\n",
+    "file,label,species\n1.jpg,3,\n3.jpg,3,nan\n1.jpg,3,cat\n2.jpg,4,dog\n",
+    "file,label,species\n1.jpg,0,\n2.jpg,1,\n",
+    "file,y,label\n1.jpg,1e-05,cat\n2.jpg,.5,dog\n",
+    "file,species,label\n1.jpg,cat,7\n2.jpg,dog,8\n",
+    "1.jpg\tcat\t-1\t0.5\t1e-5\n2.jpg\tdog\t1\t2\t3\n",
+    "1.jpg 0\n2.jpg 1\n",
+    "3.jpg -1\n1.jpg 0\n2.jpg 1\n",
+]
+
+
+@pytest.mark.parametrize("text", COLUMNS)
+def test_column_of_classes_is_found_by_its_values(text: str) -> None:
+    lines = text.replace("1.jpg,3,\n", "0.jpg,3,\n").splitlines()
+    found = parse_labels("t.csv", lines, ClassList(("cat", "dog")))
+    assert {file: found[file] for file in ("1.jpg", "2.jpg")} == {"1.jpg": "cat", "2.jpg": "dog"}
+    assert not any(found[file] for file in found.keys() - {"1.jpg", "2.jpg"})
+
+
+def test_integers_and_texts_in_one_column_are_texts_in_every_split() -> None:
+    lines = ["file,label,split", "1.jpg,a,train", "2.jpg,7,train", "3.jpg,7,val", "4.jpg,1.5,val"]
+    assert parse_labels("t.csv", lines, split="val") == {"3.jpg": "7", "4.jpg": "1.5"}
