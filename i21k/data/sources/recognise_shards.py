@@ -6,10 +6,12 @@ from pathlib import Path
 from i21k.data.sources import parquet, recordio, webdataset
 from i21k.data.sources.base import ImageSource
 from i21k.data.sources.recognised import Recognised, Wanted, choose_splits, of_splits
+from i21k.data.sources.shard_names import shards_by_split
 from i21k.data.sources.tables import Labels
 from i21k.data.sources.tar_folders import why_webdataset
 from i21k.data.sources.tar_reader import tar_stem
 from i21k.data.sources.webdataset_info import read_shard_list
+from i21k.data.sources.webdataset_samples import has_classes
 from i21k.errors import UserError
 
 
@@ -40,10 +42,10 @@ def webdataset_shards(
     by_list: dict[str, list[Path]] = {}
     for tar in tars:
         by_list.setdefault(listed.split_of(tar) or "", []).append(tar)
-    shards = webdataset.shards_by_split(tars) if "" in by_list else by_list
+    shards = shards_by_split(tars) if "" in by_list else by_list
 
     def is_packed(split: str) -> bool:
-        return split != "test" or labels is not None or webdataset.has_classes(shards[split][0])
+        return split != "test" or labels is not None or has_classes(shards[split][0])
 
     advice = "Give --labels FILE with lines of FILE<TAB>CLASS"
     chosen, notes = choose_splits(path, shards, wanted, is_packed, advice)
@@ -62,7 +64,7 @@ def parquet_files(path: Path, files: Sequence[Path], wanted: Wanted) -> Recognis
     """Return Parquet files, by the splits in their names."""
     found: dict[str, parquet.ParquetSource] = {
         split: parquet.ParquetSource(path, of_split, wanted.names)
-        for split, of_split in webdataset.shards_by_split(files).items()
+        for split, of_split in shards_by_split(files).items()
     }
     chosen, notes = choose_splits(path, found, wanted, lambda split: found[split].has_labels())
     sources: dict[str, ImageSource] = dict(chosen)
@@ -71,7 +73,7 @@ def parquet_files(path: Path, files: Sequence[Path], wanted: Wanted) -> Recognis
 
 def record_files(path: Path, files: Sequence[Path], wanted: Wanted) -> Recognised:
     """Return RecordIO files, one for each split in their names."""
-    found = webdataset.shards_by_split([f.with_name(f"{f.stem}-{f.suffix}") for f in files])
+    found = shards_by_split([f.with_name(f"{f.stem}-{f.suffix}") for f in files])
     by_split = {
         split: [f.with_name(f"{f.stem.removesuffix('-')}{f.suffix}") for f in of_split]
         for split, of_split in found.items()

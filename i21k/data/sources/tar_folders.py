@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from i21k.data.sources import webdataset
 from i21k.data.sources.archives import first_look
 from i21k.data.sources.base import SourceDamaged, is_ignored
 from i21k.data.sources.rules import SYNSET, split_of
 from i21k.data.sources.tar_reader import Window, headers, tar_stem
+from i21k.data.sources.webdataset_samples import looks_like_webdataset
 from i21k.errors import UserError
 
 _NUM_HEADERS = 20_000  # that are read of one tar; our choice
@@ -23,7 +23,7 @@ def why_webdataset(tars: Sequence[Path]) -> str:
     for tar in itertools.islice((tar for tar in tars if not is_ignored(tar.name)), NUM_TARS):
         with tar.open("rb") as file, contextlib.suppress(UserError):
             window = Window(file, 0, tar.stat().st_size)
-            if why := webdataset.looks_like_webdataset(window, tar.name, _NUM_SAMPLES):
+            if why := looks_like_webdataset(window, tar.name, _NUM_SAMPLES):
                 return f"{tar.name} has {why}"
     return ""
 
@@ -41,7 +41,7 @@ def why_inside(path: Path) -> str:
             if isinstance(tar.fileobj, Window):
                 inner = Window(file, info.offset_data, info.size)
             name = PurePosixPath(info.name).name
-            if why := webdataset.looks_like_webdataset(inner, name, _NUM_SAMPLES):
+            if why := looks_like_webdataset(inner, name, _NUM_SAMPLES):
                 return f"{name} has {why}"
             num_tars += 1
             if num_tars == NUM_TARS:  # what follows may be many GB behind in a compressed tar
