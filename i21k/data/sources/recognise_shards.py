@@ -73,11 +73,7 @@ def parquet_files(path: Path, files: Sequence[Path], wanted: Wanted) -> Recognis
 
 def record_files(path: Path, files: Sequence[Path], wanted: Wanted) -> Recognised:
     """Return RecordIO files, one for each split in their names."""
-    found = shards_by_split([f.with_name(f"{f.stem}-{f.suffix}") for f in files])
-    by_split = {
-        split: [f.with_name(f"{f.stem.removesuffix('-')}{f.suffix}") for f in of_split]
-        for split, of_split in found.items()
-    }
+    by_split = shards_by_split(files)
     if several := next((of for of in by_split.values() if len(of) > 1), None):
         raise UserError(
             f"Source {path} holds {several[0].name} and {several[1].name}. Give one of them."

@@ -71,7 +71,7 @@ class Tree(NamedTuple):
 # Words beside the split in a folder's name, and more names of splits that are only clear there.
 _BESIDE = frozenset({"set", "data", "dataset", "split", "images", "image", "imgs", "img"})
 _GLUED = re.compile(r"(?<=[a-z])(set|data|images)$")
-_SPLIT_FOLDERS = SPLITS | {"dev": "val", "eval": "val", "evaluation": "val"}
+SPLIT_FOLDERS = SPLITS | {"dev": "val", "eval": "val", "evaluation": "val"}
 
 
 def split_of(folder: str) -> str:
@@ -82,7 +82,7 @@ def split_of(folder: str) -> str:
     if known := IMAGENET21K_P.get(folder):
         return known
     words = [word for word in re.findall(r"[^\W\d_]+", folder.lower()) if word not in _BESIDE]
-    return _SPLIT_FOLDERS.get(_GLUED.sub("", words[0]), "") if len(words) == 1 else ""
+    return SPLIT_FOLDERS.get(_GLUED.sub("", words[0]), "") if len(words) == 1 else ""
 
 
 def find_trees(source: object, folders: Iterable[str], *, strip: bool) -> dict[str, Tree]:
