@@ -134,12 +134,11 @@ def score(model: Any, held_out: Any) -> Values:
     from i21k.data.load import loader
     from i21k.errors import UserError
     from i21k.evaluation.scores import Scores
-    from i21k.train.evaluators import eval_options
     from i21k.wordnet.hedge import calibrate
     from i21k.wordnet.hierarchy import Hierarchy
 
     scores, answers = Scores(model.classes, held_out.classes), []
-    options = eval_options(250, model.image_size, model.crop_fraction, 1)
+    options = loader.eval_options(250, model.image_size, model.crop_fraction)
     with loader.batches(held_out, options) as batches:
         for batch in batches:
             real = batch.weights > 0

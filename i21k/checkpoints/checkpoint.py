@@ -53,5 +53,6 @@ class Checkpoint:
 
 
 def flatten(tree: Mapping[str, Any]) -> Flat:
+    """Return the arrays of a nested dict by path, as NumPy arrays."""
     flat = traverse_util.flatten_dict(tree, sep="/")
     return {path: np.asarray(array) for path, array in flat.items()}

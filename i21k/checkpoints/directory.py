@@ -257,12 +257,12 @@ class Checkpoints:
             )
         return None
 
-    def same(self, step: int, digest: str) -> Checkpoint:
+    def same(self, step: int, meta_digest: str) -> Checkpoint:
         """Restore the checkpoint that another process has chosen as the newest.
 
         Args:
             step: the step of that checkpoint.
-            digest: its `meta["meta_digest"]`.
+            meta_digest: its `meta["meta_digest"]`.
 
         Raises:
             UserError: if this process finds no such checkpoint, a damaged one or another one.
@@ -273,7 +273,7 @@ class Checkpoints:
             checkpoint, fault = None, str(error)
         except _GoneError:
             checkpoint, fault = None, "there is none"
-        if checkpoint is None or checkpoint.meta["meta_digest"] != digest:
+        if checkpoint is None or checkpoint.meta["meta_digest"] != meta_digest:
             raise UserError(
                 f"checkpoint {self._directory / str(step)} is not the one that process 0 reads"
                 f" ({fault}). Use a --workdir on a file system that all processes share."

@@ -34,6 +34,12 @@ class DamagedError(Exception):
 
 
 def read_meta(directory: Path) -> dict[str, Any]:
+    """Read the metadata of a checkpoint, and compare them with their own digest.
+
+    Raises:
+        DamagedError: if they are missing, no JSON, or not those that were saved.
+        FormatError: if another version of i21k wrote the checkpoint.
+    """
     try:
         meta = files.parse_json((directory / "meta" / "metadata").read_bytes())
     except (ValueError, FileNotFoundError, NotADirectoryError) as error:
@@ -88,6 +94,7 @@ def _names_arrays(directory: Path, paths: set[str]) -> bool:
 
 
 def digests_of_files(directory: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a checkpoint except its inventory, by relative path."""
     return {
         path.relative_to(directory).as_posix(): files.hash_file(path)
         for path in sorted(directory.rglob("*"))
@@ -96,6 +103,7 @@ def digests_of_files(directory: Path) -> dict[str, str]:
 
 
 def digest_of_meta(meta: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the metadata of a checkpoint, without the digest that is among them."""
     canonical = json.dumps(
         {key: value for key, value in meta.items() if key != "meta_digest"}, sort_keys=True
     )
@@ -103,6 +111,7 @@ def digest_of_meta(meta: Mapping[str, Any]) -> str:
 
 
 def digest(array: np.ndarray) -> str:
+    """Return the SHA-256 of the type, the shape and the values of an array."""
     return hashlib.sha256(
         f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()
     ).hexdigest()

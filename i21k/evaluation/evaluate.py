@@ -22,10 +22,10 @@ from i21k.evaluation.scores import Scores
 from i21k.labels import ClassList
 from i21k.train import feed, steps
 from i21k.train.devices import put_state
-from i21k.train.evaluators import answers, eval_options
+from i21k.train.evaluators import log_probabilities
 from i21k.train.recalibration import AUTO_IMAGES, few_steps, recalibrate
 from i21k.train.recipe import from_stored
-from i21k.trained import CheckpointModel, TrainedModel, load
+from i21k.trained import CheckpointModel, TrainedModel, load_if_path
 from i21k.wordnet.class_lists import named
 
 BATCH_SIZE = 256  # of all devices, our choice
@@ -92,9 +92,9 @@ def evaluate_checkpoint(
         ("recalibrate_bn", recalibrate_bn, 0),
     ):
         if value < least:
-            raise UserError(f"{name} is {value}; expected at least {least}")
+            raise UserError(f"{name} is {value}. Use at least {least}.")
     opened = open_split(data, split)
-    loaded = load(model, step) if isinstance(model, (str, Path)) else model
+    loaded = load_if_path(model, step)
     if over is None and set(loaded.classes.ids) != set(opened.classes.ids):
         over = opened.classes
     if not opened.num_records:
@@ -154,7 +154,7 @@ def evaluate_checkpoint(
     return Evaluation(about, scores, sizes)
 
 
-_Answers = Iterator[tuple[np.ndarray, np.ndarray]]  # log-probabilities [b, K] and labels [b]
+_Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # log-probabilities [b, K] and labels [b]
 
 
 def _on_devices(
@@ -164,8 +164,8 @@ def _on_devices(
     train: Split | None,
     recalibrate_bn: int,
     flip: bool,
-) -> tuple[_Answers, int]:
-    """Return what a checkpoint answers on all local devices, and on how many images it was
+) -> tuple[_Batches, int]:
+    """Return the batches of a checkpoint on all local devices, and on how many images it was
     recalibrated."""
     devices = jax.local_devices()
     network, variables = loaded.network, loaded.variables
@@ -195,17 +195,16 @@ def _on_devices(
         )
     faster, convert = network.for_inference(devices[0].platform)
     folded = convert(jax.device_get(variables))
-    answer_step = steps.make_answer_step(faster, devices, flip, loaded.probability)
-    options = eval_options(batch_size, loaded.image_size, loaded.crop_fraction, len(devices))
-    return answers(
-        answer_step, put_state(folded, devices), opened, options, devices
-    ), recalibrated_on
+    step = steps.make_log_probabilities_step(faster, devices, flip, loaded.probability)
+    options = loader.eval_options(batch_size, loaded.image_size, loaded.crop_fraction, len(devices))
+    found = log_probabilities(step, put_state(folded, devices), opened, options, devices)
+    return found, recalibrated_on
 
 
-def _on_host(model: TrainedModel, opened: Split, batch_size: int, flip: bool) -> _Answers:
-    """Yield what any other trained model answers."""
+def _on_host(model: TrainedModel, opened: Split, batch_size: int, flip: bool) -> _Batches:
+    """Yield the batches of any other trained model."""
     contract = model.preprocessing
-    options = eval_options(batch_size, contract.image_size, contract.crop_fraction, 1)
+    options = loader.eval_options(batch_size, contract.image_size, contract.crop_fraction)
     with loader.batches(opened, options) as batches, np.errstate(divide="ignore"):
         for batch in batches:
             real = batch.weights > 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from i21k.checkpoints import Checkpoint
 from i21k.interop import onnx, stablehlo
 from i21k.text import printable
-from i21k.train.metric_files import Row, read_metrics
+from i21k.train.metric_files import Row, is_metric, read_metrics
 from i21k.trained import CheckpointModel
 
 _HOW: dict[str, Callable[[CheckpointModel], str]] = {
@@ -105,6 +105,6 @@ def _metrics(model: CheckpointModel) -> str:
         f"{name.replace('_', ' ')} {float(value):.4f}"
         for row in found
         for name, value in row.items()
-        if value and not name.startswith("train_") and name.endswith(kinds)
+        if value and is_metric(name) and not name.startswith("train_") and name.endswith(kinds)
     ]
     return ", ".join(shown) or "none are recorded for this step"

@@ -207,14 +207,8 @@ def _normalisation(model: CheckpointModel) -> dict[str, list[float]]:
 
 def real_images(model: CheckpointModel, split: Split, num: int) -> Iterator[np.ndarray]:
     """Yield batches of the first images of a split, cropped as in an evaluation."""
-    options = loader.LoaderOptions(
-        batch_size=BATCH_SIZE,
-        image_size=model.preprocessing.image_size,
-        crop="centre",
-        crop_fraction=model.preprocessing.crop_fraction,
-        mirror=False,
-        order="stored",
-    )
+    size, crop_fraction = model.preprocessing.image_size, model.preprocessing.crop_fraction
+    options = loader.eval_options(BATCH_SIZE, size, crop_fraction)
     num_left = num
     with loader.batches(split, options) as batches:
         for batch in batches:

@@ -32,8 +32,8 @@ def recomputed(layers: Callable[[Any, Array], Array], remat: str) -> Callable[[A
 def with_stored_gradient(x: Array) -> Array:
     """Return `x`, and have its gradient written to memory once, before anything uses it.
 
-    XLA computes a cheap gradient again in each operation that reads it. A gradient that is dear to
-    compute should not be mixed with the cheap operations behind it.
+    XLA computes a cheap gradient again in each operation that reads it. XLA should not repeat an
+    expensive gradient in each of them.
     """
     return x
 

@@ -15,7 +15,7 @@ def multiply_adds(function: Callable[..., Any], *shapes: Any) -> int:
     is 0.4 % of the full network's operations. Nothing is compiled or computed.
 
     Args:
-        function: that JAX can trace. Loops in it are not supported.
+        function: that JAX can trace. Loops and branches in it are not supported.
         shapes: its arguments, or `jax.ShapeDtypeStruct`s in their place.
     """
     return _of_jaxpr(jax.make_jaxpr(function)(*shapes).jaxpr)
@@ -69,3 +69,6 @@ def _inner(equation: JaxprEqn) -> Iterator[Jaxpr]:
             yield value.jaxpr
         elif isinstance(value, Jaxpr):
             yield value
+        else:  # of several functions not all need to run: those of `cond` do not
+            several = any(isinstance(x, (ClosedJaxpr, Jaxpr)) for x in jax.tree.leaves(value))
+            assert not several, equation.primitive.name

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int8
 
-SIDE = 3  # of every window, in pixels
+_SIDE = 3  # of every window, in pixels
 
 Padding = tuple[tuple[int, int], tuple[int, int]]  # (low, high) of height and width, in pixels
 
@@ -31,8 +31,8 @@ def pool_padding(size: int, stride: int, padding: int, ceil: bool) -> tuple[int,
     """
     if not ceil:
         return padding, padding
-    outputs = min(size + 2 * padding - SIDE + stride - 1, size + 2 * padding - 1) // stride + 1
-    return padding, max(padding, (outputs - 1) * stride + SIDE - size - padding)
+    outputs = min(size + 2 * padding - _SIDE + stride - 1, size + 2 * padding - 1) // stride + 1
+    return padding, max(padding, (outputs - 1) * stride + _SIDE - size - padding)
 
 
 def max_pool(x: Float[Array, "b h w c"], stride: int, padding: Padding) -> Float[Array, "b p q c"]:
@@ -43,9 +43,9 @@ def max_pool(x: Float[Array, "b h w c"], stride: int, padding: Padding) -> Float
     return _max_pool(x, stride, padding, x.shape[1:3])
 
 
-def window_sum(x: Float[Array, "b h w c"], padding: Padding) -> Float[Array, "b p q c"]:
+def _window_sum(x: Float[Array, "b h w c"], padding: Padding) -> Float[Array, "b p q c"]:
     """Return the sum of each window, at stride 1."""
-    window, strides = (1, SIDE, SIDE, 1), (1, 1, 1, 1)
+    window, strides = (1, _SIDE, _SIDE, 1), (1, 1, 1, 1)
     return lax.reduce_window(x, 0.0, lax.add, window, strides, ((0, 0), *padding, (0, 0)))
 
 
@@ -63,22 +63,22 @@ def average_pool(
         count_padding: whether padding counts as zeros, or not at all.
     """
     if count_padding:
-        return window_sum(x, padding) / SIDE**2
+        return _window_sum(x, padding) / _SIDE**2
     # Over [1, h, w, 1]: XLA folds constants for half a minute where an array of ones has the full
     # size.
-    num_pixels = window_sum(jnp.ones((1, *x.shape[1:3], 1), x.dtype), padding)
-    return window_sum(x, padding) / num_pixels
+    num_pixels = _window_sum(jnp.ones((1, *x.shape[1:3], 1), x.dtype), padding)
+    return _window_sum(x, padding) / num_pixels
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x: Array, stride: int, padding: Padding, size: tuple[int, int]) -> Array:
-    return functools.reduce(jnp.maximum, shifted(x, stride, padding))
+    return functools.reduce(jnp.maximum, _shifted(x, stride, padding))
 
 
 def _max_pool_forward(
     x: Array, stride: int, padding: Padding, size: tuple[int, int]
 ) -> tuple[Array, Int8[Array, "b p q c"]]:
-    largest, *others = shifted(x, stride, padding)
+    largest, *others = _shifted(x, stride, padding)
     winner = jnp.zeros(largest.shape, jnp.int8)
     for number, other in enumerate(others, 1):
         winner = jnp.where(other > largest, jnp.int8(number), winner)
@@ -103,7 +103,7 @@ def _max_pool_backward(
     tiles = [-(-(low + length) // stride) for low, length in zip((top, left), size, strict=True)]
     zero = jnp.zeros((), gradient.dtype)
     shares = []
-    for moved in np.ndindex(-(-SIDE // stride), -(-SIDE // stride)):
+    for moved in np.ndindex(-(-_SIDE // stride), -(-_SIDE // stride)):
         around = [
             (0, 0, 0),
             *(
@@ -114,7 +114,7 @@ def _max_pool_backward(
         ]
         rows, columns = (np.arange(k * stride, (k + 1) * stride) for k in moved)
         numbers = np.where(
-            (rows[:, None] < SIDE) & (columns < SIDE), rows[:, None] * SIDE + columns, -1
+            (rows[:, None] < _SIDE) & (columns < _SIDE), rows[:, None] * _SIDE + columns, -1
         ).astype(np.int8)
         won = (
             lax.pad(winner, jnp.int8(-2), around)[:, :, None, :, None] == numbers[:, None, :, None]
@@ -129,13 +129,13 @@ def _max_pool_backward(
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def shifted(x: Array, stride: int, padding: Padding) -> Iterator[Array]:
+def _shifted(x: Array, stride: int, padding: Padding) -> Iterator[Array]:
     """Yield pixel (0, 0) of each window, then (0, 1) and so on to (2, 2); padding is -inf."""
     x = lax.pad(
         x,
         jnp.asarray(-np.inf, x.dtype),
         ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)),
     )
-    rows, columns = ((size - SIDE) // stride * stride + 1 for size in x.shape[1:3])
-    for i, j in np.ndindex(SIDE, SIDE):
+    rows, columns = ((size - _SIDE) // stride * stride + 1 for size in x.shape[1:3])
+    for i, j in np.ndindex(_SIDE, _SIDE):
         yield x[:, i : i + rows : stride, j : j + columns : stride]

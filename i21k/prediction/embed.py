@@ -19,7 +19,7 @@ from i21k.evaluation import features as feature_files
 from i21k.evaluation.features import Features
 from i21k.prediction.embed_blocks import LISTS, Kept, blocks_in, resume
 from i21k.prediction.embed_images import FileImages, Images, Part, SplitImages
-from i21k.trained import TrainedModel, load
+from i21k.trained import TrainedModel, in_batches_of, load_if_path
 
 BATCH_SIZE = 32  # our choice: images that the network takes at a time
 _BLOCK_S, _BLOCK_IMAGES = 10.0, 1 << 15  # our choice: when a block is written
@@ -69,7 +69,7 @@ def embed(
         for part in source.parts(trained.preprocessing, 0, workers):
             if part.faults:
                 raise UserError(part.faults[0])
-            kept.add(part, _features(trained, part, dtype))
+            kept.add(part, _features(trained, part, dtype, batch_size))
             bar.update(part.stop)
     about = _about(trained, source)
     labels = np.array(kept.labels, np.int32)
@@ -124,7 +124,7 @@ def embed_to_file(
         with log.progress("embed", source.num) as bar:
             bar.update(first)
             for part in source.parts(trained.preprocessing, first, workers):
-                kept.add(part, _features(trained, part, dtype))
+                kept.add(part, _features(trained, part, dtype, batch_size))
                 bar.update(part.stop)
                 is_due = time.monotonic() - began >= _BLOCK_S or len(kept.names) >= _BLOCK_IMAGES
                 if is_due or part.stop == source.num:
@@ -156,10 +156,11 @@ def embed_to_file(
     return Embedded(len(names), num_features, num_restored, faults)
 
 
-def _features(model: TrainedModel, part: Part, dtype: DType) -> np.ndarray:
+def _features(model: TrainedModel, part: Part, dtype: DType, batch_size: int) -> np.ndarray:
     if not len(part.images):
         return np.empty((0, 0), dtype)
-    found = model.features(part.images)
+    with in_batches_of(model, batch_size):
+        found = model.features(part.images)
     if not np.isfinite(found.astype(dtype)).all():
         raise UserError(
             f"a feature of {part.names[0]} or a neighbour is not finite as {dtype}. Use --dtype"
@@ -181,8 +182,7 @@ def _opened(
 ) -> tuple[TrainedModel, Images]:
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}. Use at least 1.")
-    trained = load(model) if isinstance(model, (str, Path)) else model
-    trained.batch_size = batch_size
+    trained = load_if_path(model)
     if split is None:
         given = [images] if isinstance(images, (str, Path)) else list(images)
         return trained, FileImages(given)

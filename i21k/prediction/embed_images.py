@@ -148,15 +148,8 @@ class SplitImages:
         assert first % _READ_SIZE == 0 or first == self.num, first
         allow_open_files(len(self._split.shard_paths))
         reader = RecordReader(self._split)  # the loader has read the same bytes just before
-        options = loader.LoaderOptions(
-            batch_size=_READ_SIZE,
-            image_size=preprocessing.image_size,
-            crop="centre",
-            crop_fraction=preprocessing.crop_fraction,
-            mirror=False,
-            order="stored",
-            workers=workers,
-        )
+        size, crop_fraction = preprocessing.image_size, preprocessing.crop_fraction
+        options = loader.eval_options(_READ_SIZE, size, crop_fraction, workers=workers)
         if first == self.num:
             return
         with loader.batches(self._split, options, first // _READ_SIZE) as batches:

@@ -1,5 +1,6 @@
 """Views of a model's probabilities: from [B, K] to answers."""
 
+import dataclasses
 from collections.abc import Callable
 
 from i21k.errors import UserError
@@ -19,7 +20,18 @@ VIEWS = {
     "basic": "everyday names",
 }
 FOLD_ONTO = "ilsvrc2012"
-View = Callable[[Probabilities], Answers]
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A function from probabilities [B, K] to answers, and the name of its kind in `VIEWS`."""
+
+    name: str
+    answers: Callable[[Probabilities], Answers]
+
+    def __call__(self, probabilities: Probabilities) -> Answers:
+        """Return the answers for each image."""
+        return self.answers(probabilities)
 
 
 def make_view(
@@ -30,8 +42,8 @@ def make_view(
     among: str | None,
     k: int,
     accuracy: float,
-) -> View:
-    """Return a view of probabilities as they are.
+) -> Callable[[Probabilities], Answers]:
+    """Return the function of a view, for probabilities as they are.
 
     Args:
         name: one of `VIEWS`.

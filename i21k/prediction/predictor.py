@@ -27,7 +27,7 @@ from i21k.machine import num_cpus
 from i21k.prediction.calibration import Calibrated, Calibrations, calibrate
 from i21k.prediction.model_views import View, check_regions, make_view
 from i21k.prediction.regions import combined, parts
-from i21k.trained import AnyImage, TrainedModel, load
+from i21k.trained import AnyImage, TrainedModel, in_batches_of, load_if_path
 from i21k.wordnet import class_lists
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.taxonomy import wordnet
@@ -62,18 +62,17 @@ class Predictor:
         """Load a model.
 
         Args:
-            model: the working directory of a run, an ONNX file, or what `i21k.trained.load`
-                returned.
+            model: a path as for `i21k.trained.load`, or what it returned.
             batch_size: how many images the network takes at a time; changes speed and memory only.
             step: which checkpoint of the run, as for `i21k.trained.load`.
 
         Raises:
-            UserError: if there is no usable checkpoint.
+            UserError: if there is no usable checkpoint, or a step is given with a loaded model.
         """
         if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}; expected at least 1")
-        self.trained = load(model, step) if isinstance(model, (str, Path)) else model
-        self.trained.batch_size = self.batch_size = batch_size
+            raise UserError(f"batch_size is {batch_size}. Use at least 1.")
+        self.trained = load_if_path(model, step)
+        self.batch_size = batch_size
         self.workdir, self.classes = Path(self.trained.origin.path), self.trained.classes
         self.image_size = self.trained.preprocessing.image_size
         self.calibration = Calibrations(self.trained.origin)
@@ -124,7 +123,8 @@ class Predictor:
         """Return the probabilities of each image, from those of its parts."""
         if not prepared:
             return np.empty((0, len(self.classes)), np.float32)
-        found = self.trained.probabilities(np.concatenate(prepared))
+        with in_batches_of(self.trained, self.batch_size):
+            found = self.trained.probabilities(np.concatenate(prepared))
         by_image = found.reshape(len(prepared), -1, found.shape[1])
         if by_image.shape[1] == 1:
             return by_image[:, 0]
@@ -141,9 +141,10 @@ class Predictor:
         several, given = _as_list(images)
         size = self.image_size
         prepared = [self.trained.prepare(image) for image in given]
-        found = self.trained.features(
-            np.stack(prepared) if prepared else np.empty((0, size, size, 3), np.uint8)
-        )
+        with in_batches_of(self.trained, self.batch_size):
+            found = self.trained.features(
+                np.stack(prepared) if prepared else np.empty((0, size, size, 3), np.uint8)
+            )
         return found if several else found[0]
 
     def predict(
@@ -159,20 +160,29 @@ class Predictor:
             images: one image or several.
             view: the name of a view, or what `view()` returned.
             regions: look at nine regions of each image too, as `probabilities` does.
-            options: of the view, such as `k=3` or `among="under(dog)"`.
+            options: of the view, such as `k=3` or `among="under(dog)"`; with its name only.
 
         Raises:
             UserError: if the view cannot be used, or naming the first that is not an image.
         """
-        chosen = self.view(view, **options) if isinstance(view, str) else view
         if isinstance(view, str):
-            check_regions(view, regions)
+            view = self.view(view, **options)
+        elif options:
+            raise UserError(
+                f"{', '.join(options)} is given with a view that is made already. Give options to"
+                f" view(), or give the name {view.name!r} with them."
+            )
+        check_regions(view.name, regions)
         several, given = _as_list(images)
-        answers = chosen(self.probabilities(given, regions))
+        answers = view(self.probabilities(given, regions))
         return answers if several else answers[0]
 
     def see(self, paths: Iterable[Path], view: View, regions: bool = False) -> Iterator[Seen]:
-        """Yield the answers for each file, in the order of the files, or why there are none."""
+        """Yield the answers for each file, in the order of the files, or why there are none.
+
+        Raises:
+            UserError: if regions are wanted in a view that cannot use them.
+        """
         yield from self._seen((Seen(path, []) for path in paths), view, regions)
 
     def see_split(
@@ -193,14 +203,17 @@ class Predictor:
             regions: look at nine regions of each image too, as `probabilities` does.
 
         Raises:
-            UserError: if there is no such split, or `num_images` is not positive.
+            UserError: if there is no such split, `num_images` is not positive, or regions are
+                wanted in a view that cannot use them.
         """
         if num_images is not None and num_images < 1:
-            raise UserError(f"num is {num_images}; expected at least 1")
+            raise UserError(f"num is {num_images}. Use at least 1.")
         opened = open_split(data, split)
         yield from self._seen(_records(opened, num_images), view, regions)
 
     def _seen(self, images: Iterable[Seen], view: View, regions: bool) -> Iterator[Seen]:
+        check_regions(view.name, regions)
+
         def prepared(one: Seen) -> np.ndarray | UserError:
             try:
                 return self._parts(one.path if one.jpeg is None else one.jpeg, regions)
@@ -239,18 +252,14 @@ class Predictor:
                 f"which {data} has; use data of its classes"
             )
         labels = class_lists.columns(self.classes, opened.classes)
-        options = loader.LoaderOptions(
-            batch_size=self.batch_size,
-            image_size=self.image_size,
-            crop="centre",
-            crop_fraction=self.trained.preprocessing.crop_fraction,
-            mirror=False,
-            order="stored",
-        )
+        crop_fraction = self.trained.preprocessing.crop_fraction
+        options = loader.eval_options(self.batch_size, self.image_size, crop_fraction)
         with loader.batches(opened, options) as batches:
             for batch in batches:
                 real = batch.weights > 0
-                yield self.trained.probabilities(batch.images)[real], labels[batch.labels[real]]
+                with in_batches_of(self.trained, self.batch_size):
+                    probabilities = self.trained.probabilities(batch.images)
+                yield probabilities[real], labels[batch.labels[real]]
 
     # Answers
 
@@ -301,16 +310,19 @@ class Predictor:
         offsets = priors.offsets_of(self.trained, prior, tau, data)
         if name == "hedge":
             if offsets is None:
-                return inner
+                return View(name, inner)
             raise UserError(
                 "view 'hedge' is calibrated for the class frequencies of its held-out images."
                 " Omit the prior, or use another view."
             )
         temperature = self.calibration.temperature()
         if temperature == 1 and offsets is None:
-            return inner
-        return lambda probabilities: inner(
-            np.exp(priors.adjusted(tempered(logs_of(probabilities), temperature), offsets))
+            return View(name, inner)
+        return View(
+            name,
+            lambda probabilities: inner(
+                np.exp(priors.adjusted(tempered(logs_of(probabilities), temperature), offsets))
+            ),
         )
 
     def calibrate(self, data: str | Path, split: str = "val", accuracy: float = 0.9) -> Calibrated:
@@ -354,7 +366,7 @@ def _as_list(images: AnyImage | Sequence[AnyImage]) -> tuple[bool, list[AnyImage
 
 
 def load_model(path: str | Path, batch_size: int = BATCH_SIZE, step: Which = "last") -> Predictor:
-    """Load a trained model: a checkpoint of a run or of an imported model.
+    """Load a trained model: a checkpoint, an export or an ONNX classifier.
 
     >>> import i21k
     >>> model = i21k.load_model("runs/quickstart")
@@ -370,8 +382,10 @@ def load_model(path: str | Path, batch_size: int = BATCH_SIZE, step: Which = "la
     1
 
     Args:
-        path: the working directory of the run.
+        path: the working directory of a run or of an imported model; a folder with an export as
+            safetensors; or an ONNX file with its class list.
         batch_size: how many images the network takes at a time; changes speed and memory only.
+        step: which checkpoint of the run: "last", "best" or a number. Other models have only one.
 
     Raises:
         UserError: if there is no usable checkpoint.

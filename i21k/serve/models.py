@@ -25,7 +25,7 @@ from i21k.prediction.search import Index, stored
 from i21k.serve import classes
 from i21k.serve.batches import Outputs
 from i21k.serve.limits import RequestError
-from i21k.trained import Preprocessing
+from i21k.trained import Preprocessing, in_batches_of
 from i21k.wordnet import outline, subsets
 from i21k.wordnet.answers import Answer
 from i21k.wordnet.taxonomy import wordnet
@@ -87,14 +87,13 @@ class ServedModel:
 
     def run(self, images: UInt8[np.ndarray, "B S S 3"]) -> Outputs:
         """Return probabilities [B, K] in a tuple."""
-        with self._lock:
-            self.predictor.trained.batch_size = len(images)  # so that nothing is padded
-            return (self.predictor.trained.probabilities(images),)
+        model = self.predictor.trained
+        with self._lock, in_batches_of(model, len(images)):  # so that nothing is padded
+            return (model.probabilities(images),)
 
     def run_features(self, images: UInt8[np.ndarray, "B S S 3"]) -> Outputs:
         """Return features [B, F] in a tuple."""
-        with self._lock:
-            self.predictor.trained.batch_size = len(images)
+        with self._lock, in_batches_of(self.predictor.trained, len(images)):
             return (self.predictor.trained.features(images),)
 
     def why_not(self, view: str) -> str:

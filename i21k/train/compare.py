@@ -11,6 +11,7 @@ from i21k.files import parse_json
 from i21k.text import printable
 from i21k.train import history
 from i21k.train.best import best_row
+from i21k.train.metric_files import is_metric
 from i21k.train.recipe import LogRecipe, stored_values
 from i21k.train.report import read_metrics
 
@@ -70,7 +71,7 @@ def _may_be_run(path: Path) -> bool:
 def _summary(path: Path, directory: Path) -> RunSummary:
     recipe, rows = stored_values(history.read_recipe(path)), read_metrics(path)
     metric = recipe["log.keep_best"]
-    if metric == "none" or not isinstance(metric, str):  # the recipe is not checked here
+    if not isinstance(metric, str) or not is_metric(metric):  # the recipe is not checked here
         metric = LogRecipe.keep_best
     best = best_row(rows, metric)
     return RunSummary(

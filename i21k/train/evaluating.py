@@ -74,7 +74,7 @@ def _variables_to_evaluate(
 
 
 def _leave_unevaluated(run: Run, epoch: int) -> NoReturn:
-    """End the run as a signal asked. The resumed run evaluates the checkpoint of this step."""
+    """End the run after a signal. The resumed run evaluates the checkpoint of this step."""
     if run.saved_step != run.step:
         save(run, epoch)
     run.interruption.leave()

@@ -18,6 +18,7 @@ from i21k.train.devices import put_batch
 from i21k.train.losses import Loss
 from i21k.train.metrics import RANKS, Totals
 from i21k.train.state import DeviceBatch
+from i21k.wordnet.class_lists import columns
 
 TOP = tuple(f"top{k}" for k in RANKS)
 ShouldStop = Callable[[], bool]
@@ -59,7 +60,7 @@ class SameClasses:
     ) -> None:
         self.name = name
         self.columns = tuple(f"{name}_{key}" for key in ("loss", *TOP))
-        self._arguments = (eval_step, split, options, devices, class_columns(classes, split))
+        self._arguments = (eval_step, split, options, devices, columns(classes, split.classes))
 
     def run(self, variables: Any, should_stop: ShouldStop) -> Result | None:
         eval_step, split, options, devices, labels = self._arguments
@@ -90,7 +91,7 @@ class OtherClasses:
     ) -> None:
         self.name = name
         self.columns = tuple(f"{name}_{over}{top}" for over in ("", "over_") for top in TOP)
-        self._arguments = (subset_step, split, options, devices, class_columns(classes, split))
+        self._arguments = (subset_step, split, options, devices, columns(classes, split.classes))
 
     def run(self, variables: Any, should_stop: ShouldStop) -> Result | None:
         step, split, options, devices, labels = self._arguments
@@ -140,7 +141,7 @@ def make_evaluators(
         sets: by name.
         network: as it is trained.
         classes: of the model.
-        options: of `eval_options`.
+        options: of `loader.eval_options`.
         devices: to run on.
         loss: as in training.
 
@@ -153,9 +154,9 @@ def make_evaluators(
         if set(split.classes.ids) == set(classes.ids):
             found.append(SameClasses(name, split, classes, eval_step, options, devices))
             continue
-        columns = np.zeros(len(classes), bool)
-        columns[[column for column in class_columns(classes, split) if column >= 0]] = True
-        step = steps.make_subset_eval_step(network, devices, columns, loss)
+        own = np.zeros(len(classes), bool)
+        own[[column for column in columns(classes, split.classes) if column >= 0]] = True
+        step = steps.make_subset_eval_step(network, devices, own, loss)
         found.append(OtherClasses(name, split, classes, step, options, devices))
     return found
 
@@ -173,50 +174,14 @@ def check_classes(name: str, split: Split, classes: ClassList) -> None:
         )
 
 
-def class_columns(classes: ClassList, split: Split) -> Int32[np.ndarray, " L"]:
-    """Return the model's column of each label of a split; -1 for classes that it lacks."""
-    return np.array([classes.label_of.get(id, -1) for id in split.classes.ids], np.int32)
-
-
-def eval_options(
-    batch_size: int,
-    image_size: int,
-    crop_fraction: float,
-    num_devices: int,
-    threads: int = 0,
-    workers: int = 0,
-) -> loader.LoaderOptions:
-    """Return how images are loaded for evaluation: the central crop, in the order of the shards.
-
-    Args:
-        batch_size: of all devices. It is rounded up to a multiple of their number; this adds
-            padding and changes no result.
-        image_size: in pixels.
-        crop_fraction: side of the crop over the short side of the image.
-        num_devices: that share a batch.
-        threads: as in `LoaderOptions`.
-        workers: as in `LoaderOptions`.
-    """
-    return loader.LoaderOptions(
-        batch_size=-(-batch_size // num_devices) * num_devices,
-        image_size=image_size,
-        crop="centre",
-        crop_fraction=crop_fraction,
-        mirror=False,
-        order="stored",
-        threads=threads,
-        workers=workers,
-    )
-
-
 def evaluate(
     eval_step: Callable[[Any, DeviceBatch], Any],
     variables: Any,
     split: Split,
     options: loader.LoaderOptions,
     devices: Sequence[jax.Device],
-    should_stop: ShouldStop = lambda: False,
-    columns: Int32[np.ndarray, " L"] | None = None,
+    should_stop: ShouldStop,
+    columns: Int32[np.ndarray, " L"],
 ) -> Totals | None:
     """Return the sums over a split, of all processes.
 
@@ -226,10 +191,10 @@ def evaluate(
         eval_step: of `steps.make_eval_step`.
         variables: parameters and statistics, on the devices.
         split: to evaluate.
-        options: of `eval_options`.
+        options: of `loader.eval_options`.
         devices: the ones `eval_step` was made for.
         should_stop: called after each batch.
-        columns: of `class_columns`; None: labels are columns of the model.
+        columns: the model's column of each label of the split; -1 for classes that it lacks.
     """
 
     def step(variables: Any, batch: DeviceBatch) -> tuple[Any]:
@@ -245,8 +210,8 @@ def evaluate_subset(
     split: Split,
     options: loader.LoaderOptions,
     devices: Sequence[jax.Device],
-    should_stop: ShouldStop = lambda: False,
-    columns: Int32[np.ndarray, " L"] | None = None,
+    should_stop: ShouldStop,
+    columns: Int32[np.ndarray, " L"],
 ) -> list[Totals] | None:
     """Evaluate with a step that returns several sums, and return the totals of each.
 
@@ -261,9 +226,7 @@ def evaluate_subset(
     pending: Any = None  # one step in flight, so that the next batch is sent while it runs
     with loader.batches(split, options) as batches:
         for batch in batches:
-            if columns is not None:
-                batch = _in_columns(batch, columns)
-            sums = step(variables, put_batch(batch, devices))
+            sums = step(variables, put_batch(_in_columns(batch, columns), devices))
             if pending is not None:
                 fetch(pending)
             pending = sums
@@ -287,8 +250,8 @@ def _in_columns(batch: loader.Batch, columns: Int32[np.ndarray, " L"]) -> loader
     return batch._replace(labels=found[:, 0], others=found[:, 1:])
 
 
-def answers(
-    answer_step: Callable[[Any, DeviceBatch], Any],
+def log_probabilities(
+    step: Callable[[Any, DeviceBatch], Any],
     variables: Any,
     split: Split,
     options: loader.LoaderOptions,
@@ -299,30 +262,28 @@ def answers(
     Each process gets the images of its own part of every batch.
 
     Args:
-        answer_step: of `steps.make_answer_step`.
+        step: of `steps.make_log_probabilities_step`.
         variables: parameters and statistics, on the devices.
         split: its labels may be of other classes than the model's.
-        options: of `eval_options`.
-        devices: the ones `answer_step` was made for.
+        options: of `loader.eval_options`.
+        devices: the ones `step` was made for.
     """
 
     def fetch(
-        answered: Any, batch: loader.Batch
+        on_devices: Any, batch: loader.Batch
     ) -> tuple[Float32[np.ndarray, "n K"], Int32[np.ndarray, " n"]]:
         real = batch.weights > 0
-        log_probabilities = np.asarray(jax.device_get(answered))
-        return log_probabilities.reshape(len(real), -1)[real], batch.labels[real]
+        found = np.asarray(jax.device_get(on_devices))
+        return found.reshape(len(real), -1)[real], batch.labels[real]
 
-    count, pending = (
-        0,
-        None,
-    )  # one step in flight, so that the host handles the previous batch meanwhile
+    # One step in flight, so that the host handles the previous batch meanwhile.
+    count, pending = 0, None
     with loader.batches(split, options) as batches:
         for batch in batches:
-            answered = answer_step(variables, put_batch(batch, devices))
+            on_devices = step(variables, put_batch(batch, devices))
             if pending is not None:
                 yield fetch(*pending)
-            pending, count = (answered, batch), count + int(batch.weights.sum())
+            pending, count = (on_devices, batch), count + int(batch.weights.sum())
     if pending is not None:
         yield fetch(*pending)
     count = sum(processes.exchange("answered", count))

@@ -109,7 +109,7 @@ def recalibration_options(recipe: Recipe) -> loader.LoaderOptions:
 def eval_options(recipe: Recipe, num_devices: int) -> loader.LoaderOptions:
     """Return how this process loads its part of each evaluation batch."""
     data = recipe.data
-    options = evaluators.eval_options(
+    options = loader.eval_options(
         recipe.evaluation.batch_size,
         recipe.evaluation_size,
         data.crop_fraction,

@@ -2,8 +2,8 @@
 
 An epoch has a fixed order: train to its last step, save a checkpoint, evaluate, write the row of
 metrics. A run that stops in between resumes from the checkpoint and does what is missing, so that
-every epoch has one row. Inside an epoch there are more checkpoints and evaluations. What they leave
-out of a run that stops, the resumed run does again with the same result.
+every epoch has one row. Inside an epoch there are more checkpoints and evaluations. A resumed run
+repeats the steps after its checkpoint, with the same result.
 
 Several processes all do this, each with its part of every batch. They hold the same state, and only
 the first one writes. Decisions such as stopping are made together (`i21k.train.processes`).

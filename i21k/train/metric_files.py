@@ -17,6 +17,11 @@ from i21k.errors import UserError
 from i21k.files import parse_json, replaced, write_bytes
 
 _NUMBER = r"[0-9]{1,18}(\.[0-9]+)?"  # longer ones are damage
+# Of a record: metrics, and numbers that only `metrics.jsonl` has.
+_NAME = re.compile("[a-z][a-z0-9-]*(_[a-z0-9]+)*")
+_METRIC = re.compile(  # the names of sets have no underscore
+    "lr|images_per_s|data_wait_fraction|train_s|[a-z][a-z0-9-]*(_ema)?(_over)?_(loss|top[0-9]+)"
+)
 _MOST = 1e39  # what devices compute is below it: float32
 ROW_KINDS = ("epoch", "evaluation")  # of the records that are rows too
 Row = dict[str, str]
@@ -137,8 +142,11 @@ def read_metrics(workdir: Path) -> list[Row]:
 
 
 def is_metric(column: str) -> bool:
-    """Return whether a column may be one that a run writes. Users may add others."""
-    return re.fullmatch("lr|[a-z][a-z0-9-]*(_[a-z0-9]+)+", column) is not None
+    """Return whether a column is one that runs write numbers to, besides `epoch` and `step`.
+
+    Users may add columns of any other name, with any text.
+    """
+    return _METRIC.fullmatch(column) is not None
 
 
 def _is_row(row: dict[Any, Any]) -> bool:
@@ -223,7 +231,7 @@ def _read_record(line: bytes) -> Record | None:
     numbers = {name: value for name, value in record.items() if name != "kind"}
     for name, value in numbers.items():
         is_number = value is None or (isinstance(value, (int, float)) and _fits(value))
-        if not is_number or not (is_metric(name) or re.fullmatch("[a-z][a-z0-9]*", name)):
+        if not is_number or not _NAME.fullmatch(name):
             return None
     step, epoch = numbers.get("step"), numbers.get("epoch", 0)
     fits = isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 1e18

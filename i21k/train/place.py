@@ -18,7 +18,7 @@ _SLURM = (
 
 
 class Place(NamedTuple):
-    """Arguments of `jax.distributed.initialize`; it asks the launcher's variables for each None."""
+    """Arguments of `jax.distributed.initialize`; each None comes from the launcher."""
 
     coordinator: str | None
     num_processes: int | None

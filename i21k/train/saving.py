@@ -1,4 +1,4 @@
-"""Save the state of a run, and end the run if it cannot be saved or a signal asks to."""
+"""Save the state of a run, and end the run after a signal, or if it cannot be saved."""
 
 import math
 import time
@@ -35,7 +35,7 @@ def save(run: Run, epoch: int) -> None:
 
 
 def save_and_leave(run: Run, epoch: int) -> NoReturn:
-    """Save the state in the middle of an epoch, and end the run as a signal asked."""
+    """Save the state in the middle of an epoch, and end the run after a signal."""
     with transfers("allow"):
         check_finite(run, Totals.fetch(run.state.sums))
         save(run, epoch)

@@ -1,4 +1,4 @@
-"""The steps that run on all devices: train, evaluate, answer, and batch statistics.
+"""The steps that run on all devices: train, evaluate, log-probabilities, and batch statistics.
 
 Every `pmap` and every collective of a step is here.
 """
@@ -112,7 +112,7 @@ def make_subset_eval_step(
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
 
 
-def make_answer_step(
+def make_log_probabilities_step(
     network: Network,
     devices: Sequence[jax.Device],
     flip: bool = False,
@@ -130,14 +130,14 @@ def make_answer_step(
     """
 
     def step(variables: Any, batch: DeviceBatch) -> Float[Array, "b K"]:
-        def answer(flipped: Bool[Array, ""]) -> Float[Array, "b K"]:
+        def one_way(flipped: Bool[Array, ""]) -> Float[Array, "b K"]:
             images = network.prepare(mirror(batch.images, batch.mirror ^ flipped))
             return log_probabilities(network.apply(variables, images).logits, probability)
 
         if not flip:
-            return answer(jnp.array(False))
+            return one_way(jnp.array(False))
         # A loop compiles the network once, and uses its memory once.
-        both = lax.map(answer, jnp.array([False, True]))
+        both = lax.map(one_way, jnp.array([False, True]))
         return jnp.logaddexp(both[0], both[1]) - np.float32(np.log(2))
 
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices)

@@ -7,8 +7,9 @@ implementations: a checkpoint of ours, and an ONNX classifier of any program.
 from pathlib import Path
 
 from i21k.checkpoints import Which
+from i21k.errors import UserError
 from i21k.trained.checkpoint import CheckpointModel, Weights, load_checkpoint
-from i21k.trained.model import Origin, TrainedModel
+from i21k.trained.model import Origin, TrainedModel, in_batches_of
 from i21k.trained.preprocessing import AnyImage, Preprocessing
 
 __all__ = (
@@ -18,9 +19,11 @@ __all__ = (
     "Preprocessing",
     "TrainedModel",
     "Weights",
+    "in_batches_of",
     "is_onnx",
     "load",
     "load_checkpoint",
+    "load_if_path",
 )
 
 
@@ -54,3 +57,23 @@ def load(path: str | Path, step: Which = "last", weights: Weights = "recipe") ->
 
         return OnnxModel(onnx_path(path))
     return load_checkpoint(path, step, weights)
+
+
+def load_if_path(model: str | Path | TrainedModel, step: Which = "last") -> TrainedModel:
+    """Load a model if its path is given; return one that is loaded already.
+
+    Args:
+        model: a path, as for `load`, or what `load` returned.
+        step: which checkpoint of the path, as for `load`.
+
+    Raises:
+        UserError: as `load`, or if a step is given with a model that is loaded already.
+    """
+    if isinstance(model, (str, Path)):
+        return load(model, step)
+    if step != "last":
+        raise UserError(
+            f"step is {step!r}, and the model is loaded already ({model.origin}). Give the step to"
+            " i21k.trained.load, or give a path."
+        )
+    return model

@@ -1,5 +1,7 @@
 """What a trained model is, whatever framework it comes from. Nothing here depends on one."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -59,3 +61,13 @@ class TrainedModel(Protocol):
         Raises:
             UserError: if a model of another program does not give them.
         """
+
+
+@contextlib.contextmanager
+def in_batches_of(model: TrainedModel, batch_size: int) -> Iterator[None]:
+    """Let a model take `batch_size` images at a time inside the block, then as many as before."""
+    before, model.batch_size = model.batch_size, batch_size
+    try:
+        yield
+    finally:
+        model.batch_size = before

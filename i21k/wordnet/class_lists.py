@@ -4,7 +4,7 @@ import functools
 import lzma
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int32
 
 from i21k.errors import UserError
 from i21k.labels import ClassList
@@ -91,9 +91,9 @@ def named(name: str) -> ClassList:
     )
 
 
-def columns(source: ClassList, target: ClassList) -> Int[np.ndarray, " T"]:
+def columns(source: ClassList, target: ClassList) -> Int32[np.ndarray, " T"]:
     """Return the label in `source` of each class of `target`, -1 if `source` lacks the class."""
-    return np.array([source.label_of.get(class_id, -1) for class_id in target.ids])
+    return np.array([source.label_of.get(class_id, -1) for class_id in target.ids], np.int32)
 
 
 def convert(

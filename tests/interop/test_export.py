@@ -195,7 +195,8 @@ def test_files_of_mxnet_without_a_contract_are_224_px(model, tmp_path, capsys):
 
 
 def test_the_card_has_the_metrics_of_the_checkpoint(model, tmp_path):
-    rows = "epoch,step,train_loss,val_top1,val_loss\n0,0,3.0,0.5,1.25\n1,9,1.0,0.9,0.1\n"
+    rows = "epoch,step,train_loss,val_top1,val_loss,My_loss\n"
+    rows += "0,0,3.0,0.5,1.25,a note\n1,9,1.0,0.9,0.1,\n"
     metrics = Path(model.origin.path) / "metrics.csv"
     metrics.write_text(rows)
     export.export(model, tmp_path / "o", "safetensors")

@@ -19,6 +19,7 @@ from i21k.models.pools import max_pool
 from i21k.models.summary import parameter_table
 from tests.golden.make_golden import images as golden_images
 from tests.golden.make_golden import labels, parameter
+from tests.helpers.arrays import relative
 from tests.helpers.paths import GOLDEN as GOLDEN_DIR
 
 # Computed by MXNet 1.9.1 with golden/make_golden.py, seed 0. The environment variable names a
@@ -35,13 +36,6 @@ NETWORKS = [  # of MXNet
 def full_precision():
     with jax.default_matmul_precision("highest"):
         yield
-
-
-def relative(got, want) -> float:
-    return float(
-        np.linalg.norm(np.asarray(got, np.float64) - want)
-        / np.linalg.norm(np.asarray(want, np.float64))
-    )
 
 
 @functools.cache

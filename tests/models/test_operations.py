@@ -52,6 +52,18 @@ def test_products_also_inside_what_is_called():
         multiply_adds(lambda x: lax.scan(lambda a, b: (a @ b, None), x, x[None])[0], of(3, 3))
 
 
+def test_functions_that_may_not_run_are_not_counted_as_nothing():
+    def branches(x):
+        return lax.cond(x[0, 0] > 0, lambda a: a @ a, lambda a: a, x)
+
+    def solved(x):
+        return lax.custom_linear_solve(lambda a: x @ a, x, lambda _, b: x @ b, symmetric=True)
+
+    for function, name in ((branches, "cond"), (solved, "custom_linear_solve")):
+        with pytest.raises(AssertionError, match=name):
+            multiply_adds(function, of(3, 3))
+
+
 @pytest.mark.parametrize(
     ("model", "num_classes", "size"),
     [

@@ -9,7 +9,7 @@ from i21k.interop.mxnet.convert import variables_from_mxnet
 from i21k.interop.mxnet.graph import parameter_shapes
 from i21k.models.inception_bn import MEAN, InceptionBN
 from tests.golden.make_golden import images, parameter
-from tests.models.test_inception_bn import relative
+from tests.helpers.arrays import relative
 
 WIDTH = 0.25
 

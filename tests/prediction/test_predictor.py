@@ -24,6 +24,7 @@ from i21k.look import colours
 from i21k.models.inception_bn import InceptionBN
 from i21k.models.inception_network import InceptionNetwork
 from i21k.prediction import calibration, model_views, plots, predictor
+from i21k.prediction.embed import embed
 from i21k.prediction.predictor import Predictor
 from i21k.prediction.regions import NUM_PARTS, combined, parts
 from i21k.train.state import init_state
@@ -360,7 +361,7 @@ def test_images_of_a_split_with_the_truth(workdir, dataset, tmp_path, capsys):
         assert entry["file"] == opened.file_name(number)
         assert entry["truth"]["id"] == CLASSES.ids[opened.label(number)]
     assert run(*data, "--num", 0) == 2
-    assert "num is 0; expected at least 1" in capsys.readouterr().err
+    assert "num is 0. Use at least 1." in capsys.readouterr().err
     assert run("--checkpoint", workdir, "--num", 4, png) == 2
     assert "--num is given without --data" in capsys.readouterr().err
     assert run(*data, png) == 2
@@ -380,7 +381,7 @@ def test_images_of_a_split_with_the_truth(workdir, dataset, tmp_path, capsys):
             "no view is called 'best'; expected one of top, subset, fold",
         ),
         (("a.png", "-k", "0"), "k is 0; expected at least 1"),
-        (("a.png", "--batch-size", "0"), "batch_size is 0; expected at least 1"),
+        (("a.png", "--batch-size", "0"), "batch_size is 0. Use at least 1."),
         (
             ("a.png", "--among", "leaf"),
             "view 'top' takes no expression, and 'leaf' was given; use the view subset or fold",
@@ -585,6 +586,55 @@ def test_a_partition_counts_each_class_once(model):
     probabilities = np.array([[0.4, 0.3, 0.2, 0.1]])
     answers = model.view("fold", "partition(ic>=0.2)", k=10)(probabilities)[0]
     assert sum(answer.probability for answer in answers) == pytest.approx(1)
+
+
+def test_options_belong_to_the_name_of_a_view(model, folder):
+    image = folder / "a.png"
+    assert len(model.predict(image, "top", k=2)) == 2
+    with pytest.raises(UserError, match=r"k, among is given with a view .* name 'top' with them"):
+        model.predict(image, model.view("top"), k=3, among=None)
+
+
+def test_the_view_hedge_takes_no_regions(workdir, dataset, folder, tmp_path):
+    shutil.copytree(workdir, tmp_path / "run")
+    own = Predictor(tmp_path / "run")
+    own.calibrate(dataset)
+    view = own.view("hedge")
+    assert len(own.predict(folder / "a.png", view)) == 1
+    for predict in (
+        lambda: own.predict(folder / "a.png", "hedge", regions=True),
+        lambda: own.predict(folder / "a.png", view, regions=True),
+        lambda: list(own.see([folder / "a.png"], view, regions=True)),
+        lambda: list(own.see_split(dataset, "val", view, regions=True)),
+    ):
+        with pytest.raises(UserError, match="calibrated on whole images. Omit regions"):
+            predict()
+
+
+def test_a_loaded_model_stays_as_it_is(workdir, folder, monkeypatch):
+    loaded = trained.load(workdir)
+    loaded.batch_size = 5
+    used = []
+    outputs = type(loaded)._outputs
+
+    def spy(self, *arguments):
+        used.append(self.batch_size)
+        return outputs(self, *arguments)
+
+    monkeypatch.setattr(type(loaded), "_outputs", spy)
+    own = Predictor(loaded, batch_size=3)
+    own.probabilities(folder / "a.png")
+    own.features(folder / "a.png")
+    embed(loaded, folder, batch_size=2)
+    assert used == [3, 3, 2] and loaded.batch_size == 5
+
+
+def test_a_step_is_refused_with_a_loaded_model(workdir, dataset):
+    loaded = trained.load(workdir)
+    with pytest.raises(UserError, match=r"step is 7, and the model is loaded already \(.*step 0\)"):
+        Predictor(loaded, step=7)
+    with pytest.raises(UserError, match="step is 'best', and the model is loaded already"):
+        evaluate_checkpoint(loaded, dataset, step="best")
 
 
 def test_regions_on_the_command_line(workdir, folder, capsys):

@@ -45,6 +45,17 @@ def test_runs_side_by_side(tmp_path, capsys):
     assert found["name"] == "a" and found["best_step"] == 15 and found["recipe"]["epochs"] == 10
 
 
+def test_the_best_is_not_looked_for_in_a_column_of_the_user(tmp_path):
+    config = default_config()
+    config.log.keep_best = "my_note"
+    make_run(tmp_path / "a", ["1,10,2.5,2,0.5,100.5"], log=config.log)
+    path = tmp_path / "a" / "metrics.csv"
+    head, row = path.read_text().splitlines()
+    path.write_text(f"{head},my_note\n{row},good\n")
+    (run,) = find_runs(tmp_path)
+    assert (run.best_metric, run.best_step) == ("val_top1", 10)
+
+
 def test_what_is_no_run_is_not_listed_and_damage_is_named(tmp_path, capsys):
     make_run(tmp_path / "a", [])
     for name, content in [

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from i21k.data.format.splits import open_split
+from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.evaluation.scores import Scores
 from i21k.labels import ClassList
@@ -14,7 +15,7 @@ from i21k.train import evaluators, steps
 from i21k.train.devices import put_state
 from i21k.train.losses import SoftmaxLoss
 from i21k.train.metrics import Sums, Totals
-from i21k.wordnet.class_lists import named
+from i21k.wordnet.class_lists import columns, named
 from tests.helpers.datasets import write_dataset
 from tests.helpers.stepping import initial
 
@@ -46,7 +47,7 @@ def other(tmp_path_factory):
 
 def make(network, sets):
     devices = jax.local_devices()
-    options = evaluators.eval_options(16, 32, 0.875, len(devices))
+    options = loader.eval_options(16, 32, 0.875, len(devices))
     return evaluators.make_evaluators(sets, network[0], MODEL, options, devices, SoftmaxLoss())
 
 
@@ -57,10 +58,10 @@ def test_a_set_of_other_classes_has_the_numbers_of_evaluate(network, other):
     result = evaluator.run(variables, lambda: False)
     assert result is not None and tuple(result.values) == evaluator.columns
     scores = Scores(MODEL, other.classes, other.classes)
-    step = steps.make_answer_step(network[0], devices)
-    options = evaluators.eval_options(16, 32, 0.875, len(devices))
-    for answers, labels in evaluators.answers(step, variables, other, options, devices):
-        scores.add(answers, labels)
+    step = steps.make_log_probabilities_step(network[0], devices)
+    options = loader.eval_options(16, 32, 0.875, len(devices))
+    for found, labels in evaluators.log_probabilities(step, variables, other, options, devices):
+        scores.add(found, labels)
     table = scores.summary()["table"]
     for top in ("top1", "top5", "top20"):
         assert result.values[f"other_{top}"] == pytest.approx(table["all"][top])
@@ -78,8 +79,8 @@ def test_a_set_of_the_same_classes_in_another_order(network, tmp_path):
     same, reverse = make(network, splits)
     assert same.columns == ("same_loss", "same_top1", "same_top5", "same_top20")
     assert isinstance(reverse, evaluators.SameClasses)
-    columns = evaluators.class_columns(MODEL, splits["reverse"])
-    assert columns.tolist() == list(range(39, -1, -1))
+    labels = columns(MODEL, splits["reverse"].classes)
+    assert labels.tolist() == list(range(39, -1, -1))
 
 
 def test_a_set_without_a_class_of_the_model(other):

@@ -133,9 +133,9 @@ def test_ranking_fewer_classes(finished, dataset):
     two = ClassList(CLASSES.ids[:2])
     table = evaluate_checkpoint(finished, dataset, over=two).summary()["table"]
     loaded, devices = load_checkpoint(finished), jax.local_devices()
-    options = evaluators.eval_options(8, 32, loaded.crop_fraction, len(devices))
-    parts = evaluators.answers(
-        steps.make_answer_step(loaded.network, devices),
+    options = loader.eval_options(8, 32, loaded.crop_fraction, len(devices))
+    parts = evaluators.log_probabilities(
+        steps.make_log_probabilities_step(loaded.network, devices),
         put_state(loaded.variables, devices),
         open_split(dataset, "val"),
         options,

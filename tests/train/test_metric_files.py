@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from i21k.errors import UserError
+from i21k.evaluation.report.curves import read_curves
+from i21k.evaluation.report.run import metrics_table
 from i21k.train import metric_files
-from i21k.train.report import Report, read_metrics
+from i21k.train.metrics import RANKS
+from i21k.train.report import FIRST_COLUMNS, LAST_COLUMNS, Report, read_metrics
 from tests.train.test_report import row
 
 
@@ -131,13 +134,23 @@ def test_a_step_that_is_none_is_named(tmp_path, step):
         read_metrics(tmp_path)
 
 
-def test_a_column_of_the_user_is_kept(workdir):
+@pytest.mark.parametrize("column", ["my notes $\\frac$", "my_note", "lr_note", "My_top1"])
+def test_a_column_of_the_user_is_kept(workdir, column):
     path = workdir / "metrics.csv"
     head, *rows = path.read_text().splitlines()
-    path.write_text("\n".join([f"{head},my notes $\\frac$", *(f"{r},good" for r in rows)]) + "\n")
+    path.write_text("\n".join([f"{head},{column}", *(f"{r},<good>" for r in rows)]) + "\n")
     with Report(workdir, 30, 40, ["val_top1"]) as report:
         report.epoch(row(4, 40) | {"val_top1": 0.5})
-    assert [line["my notes $\\frac$"] for line in read_metrics(workdir)] == ["good"] * 4 + [""]
+    assert [line[column] for line in read_metrics(workdir)] == ["<good>"] * 4 + [""]
+    curves = read_curves(workdir, "run")
+    assert curves.sets == ["val"] and "&lt;good&gt;" in metrics_table(curves)
+
+
+@pytest.mark.parametrize("name", ["val", "many-1", "val_ema"])
+def test_the_columns_of_every_evaluation_are_metrics(name):
+    of_set = (f"{name}{over}_top{k}" for over in ("", "_over") for k in RANKS)
+    columns = [f"{name}_loss", *of_set, *FIRST_COLUMNS, *LAST_COLUMNS]
+    assert {column for column in columns if not metric_files.is_metric(column)} == {"epoch", "step"}
 
 
 def test_a_byte_order_mark_loses_nothing(workdir, capsys):

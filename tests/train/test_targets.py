@@ -114,7 +114,9 @@ def test_evaluations_count_any_class_of_an_image_as_right():
     network, batch = make_small_network(), with_second_labels(make_batch(8))
     devices = jax.local_devices()[:2]
     variables = put_state(initial(network).variables, devices)
-    answered = steps.make_answer_step(network, devices)(variables, put_batch(batch, devices))
+    answered = steps.make_log_probabilities_step(network, devices)(
+        variables, put_batch(batch, devices)
+    )
     values = np.asarray(answered).reshape(8, 4)
     sums = steps.make_eval_step(network, devices)(variables, put_batch(batch, devices))
     totals, ranks, losses = Totals.fetch(sums), [], []

@@ -21,13 +21,21 @@ from i21k.data.load.options import (
     batch_shape,
     choose_workers,
     describe_workers,
+    eval_options,
     num_threads,
 )
 from i21k.data.load.order import epoch_end
 from i21k.data.load.stalls import Stalls
 from i21k.errors import UserError
 
-__all__ = ["Batch", "LoaderOptions", "batches", "choose_workers", "describe_workers"]
+__all__ = [
+    "Batch",
+    "LoaderOptions",
+    "batches",
+    "choose_workers",
+    "describe_workers",
+    "eval_options",
+]
 
 _LOG = logging.getLogger(__name__)
 

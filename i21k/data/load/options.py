@@ -67,6 +67,37 @@ class LoaderOptions:
             )
 
 
+def eval_options(
+    batch_size: int,
+    image_size: int,
+    crop_fraction: float,
+    num_devices: int = 1,
+    threads: int = 0,
+    workers: int = 0,
+) -> LoaderOptions:
+    """Return how images are loaded for evaluation: the central crop, in the order of the shards.
+
+    Args:
+        batch_size: of all devices. It is rounded up to a multiple of their number; this adds
+            padding and changes no result.
+        image_size: in pixels.
+        crop_fraction: side of the crop over the short side of the image.
+        num_devices: that share a batch.
+        threads: as in `LoaderOptions`.
+        workers: as in `LoaderOptions`.
+    """
+    return LoaderOptions(
+        batch_size=-(-batch_size // num_devices) * num_devices,
+        image_size=image_size,
+        crop="centre",
+        crop_fraction=crop_fraction,
+        mirror=False,
+        order="stored",
+        threads=threads,
+        workers=workers,
+    )
+
+
 def batch_shape(options: LoaderOptions) -> tuple[int, int, int, int]:
     """Return the shape of one host's part of the images of a batch."""
     return options.batch_size // options.num_hosts, options.image_size, options.image_size, 3

@@ -9,7 +9,7 @@ import numpy as np
 
 from i21k.look.html import visible
 from i21k.train import history
-from i21k.train.metric_files import Row, read_metrics, read_records
+from i21k.train.metric_files import Row, is_metric, read_metrics, read_records
 
 MAX_POINTS = 1500  # our choice: of a line, more than pixels show
 _EPOCHS_FROM = 2  # runs of more epochs have epochs on their axis
@@ -28,7 +28,7 @@ class Curves(NamedTuple):
     def sets(self) -> list[str]:
         """The names of the evaluated sets."""
         columns = dict.fromkeys(column for row in self.rows for column in row)
-        names = [c.removesuffix("_top1") for c in columns if c.endswith("_top1")]
+        names = [c.removesuffix("_top1") for c in columns if c.endswith("_top1") and is_metric(c)]
         return [name for name in names if name != "train" and not name.endswith("_over")]
 
 

@@ -10,6 +10,7 @@ from i21k.evaluation.report.curves import Curves
 from i21k.look.html import escape
 from i21k.look.parts import definitions, percent, stats, table
 from i21k.train import history
+from i21k.train.metric_files import is_metric
 from i21k.train.recipe import describe_keys, stored_values
 from i21k.train.report import duration
 
@@ -166,12 +167,14 @@ def metrics_table(curves: Curves) -> str:
     if not curves.rows:
         return ""
     columns = [c for c in curves.rows[0] if any(row.get(c) for row in curves.rows)]
-    rows = [[_short(row.get(column) or "") for column in columns] for row in curves.rows]
+    rows = [[_cell(column, row.get(column) or "") for column in columns] for row in curves.rows]
     return (
         "<details><summary>The numbers at the end of each epoch</summary>"
         f"{table(list(map(escape, columns)), rows, range(len(columns)))}</details>\n"
     )
 
 
-def _short(text: str) -> str:
+def _cell(column: str, text: str) -> str:
+    if not is_metric(column) and column != "epoch":  # of the user
+        return escape(text)
     return text if not text or text.isdecimal() else f"{float(text):.4g}"

@@ -38,7 +38,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "SoftmaxOutput": {"multi_output": False, "preserve_shape": False},
 }  # fmt: skip
 # Until December 2015 BatchNorm had other defaults and no `fix_gamma`. Pools had no convention and
-# no choice of whether padding counts (None: the file does not tell).
+# no choice of whether padding counts (None: the file has no such attribute).
 _DEFAULTS_2015: dict[str, dict[str, Any]] = {
     "BatchNorm": {"eps": 1e-10, "momentum": 0.1, "fix_gamma": False},
     "Pooling": {"pooling_convention": None, "count_include_pad": None},
@@ -94,20 +94,18 @@ def _parse(path: Path) -> _Graph:
     found: dict[str, Operator] = {}
     parameters: dict[str, tuple[str, ...]] = {}
     order: list[str] = []
-    names: set[str] = set()
     spelled: dict[str, str] = {}
     width = 1.0
     for k, node in enumerate(nodes):
         op, name = (_field(node, key, str, f"node {k}") for key in ("op", "name"))
         ours = our_name(name)
-        if ours in names:
+        if ours in order:
             raise UserError(f"node {k}: name {_short(name)} occurs twice")
         where = f"node {k} ({_short(name)})"
         sources = tuple(
             _input(entry, order, where) for entry in _field(node, "inputs", list, where)
         )
         texts = _attributes(node, where)
-        names.add(ours)
         order.append(ours)
         if op == "null":
             if WIDTH_KEY in texts:

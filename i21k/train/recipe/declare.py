@@ -40,7 +40,11 @@ def key(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def at_least(least: int, most: int = _MOST) -> Check:
+def at_least(least: int) -> Check:
+    return between(least, _MOST)
+
+
+def between(least: int, most: int) -> Check:
     def check(value: float) -> str | None:  # comparisons are written so that NaN is refused too
         if value > most:
             return f"Use at most {most:,}."

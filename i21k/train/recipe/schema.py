@@ -11,6 +11,7 @@ from i21k.train.recipe.declare import (
     NEW_SCHEDULE,
     above_zero,
     at_least,
+    between,
     fraction,
     images_or_auto,
     key,
@@ -58,11 +59,11 @@ class DataRecipe:
     )
     threads: int = key(
         0, "threads that build batches; 0: one per core",
-        check=at_least(0, 1024), may_change=True, may_differ=True,
+        check=between(0, 1024), may_change=True, may_differ=True,
     )  # fmt: skip
     workers: int = key(
         -1, "processes that build batches instead of threads; 0: none; -1: for many images",
-        check=at_least(-1, 1024), may_change=True, may_differ=True,
+        check=between(-1, 1024), may_change=True, may_differ=True,
     )  # fmt: skip
     max_wait_s: int = key(
         900, "seconds to wait for a batch before the run ends; 0: for ever",
@@ -240,7 +241,7 @@ class EvaluationRecipe:
     )  # fmt: skip
     image_size: int = key(
         0, "side of the square that the network sees in evaluations, in pixels; 0: as at the end"
-        " of training", check=at_least(0, sizes.MOST_PX), may_change=True,
+        " of training", check=between(0, sizes.MOST_PX), may_change=True,
     )  # fmt: skip
     recalibrate_bn: int | Literal["auto"] = key(
         "auto",
