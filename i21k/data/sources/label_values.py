@@ -38,6 +38,15 @@ def label_number(text: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def label_kind(text: str) -> str:
+    """Return whether a `label_text` is missing, an integer, a fraction or another text."""
+    if not text:
+        return "missing"
+    if label_number(text) is not None:
+        return "integer"
+    return "fraction" if is_number(text) else "text"
+
+
 def class_of_number(label: int, names: ClassList | None, source: str) -> str:
     """Return the class id that an integer label stands for.
 
