@@ -78,7 +78,11 @@ def record_files(path: Path, files: Sequence[Path], wanted: Wanted) -> Recognise
         raise UserError(
             f"Source {path} holds {several[0].name} and {several[1].name}. Give one of them."
         )
-    chosen, notes = choose_splits(path, by_split, wanted, lambda split: True)
+
+    def is_packed(split: str) -> bool:
+        return split != "test" or recordio.has_labels(by_split[split][0])
+
+    chosen, notes = choose_splits(path, by_split, wanted, is_packed)
     sources: dict[str, ImageSource] = {
         split: recordio.RecordSource(of_split[0], wanted.names)
         for split, of_split in chosen.items()

@@ -110,11 +110,8 @@ class RecordSource(ImageSource):
             self.num_bytes_read = file.tell()
 
     def _member(self, piece: "_Piece", listed: tuple[int, str]) -> Member:
-        flag, value, number, _ = _HEADER.unpack_from(piece.header)
+        flag, value, number = _flag_label_and_id(piece)
         name = listed[1] if listed[0] == number else f"{number:08d}.jpg"
-        labels_bytes = 4 * flag if flag else 0
-        if flag:
-            value = struct.unpack_from("<f", piece.labels)[0] if len(piece.labels) >= 4 else -1.0
         container = self.path.name
         if flag > 1:  # boxes, or an image of several classes
             return Member(container, name, skipped=f"several labels: {flag}")
@@ -126,7 +123,7 @@ class RecordSource(ImageSource):
             class_id = class_of_number(label, self._names, f"{container}, record {number}")
         folder, _, inside = name.rpartition(f"{class_id}/")
         name = inside if folder or name.startswith(f"{class_id}/") else name
-        begin = _HEADER.size + labels_bytes
+        begin = _HEADER.size + 4 * flag
         if piece.num_bytes - begin > MAX_FILE_BYTES:
             return Member(container, name, class_id=class_id, skipped=TOO_LARGE)
         if piece.data is not None:
@@ -141,6 +138,27 @@ class _Piece:
     def __init__(self, offset: int, num_bytes: int, begin: bytes, data: bytes | None) -> None:
         self.offset, self.num_bytes, self.data = offset, num_bytes, data
         self.header, self.labels = begin[: _HEADER.size], begin[_HEADER.size :]
+
+
+def has_labels(path: Path) -> bool:
+    """Return whether one of the first records has a label; in a `test` split it is often -1."""
+    with path.open("rb") as file:
+        try:
+            for piece in itertools.islice(_records(file, 0), _ENTRY_RECORDS):
+                flag, value, _ = _flag_label_and_id(piece)
+                if flag > 1 or label_number(label_text(value)) is not None:
+                    return True
+        except SourceDamaged:  # reported when it is read
+            return True
+    return False
+
+
+def _flag_label_and_id(piece: _Piece) -> tuple[int, float, int]:
+    """Return the fields of a header. The label is behind the header if the flag is not zero."""
+    flag, label, number, _ = _HEADER.unpack_from(piece.header)
+    if flag:
+        label = struct.unpack_from("<f", piece.labels)[0] if len(piece.labels) >= 4 else -1.0
+    return flag, label, number
 
 
 def _records(file: IO[bytes], offset: int, stop: int | None = None) -> Iterator[_Piece]:

@@ -153,34 +153,42 @@ def test_list_of_a_record_file_has_missing_labels(tmp_path: Path) -> None:
     assert report.num_classes == 2 and report.skipped == {"no label": 3}
 
 
+TRAIN = {"parquet": [None, "cat", "dog"], "tar": [None, "cat", "dog"], "rec": [-1.0, 0.0, 1.0]}
+
+
 def with_test_split(ending: str, path: Path, labels: list[Any]) -> Path:
-    make = parquet if ending == "parquet" else webdataset_of_cls
-    source, rest = make(path, [None, "cat", "dog"]), make(path.with_name("rest"), labels)
+    makes = {"parquet": parquet, "tar": webdataset_of_cls, "rec": recordio}
+    make = makes[ending]
+    source, rest = make(path, TRAIN[ending]), make(path.with_name("rest"), labels)
     (source / f"a.{ending}").rename(source / f"train-0.{ending}")
     (rest / f"a.{ending}").rename(source / f"test-0.{ending}")
     return source
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet", "tar"])
+@pytest.mark.parametrize("ending", ["csv", "parquet", "tar", "rec"])
 def test_split_without_labels_is_not_packed(ending: str, tmp_path: Path) -> None:
     if ending == "csv":
         source = table(tmp_path / "s", ["cat,train", "dog,train", ",test", "-1,test"])
         source.write_text("file,label,split\n" + source.read_text())
     else:
-        source = with_test_split(ending, tmp_path / "s", [None, "nan"])
-    report = run(source, tmp_path / "out")
+        labels = [-1.0, math.nan] if ending == "rec" else [None, "nan"]
+        source = with_test_split(ending, tmp_path / "s", labels)
+    report = run(source, tmp_path / "out", NAMES if ending == "rec" else None)
     assert list(report.splits) == ["train"] and report.num_written == 2
 
 
-@pytest.mark.parametrize("ending", ["parquet", "tar"])
+@pytest.mark.parametrize("ending", ["parquet", "tar", "rec"])
 def test_split_whose_first_labels_are_missing_is_packed(ending: str, tmp_path: Path) -> None:
-    source = with_test_split(ending, tmp_path / "s", [None, "nan", "cat"])
-    assert list(run(source, tmp_path / "out").splits) == ["train", "test"]
+    labels = [-1.0, math.nan, 1.0] if ending == "rec" else [None, "nan", "cat"]
+    source = with_test_split(ending, tmp_path / "s", labels)
+    names = NAMES if ending == "rec" else None
+    assert list(run(source, tmp_path / "out", names).splits) == ["train", "test"]
 
 
-@pytest.mark.parametrize("ending", ["parquet", "tar"])
+@pytest.mark.parametrize("ending", ["parquet", "tar", "rec"])
 def test_only_a_split_without_labels_is_refused(ending: str, tmp_path: Path) -> None:
-    source = with_test_split(ending, tmp_path / "s", [None, "nan"])
+    labels = [-1.0, math.nan] if ending == "rec" else [None, "nan"]
+    source = with_test_split(ending, tmp_path / "s", labels)
     (source / f"train-0.{ending}").unlink()
     advice = "Give --labels FILE" if ending == "tar" else "Give another SOURCE"
     with pytest.raises(UserError, match=f"only the split test, .*{advice}"):
