@@ -22,7 +22,7 @@ from i21k.evaluation.scores import Scores
 from i21k.labels import ClassList
 from i21k.train import feed, steps
 from i21k.train.devices import put_state
-from i21k.train.evaluators import log_probabilities
+from i21k.train.passes import log_probabilities
 from i21k.train.recalibration import AUTO_IMAGES, few_steps, recalibrate
 from i21k.train.recipe import from_stored
 from i21k.trained import CheckpointModel, TrainedModel, load_if_path

@@ -11,7 +11,7 @@ from i21k.evaluation.scores import Scores
 from i21k.labels import ClassList
 from i21k.models.inception_bn import InceptionBN
 from i21k.models.inception_network import InceptionNetwork
-from i21k.train import evaluators, steps
+from i21k.train import evaluators, passes, steps
 from i21k.train.devices import put_state
 from i21k.train.losses import SoftmaxLoss
 from i21k.train.metrics import Sums, Totals
@@ -60,7 +60,7 @@ def test_a_set_of_other_classes_has_the_numbers_of_evaluate(network, other):
     scores = Scores(MODEL, other.classes, other.classes)
     step = steps.make_log_probabilities_step(network[0], devices)
     options = loader.eval_options(16, 32, 0.875, len(devices))
-    for found, labels in evaluators.log_probabilities(step, variables, other, options, devices):
+    for found, labels in passes.log_probabilities(step, variables, other, options, devices):
         scores.add(found, labels)
     table = scores.summary()["table"]
     for top in ("top1", "top5", "top20"):

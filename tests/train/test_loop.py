@@ -18,7 +18,7 @@ from i21k.errors import UserError
 from i21k.evaluation.evaluate import evaluate_checkpoint
 from i21k.images.decode import decode
 from i21k.labels import ClassList
-from i21k.train import evaluators, interruption, loop, steps
+from i21k.train import interruption, loop, passes, steps
 from i21k.train.devices import put_state
 from i21k.train.report import read_metrics
 from i21k.trained import load_checkpoint
@@ -134,7 +134,7 @@ def test_ranking_fewer_classes(finished, dataset):
     table = evaluate_checkpoint(finished, dataset, over=two).summary()["table"]
     loaded, devices = load_checkpoint(finished), jax.local_devices()
     options = loader.eval_options(8, 32, loaded.crop_fraction, len(devices))
-    parts = evaluators.log_probabilities(
+    parts = passes.log_probabilities(
         steps.make_log_probabilities_step(loaded.network, devices),
         put_state(loaded.variables, devices),
         open_split(dataset, "val"),
@@ -201,7 +201,7 @@ def test_going_on_in_mid_epoch_is_bit_exact_with_any_number_of_workers(
 
 
 def test_a_signal_during_evaluation_loses_nothing(finished, recipe, tmp_path, monkeypatch):
-    evaluate = evaluators.evaluate
+    evaluate = passes.evaluate
 
     def interrupted(*args):
         should_stop = args[5]
@@ -210,14 +210,14 @@ def test_a_signal_during_evaluation_loses_nothing(finished, recipe, tmp_path, mo
             pass
         return evaluate(*args)
 
-    monkeypatch.setattr(evaluators, "evaluate", interrupted)
+    monkeypatch.setattr(passes, "evaluate", interrupted)
     with pytest.raises(interruption.Interrupted, match="SIGINT") as caught:
         loop.run(recipe, tmp_path / "w")
     assert caught.value.exit_code == 130
     assert metrics(tmp_path / "w") == [] and Checkpoints(
         tmp_path / "w" / "checkpoints"
     ).steps() == [6]
-    monkeypatch.setattr(evaluators, "evaluate", evaluate)
+    monkeypatch.setattr(passes, "evaluate", evaluate)
     loop.run(recipe, tmp_path / "w")
     assert metrics(tmp_path / "w") == metrics(finished)
     assert_same_checkpoint(tmp_path / "w", finished)

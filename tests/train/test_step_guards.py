@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from i21k.checkpoints import Checkpoints
-from i21k.train import evaluators, feed, interruption, loop, steps
+from i21k.train import feed, interruption, loop, passes, steps
 from i21k.train.devices import put_batch, put_state, transfers
 from i21k.train.report import read_metrics
 from i21k.train.state import DeviceBatch
@@ -70,9 +70,9 @@ def test_what_travels_between_steps_in_passing_is_refused(recipe, tmp_path, monk
 
 
 def test_an_evaluation_sends_what_it_sends_by_name(recipe, tmp_path, monkeypatch):
-    evaluate = evaluators.evaluate
+    evaluate = passes.evaluate
     monkeypatch.setattr(
-        evaluators,
+        passes,
         "evaluate",
         lambda eval_step, variables, *rest: evaluate(eval_step, jax.device_get(variables), *rest),
     )

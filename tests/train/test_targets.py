@@ -6,7 +6,7 @@ import pytest
 
 from i21k.data.format.splits import open_split
 from i21k.errors import UserError
-from i21k.train import evaluators, interruption, loop, steps
+from i21k.train import interruption, loop, passes, steps
 from i21k.train.augment import make_augmentation
 from i21k.train.devices import put_batch, put_state
 from i21k.train.losses import SoftmaxLoss
@@ -131,7 +131,7 @@ def test_evaluations_count_any_class_of_an_image_as_right():
 def test_labels_of_other_classes_are_found_among_all_of_an_image():
     batch = with_second_labels(make_batch(8))
     columns = np.array([-1, 1, -1, 0], np.int32)  # the model lacks two of four classes
-    found = evaluators._in_columns(batch, columns)
+    found = passes._in_columns(batch, columns)
     for before, more, label, others in zip(
         batch.labels, batch.others, found.labels, found.others, strict=True
     ):
