@@ -13,7 +13,7 @@ import pytest
 from i21k.checkpoints import Checkpoints
 from i21k.data.format.readers import RecordReader
 from i21k.data.format.splits import open_split
-from i21k.data.load import order
+from i21k.data.load import loader, order
 from i21k.errors import UserError
 from i21k.evaluation.evaluate import evaluate_checkpoint
 from i21k.images.decode import decode
@@ -542,9 +542,9 @@ def test_a_workdir_that_cannot_be_written(recipe, tmp_path):
 
 
 def test_numbers_that_evaluate_does_not_take(finished, dataset):
-    with pytest.raises(ValueError, match="recalibrate_bn is -5; expected at least 0"):
+    with pytest.raises(ValueError, match="recalibrate_bn is -5. Use at least 0"):
         evaluate_checkpoint(finished, dataset, recalibrate_bn=-5)
-    with pytest.raises(ValueError, match="batch_size is 0; expected at least 1"):
+    with pytest.raises(ValueError, match="batch_size is 0. Use at least 1"):
         evaluate_checkpoint(finished, dataset, batch_size=0)
 
 
