@@ -11,7 +11,7 @@ from i21k.data.sources.layouts import LAYOUTS
 from i21k.errors import UserError
 
 if TYPE_CHECKING:
-    from i21k.data.pack.pack import PackReport
+    from i21k.data.pack.pack import PackReport, Progress
 
 HELP = "Pack images from a folder, archive or dataset into shuffled shards."
 _WARN_SKIPPED = 0.01  # share of the files; our choice
@@ -169,8 +169,15 @@ def run(args: argparse.Namespace) -> int:
     options = PackOptions(
         **{field.name: getattr(args, field.name) for field in dataclasses.fields(PackOptions)}
     )
+    has_begun = False
     try:
-        with arguments.shown_progress(quiet=args.json) as on_progress:
+        with arguments.shown_progress(quiet=args.json) as show:
+
+            def on_progress(progress: "Progress") -> None:
+                nonlocal has_begun
+                has_begun = True
+                show(progress)
+
             report = pack(
                 source=args.source,
                 out=args.out,
@@ -183,8 +190,11 @@ def run(args: argparse.Namespace) -> int:
                 overwrite=args.overwrite,
             )
     except (KeyboardInterrupt, SystemExit):
-        without = " without --overwrite" if args.overwrite else ""
-        log.note(f"stopped. The same command{without} resumes from here.")
+        if has_begun:
+            without = " without --overwrite" if args.overwrite else ""
+            log.note(f"stopped. The same command{without} resumes from here.")
+        else:
+            log.note("stopped before an image was packed. Give the same command again.")
         raise
     if args.json:
         arguments.print_json(dataclasses.asdict(report))

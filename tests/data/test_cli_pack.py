@@ -14,7 +14,7 @@ from PIL import Image
 
 from i21k import cli
 from i21k.labels import ClassList
-from tests.helpers.packing import CLASS_IDS, encoded, tar_of
+from tests.helpers.packing import CLASS_IDS, content_of, encoded, tar_of
 
 
 @pytest.fixture
@@ -149,3 +149,38 @@ def test_split_is_added_and_reads_by_tfds_without_tensorflow(
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert [list(report["splits"]) for report in reports] == [["train"], ["val"]]
     assert reports[1]["num_classes"] == 3
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_stopped_while_the_source_is_recognised(
+    tmp_path: Path,
+    overwrite: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing has begun then, so the message speaks of no resuming and the dataset is there."""
+    source = tmp_path / "s.tar"
+    source.write_bytes(
+        tar_of({"n00000001.tar": tar_of({"1.jpg": encoded(Image.new("L", (9, 9)))})})
+    )
+    command = ["pack", str(source), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert cli.main(command) == 0
+    before = content_of(tmp_path / "out")
+    capsys.readouterr()
+    again = [*command, *(["--overwrite"] if overwrite else [])]
+
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("i21k.data.pack.pack.recognise", stop)
+        assert cli.main(again) == 130
+    errors = capsys.readouterr().err
+    assert "Give the same command again" in errors and "resumes" not in errors
+    assert content_of(tmp_path / "out") == before
+
+    other = [*again[:3], str(tmp_path / "out"), *again[4:], "--short-side", "8", "--overwrite"]
+    with monkeypatch.context() as patch:
+        patch.setattr("i21k.data.pack.plan.make", stop)
+        assert cli.main(other) == 130
+    assert "The same command without --overwrite resumes from here" in capsys.readouterr().err

@@ -261,7 +261,8 @@ def _check_source(source: ImageSource, directory: Path, options: PackOptions) ->
         raise UserError(f"Source {source.path} holds no {what}. {EXPECTED}")
     if source.path.is_dir() and directory.resolve().is_relative_to(source.path.resolve()):
         raise UserError(
-            f"Output directory {directory} is inside the folder of the source. Change --out."
+            f"Output directory {directory} is inside the folder of the source, {source.path}. "
+            "Change --out."
         )
 
 

@@ -18,8 +18,7 @@ from i21k.data.pack.recoding import Recoded
 from i21k.data.pack.report import Progress
 from i21k.data.pack.spill import About, Record
 from i21k.data.pack.work_directory import WorkDirectory
-from i21k.data.sources.base import EXPECTED, START, ImageSource, Member, Position
-from i21k.data.sources.folders import LEAVES, follow_links
+from i21k.data.sources.base import START, ImageSource, Member, Position
 from i21k.errors import UserError
 from i21k.labels import ClassList
 
@@ -89,12 +88,9 @@ def read(engine: "Engine", reading: Reading, on_progress: Callable[[Progress], N
             reason.partition(":")[0] for file in files for _, _, reason in file.skipped()
         )
         why = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        advice = "Give another source." if why else EXPECTED
-        if kinds[LEAVES] > kinds.total() / 2:
-            advice = follow_links(reading.source.path)
         raise UserError(
             f"Source {reading.source.path} holds no images that can be packed "
-            f"({why or 'it has no files'}). {advice}"
+            f"({why or 'it has no files'}). {reading.source.advice(kinds)}"
         )
 
 

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from i21k.data.sources.base import SourceDamaged, is_hidden, may_be_image
-from i21k.data.sources.tar_reader import Window, headers, opener, tar_stem, tidy
-from i21k.data.sources.tars import zip_files
+from i21k.data.sources.tar_reader import Window, begins_as_tar, headers, opener, tar_stem, tidy
+from i21k.data.sources.tars import is_zip, zip_files
 from i21k.errors import UserError
 
 _COMPLETE_BYTES = 1 << 30  # a compressed tar up to this size is read to its end; our choice
@@ -65,7 +65,7 @@ def look_into(path: Path) -> ArchiveLook:
         UserError: if a zip is damaged.
         OSError: if it cannot be read.
     """
-    if zipfile.is_zipfile(path) and not _is_tar(path):
+    if is_zip(path):
         names = [info.filename for info in zip_files(path)]
         return _look("zip", False, names, is_complete=True)
     size = path.stat().st_size
@@ -92,29 +92,37 @@ def first_look(path: Path) -> ArchiveLook:
         return _look("tar", is_compressed, list(names), is_complete=False)
 
 
-def refuse_unread(path: Path, begin: bytes) -> None:
-    """Refuse archives that nothing here reads, by the first bytes of the file.
+def magic_of(path: Path) -> bytes:
+    """Return the first bytes of a file, which tell its format; nothing if they are a tar's."""
+    with path.open("rb") as file:
+        begin = file.read(512)
+    return b"" if begins_as_tar(begin) else begin[:8]
+
+
+def refuse_unread(path: Path, magic: bytes) -> None:
+    """Refuse a file that nothing here reads: other archives, one image, an incomplete zip.
+
+    Args:
+        path: of the file.
+        magic: what `magic_of` returns for it.
 
     Raises:
-        UserError: naming a program that unpacks it.
+        UserError: naming a program that unpacks it, or what to give instead.
     """
-    for magic, (kind, how) in _UNREAD.items():
-        if begin.startswith(magic):
+    for begin, (kind, how) in _UNREAD.items():
+        if magic.startswith(begin):
             raise UserError(f"Source {path} is {kind}, which is not read. Unpack it with `{how}`.")
-    if begin.startswith(_IMAGES):
+    if tar_stem(path.name):  # these bytes may be the file name in a damaged header
+        return
+    if magic.startswith(_IMAGES):
         raise UserError(f"Source {path} is one image. Give the folder of the images.")
-    if begin.startswith(b"PK") and not zipfile.is_zipfile(path):
+    if magic.startswith(b"PK") and not zipfile.is_zipfile(path):
         raise UserError(f"Source {path} is no complete zip. Download it again.")
     if path.suffix.lower() in _NO_ARCHIVES:
         raise UserError(
             f"Source {path} is a {path.suffix} file, which is not read. Write its images into "
             "class folders, a WebDataset or Parquet files."
         )
-
-
-def _is_tar(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(262)[257:] == b"ustar"
 
 
 def _names(window: Window, num_bytes: int | None, linked: set[str]) -> Iterator[str]:

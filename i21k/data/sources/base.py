@@ -128,7 +128,7 @@ class ImageSource(abc.ABC):
     Guarantees that the packer relies on:
     - `members` gives the same files in the same order each time, whatever it starts behind.
     - A file that cannot be used is given too, with the reason in `Member.skipped`, so that every
-      file is accounted for. This includes system files (`is_ignored`).
+      file is accounted for. This includes system files (`is_hidden`).
     - Memory does not grow with the number of files, except for names of what a folder holds.
 
     Attributes:
@@ -161,7 +161,15 @@ class ImageSource(abc.ABC):
 
     @abc.abstractmethod
     def list_class_ids(self) -> tuple[str, ...] | None:
-        """Return the class ids, sorted, or None where only reading everything can tell."""
+        """Return the class ids, sorted; None if they are known only after all files are read."""
+
+    def advice(self, kinds: Mapping[str, int]) -> str:
+        """Return what to do if no file of the source can be packed.
+
+        Args:
+            kinds: number of skipped files by the kind of the reason.
+        """
+        return "Give another source." if kinds else EXPECTED
 
     @abc.abstractmethod
     def entries(self) -> list[Position]:
@@ -229,6 +237,19 @@ def is_hidden(name: str) -> bool:
 def may_be_image(name: str) -> bool:
     """Return whether a file may be an image, judged by its name."""
     return name.rpartition(".")[2].lower() not in _NO_IMAGES and not is_hidden(name)
+
+
+def why_no_class(name: str, reason: str) -> str:
+    """Return why a file without a class is skipped.
+
+    A file whose name is not an image's is reported as such, because users do not expect it in the
+    dataset.
+
+    Args:
+        name: of the file.
+        reason: for an image: `NO_CLASS` or `NO_LABEL`.
+    """
+    return reason if may_be_image(name) else NO_IMAGE_NAME
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -3,16 +3,16 @@
 import contextlib
 import hashlib
 import os
+import shlex
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from i21k.data.sources.base import (
     EXPECTED,
     IGNORED,
     MAX_FILE_BYTES,
     NO_CLASS,
-    NO_IMAGE_NAME,
     NO_LABEL,
     TOO_LARGE,
     ImageSource,
@@ -23,20 +23,22 @@ from i21k.data.sources.base import (
     is_hidden,
     is_ignored,
     may_be_image,
+    why_no_class,
 )
-from i21k.data.sources.rules import Rule
+from i21k.data.sources.rules import SYNSET, Rule
 from i21k.data.sources.tables import Labels
 from i21k.data.sources.tar_reader import Window, read_synset_tar, tar_stem, tidy
 from i21k.errors import UserError
 
-LEAVES = "symbolic link out of the source"
+LINK_OUTSIDE = "symbolic link out of the source"
 
 
 class FolderSource(ImageSource):
     """A folder of class folders or synset tars, or both.
 
     Entries whose names begin with a dot are ignored, and their files are counted as skipped. Links
-    inside the source are followed, others are skipped. A class folder without images is no class.
+    to files inside the source are followed. Other links are skipped: links out of the source, and
+    links to a folder inside a class folder. A class folder without images is no class.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,7 +46,7 @@ class FolderSource(ImageSource):
         if all(entry.name.startswith(".") for entry in entries):
             raise UserError(f"Source {path} is empty. {EXPECTED}")
         self._class_of = {entry: _class_of(entry) for entry in entries}
-        self._outside = {entry for entry in entries if _leaves(entry, path)}
+        self._outside = {entry for entry in entries if _is_link_outside(entry, path)}
         self._has_images: dict[Path, bool] = dict.fromkeys(entries, False)
         self._num_files = 0
         files = (file for entry in entries for file in self._files_to_hash(entry))
@@ -63,11 +65,8 @@ class FolderSource(ImageSource):
             if number
         ]
         layout = f"folder of {' and '.join(parts)}" if parts else "folder without classes"
-        if self._outside and not of_class:
-            raise UserError(
-                f"Source {path} holds only links to other folders, such as "
-                f"{min(self._outside).name}. {follow_links(path)}"
-            )
+        if not of_class:
+            _refuse_links(path, sorted(e for e in self._outside if not is_hidden(e.name)))
         super().__init__(path, layout, num_bytes, fingerprint)
         self.num_files = self._num_files if num_folders == len(of_class) else None
 
@@ -85,6 +84,11 @@ class FolderSource(ImageSource):
         found = {c for entry, c in self._class_of.items() if c and self._has_images[entry]}
         return tuple(sorted(found))
 
+    def advice(self, kinds: Mapping[str, int]) -> str:
+        if _are_mostly_links(kinds):
+            return _follow_links(self.path, _is_deep(self._class_of))
+        return super().advice(kinds)
+
     def entries(self) -> list[Position]:
         return [Position(number, -1) for number in range(len(self._class_of))]
 
@@ -97,11 +101,11 @@ class FolderSource(ImageSource):
 
     def _of_entry(self, entry: Path, class_id: str) -> Iterator[Member]:
         if entry in self._outside:
-            yield Member(self.path.name, entry.name, skipped=LEAVES)
+            yield Member(self.path.name, entry.name, skipped=LINK_OUTSIDE)
         elif not class_id or not self._has_images[entry]:
             for file in _files_of(entry):
                 is_system_file = is_hidden(file.relative_to(self.path).as_posix())
-                reason = IGNORED if is_system_file else _why_no_class(file.name, NO_CLASS)
+                reason = IGNORED if is_system_file else why_no_class(file.name, NO_CLASS)
                 yield Member(self.path.name, file.relative_to(self.path).as_posix(), skipped=reason)
         elif entry.is_dir():
             for file in _walk(entry):
@@ -128,9 +132,65 @@ class FolderSource(ImageSource):
             yield Member(path.name, "", class_id=class_id, skipped=reason)
 
 
-def follow_links(path: Path) -> str:
-    """Return what to do with a source whose images are linked."""
-    return f"Pack them with `find -L {path} -type f | i21k pack -`."
+def _refuse_links(path: Path, links: Sequence[Path]) -> None:
+    """Refuse a folder whose class folders and tars are all linked from elsewhere.
+
+    Args:
+        path: of the source.
+        links: its entries that are links out of it. Those to other files are no reason to refuse.
+
+    Raises:
+        UserError: saying how to pack what is linked.
+    """
+    tars = [link for link in links if tar_stem(link.name) and link.is_file()]
+    folders = [link for link in links if link.is_dir()]
+    missing = [link for link in links if not link.exists()]
+    if tars:
+        raise UserError(
+            f"Source {path} has {counted(len(tars), 'link')} to tars outside of it, such as "
+            f"{tars[0].name}, and no classes of its own. {_copy_links(path)}"
+        )
+    if folders:
+        raise UserError(
+            f"Source {path} has {counted(len(folders), 'link')} to folders outside of it, such as "
+            f"{folders[0].name}, and no classes of its own. "
+            f"{_follow_links(path, _is_deep(folders))}"
+        )
+    if missing:
+        raise UserError(
+            f"Source {path} has {counted(len(missing), 'link')} to files or folders that do not "
+            f"exist, such as {missing[0].name}, and no classes of its own. Mount or download what "
+            f"is linked: {os.path.realpath(missing[0])}."
+        )
+
+
+def _follow_links(path: Path, is_deep: bool) -> str:
+    """Return what to do with a source whose images are linked.
+
+    Args:
+        path: of the source.
+        is_deep: whether a list of the files would give other classes. In a list the class is the
+            folder that the file is in, or one that is named by a synset id.
+    """
+    if is_deep:
+        return _copy_links(path)
+    return f"Pack them with `find -L {shlex.quote(str(path))} -type f | i21k pack -`."
+
+
+def _copy_links(path: Path) -> str:
+    return (
+        f"Copy what is linked with `cp -rL {shlex.quote(str(path))} NEW`, and give NEW as SOURCE."
+    )
+
+
+def _is_deep(entries: Iterable[Path]) -> bool:
+    """Return whether folders of classes hold files in further folders."""
+    folders = [e for e in entries if e.is_dir() and not SYNSET.fullmatch(e.name)]
+    return any(files and folder != e for e in folders for folder, _, files in _listed(e))
+
+
+def _are_mostly_links(kinds: Mapping[str, int]) -> bool:
+    return kinds.get(LINK_OUTSIDE, 0) > sum(kinds.values()) / 2
 
 
 class NestedFolder(ImageSource):
@@ -166,6 +226,16 @@ class NestedFolder(ImageSource):
     def list_class_ids(self) -> tuple[str, ...] | None:
         return tuple(sorted(self._class_ids))
 
+    def advice(self, kinds: Mapping[str, int]) -> str:
+        if _are_mostly_links(kinds):
+            is_deep = any(
+                self._rule.split(f"{folder}/x")[0] != PurePosixPath(folder).name
+                for folder in self._folders
+                if not SYNSET.search(folder)
+            )
+            return _follow_links(self.path, is_deep)
+        return super().advice(kinds)
+
     def entries(self) -> list[Position]:
         return [Position(number, -1) for number in range(len(self._folders))]
 
@@ -183,7 +253,7 @@ class NestedFolder(ImageSource):
             if class_id in self._class_ids and not is_hidden(name):
                 member = _read_file(file, folder, inside, class_id, self.path)
             else:
-                reason = IGNORED if is_hidden(name) else _why_no_class(name, NO_CLASS)
+                reason = IGNORED if is_hidden(name) else why_no_class(name, NO_CLASS)
                 member = Member(self.path.name, name, skipped=reason)
             self.num_bytes_read += len(member.data)
             yield member
@@ -228,7 +298,7 @@ class ListedFiles(ImageSource):
             inside = _inside_class(tidy(name), class_id, self._root)
             member = _read_file(self._root / name, container, inside, class_id, None)
         else:
-            member = Member(container, name, skipped=_why_no_class(Path(name).name, NO_LABEL))
+            member = Member(container, name, skipped=why_no_class(Path(name).name, NO_LABEL))
         self.num_bytes_read += len(member.data)
         yield member
 
@@ -251,8 +321,10 @@ def _inside_class(name: str, class_id: str, root: Path) -> str:
 def labelled_folder(path: Path, labels: Labels) -> ListedFiles:
     """Return a folder of images, at any depth, whose classes are given by a table of labels.
 
+    Files that the table does not name have no class; the source may have no classes at all.
+
     Raises:
-        UserError: if it is empty, or the table names none of its files.
+        UserError: if the folder is empty, or a class id is no printable name.
     """
     names = [file.relative_to(path).as_posix() for file in _walk(path)]
     if not names:
@@ -280,16 +352,11 @@ def folders_with_images(path: Path) -> list[str]:
     return with_images or with_files
 
 
-def _leaves(path: Path, source: Path) -> bool:
+def _is_link_outside(path: Path, source: Path) -> bool:
     """Return whether a path is a link to something outside of the source."""
     # `Path.resolve` raises an error for a loop of links.
     target = Path(os.path.realpath(path))
     return path.is_symlink() and not target.is_relative_to(os.path.realpath(source))
-
-
-def _why_no_class(name: str, reason: str) -> str:
-    """Return why a file without a class is skipped; tables beside images are missed by nobody."""
-    return reason if may_be_image(name) else NO_IMAGE_NAME
 
 
 def _class_of(entry: Path) -> str:
@@ -353,8 +420,8 @@ def _read_file(path: Path, container: str, name: str, class_id: str, source: Pat
     try:
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
-            if source is not None and _leaves(path, source):
-                return Member(container, name, class_id=class_id, skipped=LEAVES)
+            if source is not None and _is_link_outside(path, source):
+                return Member(container, name, class_id=class_id, skipped=LINK_OUTSIDE)
             status = path.stat()
             if stat.S_ISDIR(status.st_mode):
                 reason = "symbolic link to a folder"

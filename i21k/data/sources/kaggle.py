@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from i21k.data.sources.base import SourceDamaged
 from i21k.data.sources.rules import SYNSET
 from i21k.data.sources.tables import (
     ILSVRC2012_VAL,
@@ -12,6 +13,8 @@ from i21k.data.sources.tables import (
     parse_labels,
     read_labels,
 )
+from i21k.data.sources.tars import is_zip, opened_zip, read_zip_file, zip_files
+from i21k.errors import UserError
 
 _TABLE = "LOC_val_solution.csv"
 _VAL_PREFIX = "ILSVRC2012_val_"
@@ -49,15 +52,26 @@ def labels_of_val(names: Iterable[str], source: Path) -> Labels | None:
     Args:
         names: of some files.
         source: a folder, which may have Kaggle's table beside it, or an archive.
+
+    Raises:
+        UserError: if the table in a zip is damaged.
     """
     if not any(name.startswith(_VAL_PREFIX) for name in names):
         return None
     if source.is_dir():
         return val_labels(source)
-    if zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            for name in archive.namelist():
-                if PurePosixPath(name).name == _TABLE:
-                    lines = archive.read(name).decode("utf-8-sig").splitlines()
-                    return Labels(_TABLE, parse_labels(_TABLE, lines))
+    if is_zip(source):
+        for info in zip_files(source):
+            if PurePosixPath(info.filename).name == _TABLE:
+                return Labels(_TABLE, parse_labels(_TABLE, _lines_in_zip(source, info)))
     return Labels(ILSVRC2012_VAL, ilsvrc2012_val())
+
+
+def _lines_in_zip(path: Path, info: zipfile.ZipInfo) -> list[str]:
+    try:
+        with opened_zip(path) as archive:
+            return read_zip_file(archive, info).decode("utf-8-sig").splitlines()
+    except (SourceDamaged, UnicodeDecodeError) as error:
+        raise UserError(
+            f"Source {path} has a damaged file {info.filename} ({error}). Download it again."
+        ) from error

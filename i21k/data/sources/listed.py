@@ -1,8 +1,9 @@
 """A list of image files as a source: a table of path and label, or lines of standard input."""
 
 import hashlib
+import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from i21k.data.sources.base import counted, is_ignored
@@ -58,27 +59,27 @@ def standard_input_sources(lines: Iterable[str], names: ClassList | None) -> dic
     A line is a path, or a path and a class with a tab between. Without a class it is the innermost
     folder that is named by a synset id, or else the folder that the file is in. If every path has
     a folder such as `train` or `val` before its class, that is its split; otherwise the split is
-    empty.
+    empty. `_splits_of` says which folders count.
 
     Raises:
         UserError: if the list is empty, a file is in no folder, or a line is there twice.
     """
-    by_split: dict[str, list[tuple[str, str]]] = {}
-    seen = set[tuple[str, str]]()
+    listed: dict[tuple[str, str], tuple[str, ...] | None] = {}  # name, class: folders before it
     lines = list(lines)
     has_classes = any("\t" in line for line in lines)
-    has_train = any(split_of(folder) == "train" for line in lines for folder in line.split("/"))
     for number, line in enumerate(lines, 1):
         name, _, class_text = line.rstrip("\r\n").partition("\t")
         if not name.strip() or is_ignored(name):
             continue
         name = name.removeprefix("./")
-        split, class_id = _split_and_class(name, class_text.strip(), names, has_train)
-        if (name, class_id) in seen:
+        before, class_id = _class_of(name, class_text.strip(), names)
+        if (name, class_id) in listed:
             raise UserError(f"Line {number} of standard input is there twice: {name}. Remove one.")
-        seen.add((name, class_id))
-        by_split.setdefault(split, []).append((name, class_id))
-    found = {class_id for of_split in by_split.values() for _, class_id in of_split}
+        listed[name, class_id] = before
+    by_split: dict[str, list[tuple[str, str]]] = {}
+    for file, split in zip(listed, _splits_of(list(listed.values())), strict=True):
+        by_split.setdefault(split, []).append(file)
+    found = {class_id for _, class_id in listed}
     if len(found) == 1 and not has_classes and not SYNSET.fullmatch(one := found.pop()):
         raise UserError(
             f"All files of standard input are in the class {one!r}, by the folder that they are in."
@@ -98,14 +99,15 @@ def standard_input_sources(lines: Iterable[str], names: ClassList | None) -> dic
     return sources
 
 
-def _split_and_class(
-    name: str, class_text: str, names: ClassList | None, has_train: bool
-) -> tuple[str, str]:
-    """Return split and class; names such as `dev` are splits only where another is `train`."""
+def _class_of(
+    name: str, class_text: str, names: ClassList | None
+) -> tuple[tuple[str, ...] | None, str]:
+    """Return the folders before that of the class, and the class; no folders if it is given."""
     folders = [folder for folder in PurePosixPath(name).parts[:-1] if folder not in ("/", "..")]
     if class_text:
         is_number = class_text.isdecimal()
-        return "", class_of_number(int(class_text), names, "The list") if is_number else class_text
+        class_id = class_of_number(int(class_text), names, "The list") if is_number else class_text
+        return None, class_id
     synsets = [at for at, folder in enumerate(folders) if SYNSET.fullmatch(folder)]
     if not folders and Path(name).is_dir():
         raise UserError(
@@ -117,9 +119,34 @@ def _split_and_class(
             "FILE<TAB>CLASS."
         )
     at = synsets[-1] if synsets else len(folders) - 1
-    known = split_of if has_train else lambda folder: SPLITS.get(folder.lower(), "")
-    split = next((split for folder in folders[:at][::-1] if (split := known(folder))), "")
-    return split, folders[at]
+    return tuple(folders[:at]), folders[at]
+
+
+def _splits_of(before_class: Sequence[tuple[str, ...] | None]) -> list[str]:
+    """Return the split of each file, by the folders before its class; it is empty if none is one.
+
+    Of the folders that all files have in common only the innermost may be the split, as in
+    `data/val/cat/1.jpg`. Those around the data do not name splits, such as `/home/test`. Names such
+    as `dev` are splits only where another is `train`.
+    """
+    known = [folders for folders in before_class if folders is not None]
+    pairs = zip(min(known, default=()), max(known, default=()), strict=False)
+    common = [one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]
+    has_train = any(
+        split_of(folder) == "train" for folders in known for folder in folders[len(common) :]
+    )
+    name_split = split_of if has_train else _plain_split_of
+    of_all = _plain_split_of(common[-1]) if common else ""
+    splits = []
+    for folders in before_class:
+        own = () if folders is None else folders[len(common) :][::-1]
+        of_all_or_none = "" if folders is None else of_all
+        splits.append(next(filter(None, map(name_split, own)), of_all_or_none))
+    return splits
+
+
+def _plain_split_of(folder: str) -> str:
+    return SPLITS.get(folder.lower(), "")
 
 
 _BYTES = ("utf-8", "surrogateescape")

@@ -1,10 +1,9 @@
 """Recognise a single file: an archive, a table, or a file of a dataset."""
 
-import zipfile
 from pathlib import Path
 
 from i21k.data.sources import kaggle, listed, parquet, recordio
-from i21k.data.sources.archives import ArchiveLook, look_into, refuse_unread
+from i21k.data.sources.archives import ArchiveLook, look_into, magic_of, refuse_unread
 from i21k.data.sources.base import ImageSource
 from i21k.data.sources.recognise_shards import parquet_files, webdataset_shards
 from i21k.data.sources.recognised import (
@@ -23,7 +22,7 @@ from i21k.data.sources.recognised import (
 from i21k.data.sources.rules import FolderLevel, Rule, SynsetFolders, Tree
 from i21k.data.sources.tables import Labels
 from i21k.data.sources.tar_folders import why_inside, why_webdataset
-from i21k.data.sources.tars import TarSource, ZipSource
+from i21k.data.sources.tars import TarSource, ZipSource, is_zip
 from i21k.errors import UserError
 
 _TABLES = frozenset({".csv", ".tsv", ".txt"})
@@ -31,8 +30,7 @@ _TABLES = frozenset({".csv", ".tsv", ".txt"})
 
 def recognise_file(path: Path, labels: Labels | None, wanted: Wanted) -> Recognised:
     """Recognise one file by its first bytes, then by what it holds."""
-    with path.open("rb") as file:
-        magic = file.read(8)
+    magic = magic_of(path)
     layout = wanted.layout
     if layout == "recordio" or (layout is None and magic.startswith(recordio.MAGIC)):
         return single(recordio.RecordSource(path, wanted.names))
@@ -49,7 +47,7 @@ def recognise_file(path: Path, labels: Labels | None, wanted: Wanted) -> Recogni
     if layout == "webdataset":
         return webdataset_shards(path, [path], wanted, labels)
     if labels is not None:
-        if zipfile.is_zipfile(path):
+        if is_zip(path):
             return single(ZipSource(path, labels))
         if layout is None and why_webdataset([path]):
             return webdataset_shards(path, [path], wanted, labels)

@@ -29,6 +29,7 @@ from i21k.data.sources.base import (
 
 _MAX_HEADER_BYTES = 1 << 20  # of a header that holds a long name or a table; our choice
 _READ_BYTES = 1 << 20
+_BLOCK_BYTES = 512  # of a header; of tar
 _TAR_NAME = re.compile(r"(?P<stem>.+?)\.(tar|tgz|tar\.gz|tar\.bz2|tar\.xz)", re.IGNORECASE)
 _OPENERS: dict[bytes, Any] = {  # by the first bytes of a compressed file
     b"\x1f\x8b": gzip.open,
@@ -108,14 +109,30 @@ class Window(io.RawIOBase):
         return content
 
 
+def begins_as_tar(block: bytes) -> bool:
+    """Return whether the first 512 bytes of a file are a tar header, judged by its checksum.
+
+    The first bytes of a tar are a file name, which may look like the magic number of any other
+    format: `BMW/1.jpg` like that of a BMP, `PAR1/1.jpg` like that of a Parquet file. So call this
+    function before looking for magic numbers.
+    """
+    try:
+        tarfile.TarInfo.frombuf(block[:_BLOCK_BYTES], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
 def opener(file: Any) -> Any:
     """Return the function that opens a compressed file; None if the file is not compressed."""
     if isinstance(file, Window):
-        magic = file.read(6)
+        begin = file.read(_BLOCK_BYTES)
         file.seek(0)
     else:
-        magic = file.peek(6)
-    return next((opener for begin, opener in _OPENERS.items() if magic.startswith(begin)), None)
+        begin = file.peek(_BLOCK_BYTES)
+    if begins_as_tar(begin):
+        return None
+    return next((opener for magic, opener in _OPENERS.items() if begin.startswith(magic)), None)
 
 
 def headers(file: Any, offset: int = 0) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
@@ -202,25 +219,39 @@ def read_tar_member(
     """Return one file of a tar; a hard link is the file that `link_targets` gives for it."""
     if info.islnk() and not (reason := refusal_of_name(info.name)):
         target = (targets or {}).get(tidy(info.linkname))
-        if target and isinstance(tar.fileobj, Window) and target[1] <= MAX_FILE_BYTES:
+        if not isinstance(tar.fileobj, Window):
+            reason = "hard link in a compressed tar: decompress it first"
+        elif target is None:
+            reason = "hard link to a file that is not in the tar"
+        elif target[1] > MAX_FILE_BYTES:
+            reason = TOO_LARGE
+        else:
             extent = Extent(tar.fileobj.file.name, *target)
             return Member(container, tidy(info.name), class_id=class_id, extent=extent)
-        is_stream = not isinstance(tar.fileobj, Window)
-        reason = (
-            "hard link in a compressed tar: decompress it first"
-            if is_stream
-            else "hard link to a file that is not in the tar"
-        )
         return Member(container, tidy(info.name), class_id=class_id, skipped=reason)
     if reason := refusal(info) or (TOO_LARGE if info.size > MAX_FILE_BYTES else ""):
         return Member(container, info.name[:MAX_NAME_BYTES], class_id=class_id, skipped=reason)
     name, file = tidy(info.name), tar.fileobj
     if isinstance(file, Window) and not info.issparse():
         return Member(container, name, class_id=class_id, extent=file.extent(info))
+    return Member(container, name, _content(tar, info), class_id)
+
+
+def read_linked(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+    """Return a regular file that hard links name, without a name.
+
+    Its own name does not matter: images may be linked from a hidden folder such as `.store`.
+    """
+    if info.size > MAX_FILE_BYTES:
+        return Member("", "", skipped=TOO_LARGE)
+    return Member("", "", _content(tar, info))
+
+
+def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     with _hostile():
         content = tar.extractfile(info)
         assert content is not None  # it is regular
-        return Member(container, name, content.read(), class_id)
+        return content.read()
 
 
 def refusal(info: tarfile.TarInfo) -> str:

@@ -7,7 +7,9 @@ from the page cache.
 
 import contextlib
 import hashlib
+import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -20,7 +22,6 @@ from i21k.data.sources.base import (
     MAX_FILE_BYTES,
     MAX_NAME_BYTES,
     NO_CLASS,
-    NO_IMAGE_NAME,
     NO_LABEL,
     START,
     TOO_LARGE,
@@ -31,14 +32,17 @@ from i21k.data.sources.base import (
     check_class_ids,
     counted,
     may_be_image,
+    why_no_class,
 )
 from i21k.data.sources.rules import Rule
 from i21k.data.sources.tables import Labels
 from i21k.data.sources.tar_reader import (
     Window,
+    begins_as_tar,
     headers,
     link_targets,
     opener,
+    read_linked,
     read_synset_tar,
     read_tar_member,
     refusal,
@@ -63,9 +67,7 @@ class _Tree:
 
     def reason(self, name: str) -> str:
         """Return why a file without a class is skipped."""
-        if not may_be_image(name):
-            return NO_IMAGE_NAME
-        return NO_LABEL if isinstance(self.rule, Labels) else NO_CLASS
+        return why_no_class(name, NO_LABEL if isinstance(self.rule, Labels) else NO_CLASS)
 
     def layout(self, kind: str, num_classes: int | None) -> str:
         """Return the archive as a noun phrase."""
@@ -75,7 +77,7 @@ class _Tree:
         return f"{kind} of {self.rule}{f' in {self._prefix}' if self._prefix else ''}{number}"
 
     def describe(self) -> dict[str, str]:
-        """Return what the manifest says about it."""
+        """Return the entry of the manifest."""
         if isinstance(self.rule, Labels):
             return {"labels": self.rule.hash}
         return {"classes_by": f"{self.rule}{f' in {self._prefix}' if self._prefix else ''}"}
@@ -126,7 +128,9 @@ class TarSource(ImageSource):
         return self._class_ids
 
     def expect(self, folders: Iterable[str], linked: frozenset[str]) -> None:
-        """Take what is known of a compressed tar that was looked into to its end.
+        """Set the classes and hard-link targets, which a first complete read has found.
+
+        Without effect for a tar that is not compressed: its headers are read at the beginning.
 
         Args:
             folders: all that hold images.
@@ -161,9 +165,11 @@ class TarSource(ImageSource):
                     offsets.append(info.offset)
                     digest.update(f"{info.name!a} {info.size} {info.mtime}\n".encode())
                     has_links |= info.islnk()
-                    if info.isdir() or (refusal(info) and not info.islnk()):
+                    if info.isdir():
                         continue
                     num_files += self._tree is None or self._tree.is_inside(info.name)
+                    if refusal(info) and not info.islnk():
+                        continue
                     has_images = (
                         not _is_empty_tar(file, info)
                         if self._tree is None
@@ -192,7 +198,7 @@ class TarSource(ImageSource):
         self, first: Position, stop_entry: int | None
     ) -> Iterator[tuple[int, int, Iterator[Member]]]:
         begin = START if self._entry_offsets is None else first
-        kept: dict[str, bytes] = {}
+        kept: dict[str, Member] = {}
         num_bytes = 0
         with self.path.open("rb") as file:
             whole = Window(file, 0, self.num_bytes)
@@ -200,14 +206,15 @@ class TarSource(ImageSource):
                 if entry == stop_entry:
                     return
                 name = tidy(info.name)
-                if name in self._linked and info.isreg() and num_bytes + info.size <= _KEPT_BYTES:
-                    kept[name] = read_tar_member(tar, info, self.path.name, "").content()
-                    num_bytes += info.size
+                fits = info.size > MAX_FILE_BYTES or num_bytes + info.size <= _KEPT_BYTES
+                if name in self._linked and info.isreg() and fits:
+                    kept[name] = read_linked(tar, info)
+                    num_bytes += len(kept[name].data)
                 if entry >= first.entry:
                     yield info.offset, entry, self._of_entry(tar, info, file, kept)
 
     def _of_entry(
-        self, tar: tarfile.TarFile, info: tarfile.TarInfo, file: IO[bytes], kept: dict[str, bytes]
+        self, tar: tarfile.TarFile, info: tarfile.TarInfo, file: IO[bytes], kept: dict[str, Member]
     ) -> Iterator[Member]:
         if info.isdir() or (self._tree is not None and not self._tree.is_inside(info.name)):
             return
@@ -222,7 +229,9 @@ class TarSource(ImageSource):
             check_class_ids(self.path, (class_id,))
             of_name = tidy(info.linkname if info.islnk() else info.name)
             if of_name in kept and not refusal_of_name(info.name):
-                member = Member(self.path.name, "", kept[of_name], class_id)
+                member = kept[of_name]._replace(
+                    container=self.path.name, name=tidy(info.name), class_id=class_id
+                )
             else:
                 member = read_tar_member(tar, info, self.path.name, class_id, self._targets)
             name = member.name if member.skipped else self._tree.split(info.name)[1]
@@ -282,7 +291,7 @@ class ZipSource(ImageSource):
     def _entries(
         self, first: Position, stop_entry: int | None
     ) -> Iterator[tuple[int, int, Iterator[Member]]]:
-        with _opened_zip(self.path) as archive:
+        with opened_zip(self.path) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
             for number, info in list(enumerate(infos))[first.entry : stop_entry]:
                 if self._tree.is_inside(info.filename):
@@ -302,15 +311,51 @@ class ZipSource(ImageSource):
         if info.flag_bits & 1:
             return Member(container, name, class_id=class_id, skipped="encrypted file in a zip")
         try:
-            return Member(container, name, archive.read(info), class_id)
-        # An unknown compression is a NotImplementedError, which is a RuntimeError.
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+            return Member(container, name, read_zip_file(archive, info), class_id)
+        except SourceDamaged as error:
             reason = f"damaged file in a zip: {error}"
             return Member(container, name, class_id=class_id, skipped=reason)
 
 
+def is_zip(path: Path) -> bool:
+    """Return whether a file is a zip, and not a tar whose last file is one."""
+    with path.open("rb") as file:
+        return not begins_as_tar(file.read(512)) and zipfile.is_zipfile(path)
+
+
+def read_zip_file(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """Return a file of a zip.
+
+    Raises:
+        SourceDamaged: if it is damaged, whatever its compression.
+        OSError: if the disk cannot be read.
+    """
+    try:
+        return archive.read(info)
+    except OSError as error:
+        if error.errno is not None:
+            raise  # a disk error; errors of bz2 have no number
+        raise SourceDamaged(str(error)) from error
+    # An unknown compression is a NotImplementedError, which is a RuntimeError.
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        struct.error,  # a header that is cut off
+        EOFError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        raise SourceDamaged(str(error)) from error
+
+
 @contextlib.contextmanager
-def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip.
+
+    Raises:
+        UserError: if its directory is damaged.
+    """
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
@@ -327,5 +372,5 @@ def zip_files(path: Path) -> list[zipfile.ZipInfo]:
     Raises:
         UserError: if it is damaged.
     """
-    with _opened_zip(path) as archive:
+    with opened_zip(path) as archive:
         return [info for info in archive.infolist() if not info.is_dir()]

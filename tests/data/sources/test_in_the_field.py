@@ -97,15 +97,6 @@ def test_loop_of_links_is_skipped(tmp_path: Path) -> None:
     assert report.num_written == 2 and report.num_skipped == 1
 
 
-def test_links_out_are_packed_by_the_advised_command(tmp_path: Path) -> None:
-    write(tmp_path / "real", files("cat/1.jpg", "dog/2.jpg"))
-    (tmp_path / "source").mkdir()
-    for name in ("cat", "dog"):
-        (tmp_path / "source" / name).symlink_to(f"../real/{name}")
-    with pytest.raises(UserError, match=r"only links .*such as cat. .* `find -L .*pack -"):
-        pack(tmp_path / "source", tmp_path / "out", PackOptions(), num_workers=1)
-
-
 def table(column: pyarrow.Array, images: Any = None) -> Files:
     images = [{"bytes": image(n), "path": None} for n in range(2)] if images is None else images
     sink = pyarrow.BufferOutputStream()
