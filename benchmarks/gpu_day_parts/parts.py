@@ -8,7 +8,7 @@ from benchmarks.gpu_day_parts.driver import Part
 
 ROOT = Path(__file__).parents[2]
 MODERN = "configs/i21k_modern.py"
-MODERN_SIZES = (128, 160, 192, 224)
+MODERN_SIZES = (96, 128, 160, 192)
 BATCH, BATCH_FLOAT32 = 256, 64
 # JAX takes 75 % of the memory at its start. PyTorch needs some of the same card.
 SHARED = {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".5"}
