@@ -37,6 +37,7 @@ import optax
 from i21k.checkpoints import Checkpoints
 from i21k.models.inception_bn import InceptionBN
 from i21k.models.inception_network import InceptionNetwork
+from i21k.prediction.predicted_images import predict_files
 from i21k.prediction.predictor import Predictor
 from i21k.train.state import init_state
 from i21k.wordnet import class_lists
@@ -90,7 +91,9 @@ def main() -> None:
         """Return the milliseconds of an image."""
         predictor, paths = cases[case]
         return (
-            seconds(lambda: list(predictor.see(paths, predictor.view(view))))[0] * 1e3 / len(paths)
+            seconds(lambda: list(predict_files(predictor, paths, predictor.view(view))))[0]
+            * 1e3
+            / len(paths)
         )
 
     first_s = once("image_ms", "top") / 1e3

@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from predict import full_network  # prepares JAX
 
 from i21k.machine import num_cpus
+from i21k.prediction.predicted_images import predict_files
 from i21k.prediction.predictor import Predictor
 
 CLIENTS = (1, 8, 32)
@@ -93,7 +94,7 @@ def bare(model: Predictor, paths: list[Path], num_images: int) -> float:
     """Return the images a second of the predictor without a server."""
     view = model.view("top")
     start = time.perf_counter()
-    for one in model.see(itertools.islice(itertools.cycle(paths), num_images), view):
+    for one in predict_files(model, itertools.islice(itertools.cycle(paths), num_images), view):
         assert not one.fault, one.fault
     return num_images / (time.perf_counter() - start)
 

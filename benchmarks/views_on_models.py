@@ -28,6 +28,7 @@ backend.prepare()
 
 import numpy as np
 
+from i21k.prediction.held_out import held_out, open_held_out
 from i21k.prediction.predictor import Predictor
 from i21k.wordnet import views
 from i21k.wordnet.hierarchy import Hierarchy
@@ -112,9 +113,9 @@ def main() -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax
     model = Predictor(args.checkpoint)
     hierarchy = model.hierarchy
-    probabilities, labels = (
-        np.concatenate(parts) for parts in zip(*model.held_out(args.data, args.split), strict=True)
-    )
+    split = open_held_out(model.trained, args.data, args.split)
+    batches = held_out(model.trained, split, model.batch_size)
+    probabilities, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     result = {
         "checkpoint": str(args.checkpoint),
         "step": model.trained.origin.step,

@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from i21k.data.dataset import open_dataset
-    from i21k.prediction import image_files, outputs, plots, predictor
+    from i21k.prediction import image_files, outputs, plots, predicted_images, predictor
     from i21k.prediction.model_views import check_regions
 
     if not (args.images or args.data or args.calibrate):
@@ -154,9 +154,11 @@ def run(args: argparse.Namespace) -> int:
     )
     drawn, some_failed = [], bool(faults)
     if args.data:
-        images = model.see_split(args.data, args.split, view, args.num, args.regions)
+        images = predicted_images.predict_split(
+            model, args.data, args.split, view, args.num, args.regions
+        )
     else:
-        images = model.see(files, view, args.regions)
+        images = predicted_images.predict_files(model, files, view, args.regions)
     output_format = "jsonl" if args.json else args.format
     # A bar is drawn below lines of text; it would be drawn into a table on the same terminal.
     is_mixed = output_format != "text" and sys.stdout.isatty()

@@ -9,7 +9,7 @@ from i21k import log, table_files
 from i21k.errors import UserError
 from i21k.evaluation.predictions import answer_columns, answer_row
 from i21k.prediction import text
-from i21k.prediction.predictor import Seen
+from i21k.prediction.predicted_images import PredictedImage
 from i21k.wordnet.taxonomy import wordnet
 
 FORMATS = ("text", "jsonl", "csv", "parquet")
@@ -19,7 +19,7 @@ FORMATS = ("text", "jsonl", "csv", "parquet")
 class Output(Protocol):
     """Takes the answers image by image. `close` writes what is left."""
 
-    def add(self, one: Seen) -> None:
+    def add(self, one: PredictedImage) -> None:
         """Write the answers of an image that could be read."""
 
     def close(self) -> None:
@@ -48,7 +48,7 @@ def output(output_format: str, num_answers: int) -> Output:
 
 
 class _Text:
-    def add(self, one: Seen) -> None:
+    def add(self, one: PredictedImage) -> None:
         answers = textwrap.indent(text.describe(one.answers), "  ")
         log.info(f"{text.heading(one)}\n{answers}\n")
 
@@ -57,7 +57,7 @@ class _Text:
 
 
 class _JsonLines:
-    def add(self, one: Seen) -> None:
+    def add(self, one: PredictedImage) -> None:
         log.info(json.dumps(text.as_json(one), allow_nan=False))
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class _Table:
         sys.stdout.flush()
         self._writer = table_files.writer(table_format, sys.stdout.buffer, self._columns)
 
-    def add(self, one: Seen) -> None:
+    def add(self, one: PredictedImage) -> None:
         truth = {"truth": one.truth, "truth_name": wordnet().name(one.truth)} if one.truth else {}
         row = dict.fromkeys(self._columns) | {"file": str(one.path)} | truth
         self._writer.write([row | answer_row(one.answers)])

@@ -4,46 +4,28 @@ An image is prepared as the model's training images were (`i21k.trained.Preproce
 """
 
 import functools
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
-from i21k import log
 from i21k.checkpoints import Which
-from i21k.data.format.readers import RecordReader
-from i21k.data.format.records import decode_example, file_name_of
-from i21k.data.format.splits import Split, open_split
-from i21k.data.load import loader
 from i21k.errors import UserError
 from i21k.evaluation import priors
 from i21k.evaluation.temperature import logs_of, tempered
-from i21k.machine import num_cpus
-from i21k.prediction.calibration import Calibrated, Calibrations, calibrate
+from i21k.prediction.calibration import Calibrated, Calibrations
+from i21k.prediction.held_out import calibrate_on, open_held_out
 from i21k.prediction.model_views import View, check_regions, make_view
 from i21k.prediction.regions import combined, parts
 from i21k.trained import AnyImage, TrainedModel, in_batches_of, load_if_path
-from i21k.wordnet import class_lists
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.taxonomy import wordnet
 from i21k.wordnet.views import Answer, Probabilities
 
 BATCH_SIZE = 8  # our choice: what the network takes at a time on a CPU, and little to pad
-
-
-class Seen(NamedTuple):
-    """The answers for one image, or why there are none."""
-
-    path: Path
-    answers: list[Answer]
-    fault: str = ""
-    truth: str = ""  # the class id, where it is known
-    jpeg: bytes | None = None  # the image, if `path` is not a file
 
 
 class Predictor:
@@ -96,8 +78,8 @@ class Predictor:
             UserError: naming the first that is not an image.
         """
         several, given = _as_list(images)
-        prepared = [self._parts(image, regions) for image in given]
-        found = self._probabilities_of(prepared)
+        prepared = [self.prepare(image, regions) for image in given]
+        found = self.probabilities_of(prepared)
         return found if several else found[0]
 
     def calibrated(self, probabilities: Probabilities) -> Probabilities:
@@ -111,16 +93,24 @@ class Predictor:
             return probabilities
         return np.exp(tempered(logs_of(probabilities), temperature))
 
-    def _parts(self, image: AnyImage, regions: bool) -> UInt8[np.ndarray, "R S S 3"]:
-        """Return what the network is given for an image: the whole image, and its regions."""
+    def prepare(self, image: AnyImage, regions: bool = False) -> UInt8[np.ndarray, "R S S 3"]:
+        """Return what the network is given for an image: R parts of S x S pixels.
+
+        Args:
+            image: to prepare.
+            regions: False: only the whole image; True: it and nine regions of it.
+
+        Raises:
+            UserError: if it is no image.
+        """
         if regions:
             return parts(self.trained.preprocessing, image)
         return self.trained.prepare(image)[None]
 
-    def _probabilities_of(
+    def probabilities_of(
         self, prepared: Sequence[UInt8[np.ndarray, "R S S 3"]]
     ) -> Float[np.ndarray, "B K"]:
-        """Return the probabilities of each image, from those of its parts."""
+        """Return the probabilities of each image, from those of its parts (`prepare`)."""
         if not prepared:
             return np.empty((0, len(self.classes)), np.float32)
         with in_batches_of(self.trained, self.batch_size):
@@ -176,90 +166,6 @@ class Predictor:
         several, given = _as_list(images)
         answers = view(self.probabilities(given, regions))
         return answers if several else answers[0]
-
-    def see(self, paths: Iterable[Path], view: View, regions: bool = False) -> Iterator[Seen]:
-        """Yield the answers for each file, in the order of the files, or why there are none.
-
-        Raises:
-            UserError: if regions are wanted in a view that cannot use them.
-        """
-        yield from self._seen((Seen(path, []) for path in paths), view, regions)
-
-    def see_split(
-        self,
-        data: str | Path,
-        split: str,
-        view: View,
-        num_images: int | None = None,
-        regions: bool = False,
-    ) -> Iterator[Seen]:
-        """Yield the answers for the first images of a packed split, with their true classes.
-
-        Args:
-            data: a packed directory, or another TFDS dataset of labelled images.
-            split: its name. Its classes need not be the model's.
-            view: from probabilities to answers.
-            num_images: how many images; None: all. They are shuffled already.
-            regions: look at nine regions of each image too, as `probabilities` does.
-
-        Raises:
-            UserError: if there is no such split, `num_images` is not positive, or regions are
-                wanted in a view that cannot use them.
-        """
-        if num_images is not None and num_images < 1:
-            raise UserError(f"num is {num_images}. Use at least 1.")
-        opened = open_split(data, split)
-        yield from self._seen(_records(opened, num_images), view, regions)
-
-    def _seen(self, images: Iterable[Seen], view: View, regions: bool) -> Iterator[Seen]:
-        check_regions(view.name, regions)
-
-        def prepared(one: Seen) -> np.ndarray | UserError:
-            try:
-                return self._parts(one.path if one.jpeg is None else one.jpeg, regions)
-            except UserError as error:
-                return error
-
-        todo = iter(images)
-        with ThreadPoolExecutor(num_cpus()) as pool:
-            while batch := list(itertools.islice(todo, self.batch_size)):
-                found = list(pool.map(prepared, batch))
-                readable = [x for x in found if isinstance(x, np.ndarray)]
-                answers: Iterator[list[Answer]] = iter(())
-                if readable:
-                    answers = iter(view(self._probabilities_of(readable)))
-                for one, x in zip(batch, found, strict=True):
-                    if isinstance(x, UserError):
-                        yield one._replace(fault=str(x))
-                    else:
-                        yield one._replace(answers=next(answers))
-
-    def held_out(
-        self, data: str | Path, split: str = "val"
-    ) -> Iterator[tuple[Probabilities, Int[np.ndarray, " B"]]]:
-        """Yield probabilities and true labels of a packed split, a batch at a time.
-
-        Raises:
-            UserError: if there is no such split, or it has classes that the model lacks.
-        """
-        opened = open_split(data, split)
-        lacking = [
-            class_id for class_id in opened.classes.ids if class_id not in self.classes.label_of
-        ]
-        if lacking:
-            raise UserError(
-                f"the checkpoint in {self.workdir} lacks {wordnet().enumerate(lacking)}, "
-                f"which {data} has; use data of its classes"
-            )
-        labels = class_lists.columns(self.classes, opened.classes)
-        crop_fraction = self.trained.preprocessing.crop_fraction
-        options = loader.eval_options(self.batch_size, self.image_size, crop_fraction)
-        with loader.batches(opened, options) as batches:
-            for batch in batches:
-                real = batch.weights > 0
-                with in_batches_of(self.trained, self.batch_size):
-                    probabilities = self.trained.probabilities(batch.images)
-                yield probabilities[real], labels[batch.labels[real]]
 
     # Answers
 
@@ -333,26 +239,11 @@ class Predictor:
         The other accuracies from 0.5 to 0.99 are calibrated on the way.
 
         Raises:
-            UserError: if the data cannot be used (see `held_out`), the model was trained on them,
-                or the accuracy is out of range or cannot be reached.
+            UserError: if the data cannot be used (see `open_held_out`), or the accuracy is out of
+                range or cannot be reached.
         """
-        if self.trained.probability != "softmax":
-            raise UserError(
-                f"the classes of {self.trained.origin.path} do not exclude each other, so their"
-                " probabilities do not add up to 1. Use a model that was trained with softmax to"
-                " calibrate."
-            )
-        opened = open_split(data, split)
-        if opened.fingerprint == self.trained.train_fingerprint:
-            raise UserError(
-                f"split {split!r} of {data} is what the checkpoint in {self.workdir} "
-                "was trained on; "
-                "calibrate on another split"
-            )
-        with log.progress("calibrate", opened.num_records) as bar:
-            found, curve = calibrate(
-                _counted(self.held_out(data, split), bar), self.hierarchy, accuracy
-            )
+        opened = open_held_out(self.trained, data, split)
+        found, curve = calibrate_on(opened, self.trained, self.hierarchy, accuracy, self.batch_size)
         self.calibration.save(accuracy, found, data, split, opened.fingerprint, curve)
         return found
 
@@ -391,20 +282,3 @@ def load_model(path: str | Path, batch_size: int = BATCH_SIZE, step: Which = "la
         UserError: if there is no usable checkpoint.
     """
     return Predictor(path, batch_size, step)
-
-
-def _counted(
-    batches: Iterator[tuple[Probabilities, Int[np.ndarray, " B"]]], bar: log.Progress
-) -> Iterator[tuple[Probabilities, Int[np.ndarray, " B"]]]:
-    for probabilities, labels in batches:
-        yield probabilities, labels
-        bar.advance(len(labels))
-
-
-def _records(split: Split, num_images: int | None) -> Iterator[Seen]:
-    reader = RecordReader(split)
-    for number in range(min(split.num_records, num_images or split.num_records)):
-        record = reader[number]
-        jpeg, label = decode_example(record)
-        name = file_name_of(record) or f"record {number}"
-        yield Seen(Path(name), [], truth=split.classes.ids[label], jpeg=jpeg)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from i21k.prediction.predictor import Seen
+from i21k.prediction.predicted_images import PredictedImage
 from i21k.text import printable
 from i21k.wordnet.outline import outline
 from i21k.wordnet.taxonomy import wordnet
@@ -18,13 +18,13 @@ def describe(answers: Sequence[Answer]) -> str:
     return "\n".join(f"{answer.id:{width}}  {answer.probability:6.1%}" for answer in answers)
 
 
-def heading(seen: Seen) -> str:
+def heading(one: PredictedImage) -> str:
     """Return the line above the answers: the file, and the true class where it is known."""
-    return printable(seen.path) + (f" (truth: {wordnet().name(seen.truth)})" if seen.truth else "")
+    return printable(one.path) + (f" (truth: {wordnet().name(one.truth)})" if one.truth else "")
 
 
-def as_json(seen: Seen) -> dict[str, Any]:
+def as_json(one: PredictedImage) -> dict[str, Any]:
     """Return what `--json` prints for an image."""
-    answers = [{**answer._asdict(), "name": wordnet().name(answer.id)} for answer in seen.answers]
-    truth = {"id": seen.truth, "name": wordnet().name(seen.truth)} if seen.truth else None
-    return {"file": str(seen.path), **({"truth": truth} if truth else {}), "answers": answers}
+    answers = [{**answer._asdict(), "name": wordnet().name(answer.id)} for answer in one.answers]
+    truth = {"id": one.truth, "name": wordnet().name(one.truth)} if one.truth else None
+    return {"file": str(one.path), **({"truth": truth} if truth else {}), "answers": answers}

@@ -23,8 +23,10 @@ from i21k.labels import ClassList
 from i21k.look import colours
 from i21k.models.inception_bn import InceptionBN
 from i21k.models.inception_network import InceptionNetwork
-from i21k.prediction import calibration, model_views, plots, predictor
+from i21k.prediction import calibration, model_views, plots
 from i21k.prediction.embed import embed
+from i21k.prediction.held_out import held_out, open_held_out
+from i21k.prediction.predicted_images import PredictedImage, predict_files, predict_split
 from i21k.prediction.predictor import Predictor
 from i21k.prediction.regions import NUM_PARTS, combined, parts
 from i21k.train.state import init_state
@@ -89,9 +91,10 @@ def test_files_are_seen_as_an_evaluation_sees_them(model, workdir, dataset, tmp_
             files[-1].write_bytes(jpeg)
             labels.append(label)
     probabilities = model.probabilities(files)
-    held_out = [np.concatenate(x) for x in zip(*model.held_out(dataset), strict=True)]
-    np.testing.assert_allclose(probabilities, held_out[0], rtol=1e-5)
-    np.testing.assert_array_equal(labels, held_out[1])
+    batches = held_out(model.trained, open_held_out(model.trained, dataset), 8)
+    expected = [np.concatenate(x) for x in zip(*batches, strict=True)]
+    np.testing.assert_allclose(probabilities, expected[0], rtol=1e-5)
+    np.testing.assert_array_equal(labels, expected[1])
     assert (
         np.ptp(probabilities, axis=0).max() > 0.05
     )  # the images differ, so that a mistaken order would show
@@ -222,7 +225,7 @@ def test_text_and_image(workdir, folder, tmp_path, capsys):
     accent = [int(colours.ACCENT[k : k + 2], 16) for k in (1, 3, 5)]
     assert (np.abs(pixels - accent).sum(axis=2) == 0).sum() > 1_000  # the bars
     with pytest.raises(ValueError, match="there are 0 images to draw; expected 1 to 100"):
-        plots.draw([predictor.Seen(png, [], "fault")], png)
+        plots.draw([PredictedImage(png, [], "fault")], png)
 
 
 def test_classes_that_are_no_synsets(few_blocks, folder, tmp_path, capsys):
@@ -331,8 +334,10 @@ def test_held_out_data_may_have_fewer_classes_in_another_order(
 ):
     more = ClassList(("n02084071", *reversed(CLASSES.ids)))
     wide = Predictor(save_model(tmp_path / "wide", classes=more))
-    labels = np.concatenate([labels for _, labels in wide.held_out(dataset)])
-    original = np.concatenate([labels for _, labels in model.held_out(dataset)])
+    labels, original = (
+        np.concatenate([labels for _, labels in held_out(one, open_held_out(one, dataset), 8)])
+        for one in (wide.trained, model.trained)
+    )
     np.testing.assert_array_equal(labels, 4 - original)
     foreign = write_dataset(
         tmp_path / "foreign", {"val": 4}, classes=ClassList((*CLASSES.ids[:2], "n02084071", "own"))
@@ -342,7 +347,7 @@ def test_held_out_data_may_have_fewer_classes_in_another_order(
         match=r"lacks 2 classes: n02084071 \(dog\), own, which .*foreign has; use data of its "
         r"classes",
     ):
-        next(model.held_out(foreign))
+        open_held_out(model.trained, foreign)
 
 
 def test_images_of_a_split_with_the_truth(workdir, dataset, tmp_path, capsys):
@@ -567,7 +572,7 @@ def test_regions_are_combined(model, folder):
     both = model.probabilities([folder / "b.jpg", folder / "a.png"], regions=True)
     np.testing.assert_allclose(both[0], expected, rtol=1e-4)
     np.testing.assert_allclose(model.probabilities(image, regions=True), expected, atol=0.02)
-    seen = list(model.see([folder / "b.jpg"], model.view("top"), regions=True))
+    seen = list(predict_files(model, [folder / "b.jpg"], model.view("top"), regions=True))
     assert seen[0].answers[0].probability == pytest.approx(expected.max(), rel=1e-3)
 
 
@@ -604,8 +609,8 @@ def test_the_view_hedge_takes_no_regions(workdir, dataset, folder, tmp_path):
     for predict in (
         lambda: own.predict(folder / "a.png", "hedge", regions=True),
         lambda: own.predict(folder / "a.png", view, regions=True),
-        lambda: list(own.see([folder / "a.png"], view, regions=True)),
-        lambda: list(own.see_split(dataset, "val", view, regions=True)),
+        lambda: list(predict_files(own, [folder / "a.png"], view, regions=True)),
+        lambda: list(predict_split(own, dataset, "val", view, regions=True)),
     ):
         with pytest.raises(UserError, match="calibrated on whole images. Omit regions"):
             predict()
