@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from i21k.data.sources.base import SourceDamaged, is_hidden, may_be_image
 from i21k.data.sources.tar_reader import Window, begins_as_tar, headers, opener, tar_stem, tidy
-from i21k.data.sources.tars import is_zip, zip_files
+from i21k.data.sources.zips import is_zip, zip_files
 from i21k.errors import UserError
 
 _COMPLETE_BYTES = 1 << 30  # a compressed tar up to this size is read to its end; our choice

@@ -13,7 +13,7 @@ from i21k.data.sources.tables import (
     parse_labels,
     read_labels,
 )
-from i21k.data.sources.tars import is_zip, opened_zip, read_zip_file, zip_files
+from i21k.data.sources.zips import is_zip, opened_zip, read_zip_file, zip_files
 from i21k.errors import UserError
 
 _TABLE = "LOC_val_solution.csv"

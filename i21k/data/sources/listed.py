@@ -1,13 +1,22 @@
-"""A list of image files as a source: a table of path and label, or lines of standard input."""
+"""Images whose classes are given beside: by a table of labels, or by lines of standard input."""
 
 import hashlib
 import itertools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from i21k.data.sources.base import counted, is_ignored
-from i21k.data.sources.folders import ListedFiles
+from i21k.data.sources.base import (
+    NO_LABEL,
+    ImageSource,
+    Member,
+    Position,
+    check_class_ids,
+    counted,
+    is_ignored,
+    why_no_class,
+)
+from i21k.data.sources.file_reader import read_file, size_and_fingerprint, walk
 from i21k.data.sources.label_values import class_of_number
 from i21k.data.sources.rules import SPLITS, SYNSET, split_of
 from i21k.data.sources.tables import (
@@ -16,10 +25,87 @@ from i21k.data.sources.tables import (
     read_lines,
     splits_of_table,
 )
+from i21k.data.sources.tar_reader import tidy
 from i21k.errors import UserError
 from i21k.labels import ClassList
 
 STANDARD_INPUT = "-"
+
+
+class ListedFiles(ImageSource):
+    """Images below a folder whose classes are given beside, by a table or a list of files.
+
+    Args:
+        path: the folder, or the table or list itself.
+        root: the folder that names are relative to.
+        files: each name with its class id; no class id if it has none.
+        layout: what it is, as a noun phrase.
+    """
+
+    def __init__(
+        self, path: Path, root: Path, files: Sequence[tuple[str, str]], layout: str
+    ) -> None:
+        self._root, self._files = root, files
+        check_class_ids(path, self.list_class_ids() or ())
+        layout = f"{layout}, {counted(len(self.list_class_ids() or ()), 'class', 'classes')}"
+        paths = (root / name for name, _ in files)
+        super().__init__(path, layout, *size_and_fingerprint(root, paths))
+        self.num_files = len(files)
+
+    def list_class_ids(self) -> tuple[str, ...] | None:
+        return tuple(sorted({class_id for _, class_id in self._files} - {""}))
+
+    def entries(self) -> list[Position]:
+        return [Position(number, -1) for number in range(len(self._files))]
+
+    def _entries(
+        self, first: Position, stop_entry: int | None
+    ) -> Iterator[tuple[int, int, Iterator[Member]]]:
+        numbered = list(enumerate(self._files))
+        for number, (name, class_id) in numbered[first.entry : stop_entry]:
+            yield 0, number, self._of_file(name, class_id)
+
+    def _of_file(self, name: str, class_id: str) -> Iterator[Member]:
+        container = self._root.name
+        if class_id or is_ignored(name):
+            inside = _inside_class(tidy(name), class_id, self._root)
+            member = read_file(self._root / name, container, inside, class_id, None)
+        else:
+            member = Member(container, name, skipped=why_no_class(Path(name).name, NO_LABEL))
+        self.num_bytes_read += len(member.data)
+        yield member
+
+
+def _inside_class(name: str, class_id: str, root: Path) -> str:
+    """Return the name of a file in its class: what is below a folder of this name, if there is one.
+
+    So it is the same name as in a folder of class folders.
+    """
+    if name.startswith("/"):
+        absolute = root.absolute().as_posix()
+        name = name.removeprefix(f"{absolute}/").lstrip("/")
+    *folders, file = name.split("/")
+    if class_id in folders:
+        at = len(folders) - folders[::-1].index(class_id)
+        return "/".join([*folders[at:], file])
+    return name
+
+
+def labelled_folder(path: Path, labels: Labels) -> ListedFiles:
+    """Return a folder of images, at any depth, whose classes are given by a table of labels.
+
+    Files that the table does not name have no class; the source may have no classes at all.
+
+    Raises:
+        UserError: if the folder is empty, or a class id is no printable name.
+    """
+    names = [file.relative_to(path).as_posix() for file in walk(path)]
+    if not names:
+        raise UserError(f"Source {path} is empty. Give a folder of images.")
+    layout = f"folder of {counted(len(names), 'file')} with labels from {labels.table}"
+    source = ListedFiles(path, path, [(name, labels.of(name)) for name in names], layout)
+    source.described = {"labels": labels.hash}
+    return source
 
 
 def table_sources(path: Path, names: ClassList | None) -> dict[str, ListedFiles]:

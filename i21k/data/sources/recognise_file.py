@@ -22,7 +22,8 @@ from i21k.data.sources.recognised import (
 from i21k.data.sources.rules import FolderLevel, Rule, SynsetFolders, Tree
 from i21k.data.sources.tables import Labels
 from i21k.data.sources.tar_folders import why_inside, why_webdataset
-from i21k.data.sources.tars import TarSource, ZipSource, is_zip
+from i21k.data.sources.tars import TarSource
+from i21k.data.sources.zips import ZipSource, is_zip
 from i21k.errors import UserError
 
 _TABLES = frozenset({".csv", ".tsv", ".txt"})

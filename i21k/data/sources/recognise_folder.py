@@ -10,9 +10,9 @@ from i21k.data.sources.folders import (
     FolderSource,
     NestedFolder,
     folders_with_images,
-    labelled_folder,
 )
 from i21k.data.sources.given import refuse_gaps
+from i21k.data.sources.listed import labelled_folder
 from i21k.data.sources.recognise_shards import parquet_files, record_files, webdataset_shards
 from i21k.data.sources.recognised import (
     Recognised,

@@ -1,30 +1,22 @@
-"""An archive as a source: a tar of synset tars, or a tar or zip of images.
+"""A tar as a source: a tar of synset tars, or a tar of images.
 
-An archive is read front to back and never extracted. Of a tar that is not compressed, this process
+A tar is read front to back and never extracted. Of a tar that is not compressed, this process
 hops from header to header and has the kernel read ahead; the worker that recodes an image reads it
 from the page cache.
 """
 
-import contextlib
 import hashlib
-import lzma
-import stat
-import struct
 import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from i21k.data.sources.archive_split import ArchiveSplit
 from i21k.data.sources.base import (
     EXPECTED,
     MAX_FILE_BYTES,
     MAX_NAME_BYTES,
-    NO_CLASS,
-    NO_LABEL,
     START,
-    TOO_LARGE,
     ImageSource,
     Member,
     Position,
@@ -32,13 +24,11 @@ from i21k.data.sources.base import (
     check_class_ids,
     counted,
     may_be_image,
-    why_no_class,
 )
 from i21k.data.sources.rules import Rule
 from i21k.data.sources.tables import Labels
 from i21k.data.sources.tar_reader import (
     Window,
-    begins_as_tar,
     headers,
     link_targets,
     opener,
@@ -51,37 +41,6 @@ from i21k.data.sources.tar_reader import (
     tidy,
 )
 from i21k.errors import UserError
-
-
-class _Tree:
-    """Which files of an archive belong to a split, and their classes."""
-
-    def __init__(self, rule: Rule | Labels, root: str) -> None:
-        self.rule, self._prefix = rule, f"{root}/" if root else ""
-
-    def is_inside(self, name: str) -> bool:
-        return tidy(name).startswith(self._prefix)
-
-    def split(self, name: str) -> tuple[str, str]:
-        return self.rule.split(tidy(name).removeprefix(self._prefix))
-
-    def reason(self, name: str) -> str:
-        """Return why a file without a class is skipped."""
-        return why_no_class(name, NO_LABEL if isinstance(self.rule, Labels) else NO_CLASS)
-
-    def layout(self, kind: str, num_classes: int | None) -> str:
-        """Return the archive as a noun phrase."""
-        number = "" if num_classes is None else f", {counted(num_classes, 'class', 'classes')}"
-        if isinstance(self.rule, Labels):
-            return f"{kind} of images with labels from {self.rule.table}{number}"
-        return f"{kind} of {self.rule}{f' in {self._prefix}' if self._prefix else ''}{number}"
-
-    def describe(self) -> dict[str, str]:
-        """Return the entry of the manifest."""
-        if isinstance(self.rule, Labels):
-            return {"labels": self.rule.hash}
-        return {"classes_by": f"{self.rule}{f' in {self._prefix}' if self._prefix else ''}"}
-
 
 _KEPT_BYTES = 256 << 20  # of files that hard links of a compressed tar name; our choice
 
@@ -102,26 +61,26 @@ class TarSource(ImageSource):
         num_bytes = path.stat().st_size
         if num_bytes == 0:
             raise UserError(f"Source {path} is empty. {EXPECTED}")
-        self._tree = None if rule is None else _Tree(rule, root)
+        self._split = None if rule is None else ArchiveSplit(rule, root)
         self._entry_offsets: list[int] | None = None
         self._class_ids: tuple[str, ...] | None = None
         self._targets: dict[str, tuple[int, int]] = {}  # offset and size of what hard links name
         self._linked: frozenset[str] = frozenset()  # the same in a compressed tar, by name
         what = (
             "compressed tar of synset tars"
-            if self._tree is None
-            else self._tree.layout("compressed tar", None)
+            if self._split is None
+            else self._split.layout("compressed tar", None)
         )
         super().__init__(path, what, num_bytes, "")
-        if self._tree is not None:
-            self.described = self._tree.describe()
+        if self._split is not None:
+            self.described = self._split.describe()
         self._scan_headers()
         if self._entry_offsets is not None and self._class_ids is not None:
             number = len(self._class_ids)
             self.layout = (
                 f"tar of {counted(number, 'synset tar')}"
-                if self._tree is None
-                else self._tree.layout("tar", number)
+                if self._split is None
+                else self._split.layout("tar", number)
             )
 
     def list_class_ids(self) -> tuple[str, ...] | None:
@@ -136,12 +95,12 @@ class TarSource(ImageSource):
             folders: all that hold images.
             linked: files that hard links name. They are kept in memory while it is read.
         """
-        assert self._tree is not None
+        assert self._split is not None
         if self._class_ids is None:
             self._linked = linked
             found = {self._class_of(f"{folder}/x") for folder in folders} - {""}
             check_class_ids(self.path, sorted(found))
-            if not isinstance(self._tree.rule, Labels):
+            if not isinstance(self._split.rule, Labels):
                 self._class_ids = tuple(sorted(found))
 
     def entries(self) -> list[Position]:
@@ -167,12 +126,12 @@ class TarSource(ImageSource):
                     has_links |= info.islnk()
                     if info.isdir():
                         continue
-                    num_files += self._tree is None or self._tree.is_inside(info.name)
+                    num_files += self._split is None or self._split.is_inside(info.name)
                     if refusal(info) and not info.islnk():
                         continue
                     has_images = (
                         not _is_empty_tar(file, info)
-                        if self._tree is None
+                        if self._split is None
                         else may_be_image(info.name)
                     )
                     if has_images and (class_id := self._class_of(info.name)):
@@ -186,13 +145,13 @@ class TarSource(ImageSource):
                 ) from error
         check_class_ids(self.path, sorted(class_ids))
         self.fingerprint = digest.hexdigest()
-        self.num_files = num_files if self._tree is not None else None
+        self.num_files = num_files if self._split is not None else None
         self._entry_offsets, self._class_ids = offsets, tuple(sorted(class_ids))
 
     def _class_of(self, name: str) -> str:
-        if self._tree is None:
+        if self._split is None:
             return tar_stem(name)
-        return self._tree.split(name)[0] if self._tree.is_inside(name) else ""
+        return self._split.class_and_name(name)[0] if self._split.is_inside(name) else ""
 
     def _entries(
         self, first: Position, stop_entry: int | None
@@ -216,16 +175,16 @@ class TarSource(ImageSource):
     def _of_entry(
         self, tar: tarfile.TarFile, info: tarfile.TarInfo, file: IO[bytes], kept: dict[str, Member]
     ) -> Iterator[Member]:
-        if info.isdir() or (self._tree is not None and not self._tree.is_inside(info.name)):
+        if info.isdir() or (self._split is not None and not self._split.is_inside(info.name)):
             return
         class_id = self._class_of(info.name)
         target = self._targets.get(tidy(info.linkname)) if info.islnk() else None
-        if (reason := refusal(info)) and (not info.islnk() or not (self._tree or target)):
+        if (reason := refusal(info)) and (not info.islnk() or not (self._split or target)):
             yield Member(self.path.name, info.name[:MAX_NAME_BYTES], skipped=reason)
-        elif not class_id or (self._tree and self._class_ids and class_id not in self._class_ids):
-            reason = "not in a synset tar" if self._tree is None else self._tree.reason(info.name)
+        elif not class_id or (self._split and self._class_ids and class_id not in self._class_ids):
+            reason = "not in a synset tar" if self._split is None else self._split.reason(info.name)
             yield Member(self.path.name, info.name, skipped=reason)
-        elif self._tree is not None:
+        elif self._split is not None:
             check_class_ids(self.path, (class_id,))
             of_name = tidy(info.linkname if info.islnk() else info.name)
             if of_name in kept and not refusal_of_name(info.name):
@@ -234,7 +193,7 @@ class TarSource(ImageSource):
                 )
             else:
                 member = read_tar_member(tar, info, self.path.name, class_id, self._targets)
-            name = member.name if member.skipped else self._tree.split(info.name)[1]
+            name = member.name if member.skipped else self._split.class_and_name(info.name)[1]
             yield member._replace(name=name)
         else:
             check_class_ids(self.path, (class_id,))
@@ -254,123 +213,3 @@ def _is_empty_tar(file: IO[bytes], info: tarfile.TarInfo) -> bool:
     """Return whether a tar inside a tar begins with its end mark."""
     file.seek(info.offset_data)
     return info.isreg() and file.read(min(info.size, 512)) == bytes(512)
-
-
-class ZipSource(ImageSource):
-    """A zip of images, with a rule that gives their classes. Each file is an entry.
-
-    Args:
-        path: of the zip.
-        rule: gives the class of each image.
-        root: folder whose files are read.
-    """
-
-    def __init__(self, path: Path, rule: Rule | Labels, root: str = "") -> None:
-        self._tree = _Tree(rule, root)
-        digest, class_ids = hashlib.blake2b(digest_size=16), set[str]()
-        infos = zip_files(path)
-        for info in infos:
-            digest.update(f"{info.filename!a} {info.file_size} {info.CRC}\n".encode())
-            if self._tree.is_inside(info.filename) and may_be_image(info.filename):
-                class_ids.add(self._tree.split(info.filename)[0])
-        self._class_ids = tuple(sorted(class_ids - {""}))
-        self._num_entries = len(infos)
-        num_files = sum(self._tree.is_inside(info.filename) for info in infos)
-        check_class_ids(path, self._class_ids)
-        layout = self._tree.layout("zip", len(self._class_ids))
-        super().__init__(path, layout, path.stat().st_size, digest.hexdigest())
-        self.num_files = num_files
-        self.described = self._tree.describe()
-
-    def list_class_ids(self) -> tuple[str, ...] | None:
-        return self._class_ids
-
-    def entries(self) -> list[Position]:
-        return [Position(number, -1) for number in range(self._num_entries)]
-
-    def _entries(
-        self, first: Position, stop_entry: int | None
-    ) -> Iterator[tuple[int, int, Iterator[Member]]]:
-        with opened_zip(self.path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
-            for number, info in list(enumerate(infos))[first.entry : stop_entry]:
-                if self._tree.is_inside(info.filename):
-                    yield 0, number, iter([self._read(archive, info)])
-                self.num_bytes_read += info.compress_size
-
-    def _read(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
-        container, (class_id, name) = self.path.name, self._tree.split(info.filename)
-        reason = refusal_of_name(info.filename)
-        if not reason and info.file_size > MAX_FILE_BYTES:
-            reason = TOO_LARGE
-        if not reason and stat.S_ISLNK(info.external_attr >> 16):
-            reason = "symbolic link in a zip"
-        if reason or class_id not in self._class_ids:
-            shown = info.filename[:MAX_NAME_BYTES]
-            return Member(container, shown, skipped=reason or self._tree.reason(shown))
-        if info.flag_bits & 1:
-            return Member(container, name, class_id=class_id, skipped="encrypted file in a zip")
-        try:
-            return Member(container, name, read_zip_file(archive, info), class_id)
-        except SourceDamaged as error:
-            reason = f"damaged file in a zip: {error}"
-            return Member(container, name, class_id=class_id, skipped=reason)
-
-
-def is_zip(path: Path) -> bool:
-    """Return whether a file is a zip, and not a tar whose last file is one."""
-    with path.open("rb") as file:
-        return not begins_as_tar(file.read(512)) and zipfile.is_zipfile(path)
-
-
-def read_zip_file(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """Return a file of a zip.
-
-    Raises:
-        SourceDamaged: if it is damaged, whatever its compression.
-        OSError: if the disk cannot be read.
-    """
-    try:
-        return archive.read(info)
-    except OSError as error:
-        if error.errno is not None:
-            raise  # a disk error; errors of bz2 have no number
-        raise SourceDamaged(str(error)) from error
-    # An unknown compression is a NotImplementedError, which is a RuntimeError.
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        struct.error,  # a header that is cut off
-        EOFError,
-        RuntimeError,
-        ValueError,
-    ) as error:
-        raise SourceDamaged(str(error)) from error
-
-
-@contextlib.contextmanager
-def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip.
-
-    Raises:
-        UserError: if its directory is damaged.
-    """
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise UserError(
-            f"Source {path} is no zip or not a complete one ({error}). Download it again."
-        ) from error
-    with archive:
-        yield archive
-
-
-def zip_files(path: Path) -> list[zipfile.ZipInfo]:
-    """Return the files of a zip in the order of its directory.
-
-    Raises:
-        UserError: if it is damaged.
-    """
-    with opened_zip(path) as archive:
-        return [info for info in archive.infolist() if not info.is_dir()]
