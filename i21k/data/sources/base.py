@@ -123,7 +123,7 @@ class ImageSource(abc.ABC):
     To add a source: derive from this class, set the four attributes in `__init__` with
     `super().__init__`, implement the three abstract methods, and return it for its layout in
     `recognise_file` or `recognise_folder`. Instances are pickled when several machines read, so
-    they hold no open file.
+    they hold no open file. Override `advice` if the source knows what to do about skipped files.
 
     Guarantees that the packer relies on:
     - `members` gives the same files in the same order each time, whatever it starts behind.

@@ -64,8 +64,7 @@ class ZipSource(ImageSource):
         self, first: Position, stop_entry: int | None
     ) -> Iterator[tuple[int, int, Iterator[Member]]]:
         with opened_zip(self.path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
-            for number, info in list(enumerate(infos))[first.entry : stop_entry]:
+            for number, info in list(enumerate(_files(archive)))[first.entry : stop_entry]:
                 if self._split.is_inside(info.filename):
                     yield 0, number, iter([self._read(archive, info)])
                 self.num_bytes_read += info.compress_size
@@ -119,7 +118,12 @@ def zip_files(path: Path) -> list[zipfile.ZipInfo]:
         UserError: if it is damaged.
     """
     with opened_zip(path) as archive:
-        return [info for info in archive.infolist() if not info.is_dir()]
+        return _files(archive)
+
+
+def _files(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    # `ZipInfo.is_dir` raises an IndexError for an empty name.
+    return [info for info in archive.infolist() if not info.filename.endswith("/")]
 
 
 def read_zip_file(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

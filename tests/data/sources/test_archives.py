@@ -154,6 +154,13 @@ def test_damage_of_a_file_in_a_zip_is_one_skipped_file(tmp_path: Path, compressi
         assert reason or at not in (info.header_offset, middle, in_directory + 42)
 
 
+def test_file_without_a_name_in_a_zip_is_skipped(tmp_path: Path) -> None:
+    content = zip_of(files("cat/1.jpg", "dog/2.jpg") | {"?/x.jpg": b"x"})
+    (tmp_path / "a.zip").write_bytes(content.replace(b"?/x.jpg", b"\0/x.jpg"))
+    report = run(tmp_path / "a.zip", tmp_path / "out")
+    assert report.skipped == {"unsafe name": 1} and report.num_written == 2
+
+
 def test_damaged_table_in_a_zip_is_refused(tmp_path: Path) -> None:
     table = b"ImageId,PredictionString\nILSVRC2012_val_00000001,n01751748 1 2 3 4\n"
     found = files("train/n01751748/1.JPEG", "val/ILSVRC2012_val_00000001.JPEG")
