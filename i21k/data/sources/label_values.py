@@ -5,6 +5,7 @@ All sources with labels use these functions, so that all of them skip the same l
 
 import math
 import re
+from collections.abc import Collection
 
 from i21k.errors import UserError
 from i21k.labels import ClassList
@@ -45,6 +46,24 @@ def label_kind(text: str) -> str:
     if label_number(text) is not None:
         return "integer"
     return "fraction" if is_number(text) else "text"
+
+
+def class_of_text(text: str, kinds: Collection[str], names: ClassList | None, source: str) -> str:
+    """Return the class id that a `label_text` stands for; empty if it is missing.
+
+    Args:
+        text: the label.
+        kinds: `label_kind` of all labels of the source. A number is a name if others are texts.
+        names: class ids by label, for integers.
+        source: for messages.
+
+    Raises:
+        UserError: as `class_of_number` does.
+    """
+    if "text" in kinds:
+        return text
+    label = label_number(text)
+    return "" if label is None else class_of_number(label, names, source)
 
 
 def class_of_number(label: int, names: ClassList | None, source: str) -> str:

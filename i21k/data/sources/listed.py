@@ -17,7 +17,7 @@ from i21k.data.sources.base import (
     why_no_class,
 )
 from i21k.data.sources.file_reader import read_file, size_and_fingerprint, walk
-from i21k.data.sources.label_values import class_of_number
+from i21k.data.sources.label_values import class_of_text, label_kind, label_text
 from i21k.data.sources.rules import SPLITS, SYNSET, split_of
 from i21k.data.sources.tables import (
     Labels,
@@ -142,7 +142,7 @@ def table_sources(path: Path, names: ClassList | None) -> dict[str, ListedFiles]
 def standard_input_sources(lines: Iterable[str], names: ClassList | None) -> dict[str, ListedFiles]:
     """Return the images of a list of files, such as `find` prints it, by split.
 
-    A line is a path, or a path and a class with a tab between. Without a class it is the innermost
+    A line is a path, or a path and a class with a tab between. Without a tab it is the innermost
     folder that is named by a synset id, or else the folder that the file is in. If every path has
     a folder such as `train` or `val` before its class, that is its split; otherwise the split is
     empty. `_splits_of` says which folders count.
@@ -152,13 +152,16 @@ def standard_input_sources(lines: Iterable[str], names: ClassList | None) -> dic
     """
     listed: dict[tuple[str, str], tuple[str, ...] | None] = {}  # name, class: folders before it
     lines = list(lines)
-    has_classes = any("\t" in line for line in lines)
+    texts = [line.partition("\t")[2] for line in lines if "\t" in line]
+    kinds = {label_kind(label_text(text)) for text in texts}
     for number, line in enumerate(lines, 1):
-        name, _, class_text = line.rstrip("\r\n").partition("\t")
+        name, tab, class_text = line.rstrip("\r\n").partition("\t")
         if not name.strip() or is_ignored(name):
             continue
         name = name.removeprefix("./")
-        before, class_id = _class_of(name, class_text.strip(), names)
+        before, class_id = None, class_of_text(label_text(class_text), kinds, names, "The list")
+        if not tab:
+            before, class_id = _class_of(name)
         if (name, class_id) in listed:
             raise UserError(f"Line {number} of standard input is there twice: {name}. Remove one.")
         listed[name, class_id] = before
@@ -166,7 +169,7 @@ def standard_input_sources(lines: Iterable[str], names: ClassList | None) -> dic
     for file, split in zip(listed, _splits_of(list(listed.values())), strict=True):
         by_split.setdefault(split, []).append(file)
     found = {class_id for _, class_id in listed}
-    if len(found) == 1 and not has_classes and not SYNSET.fullmatch(one := found.pop()):
+    if len(found) == 1 and not texts and not SYNSET.fullmatch(one := found.pop()):
         raise UserError(
             f"All files of standard input are in the class {one!r}, by the folder that they are in."
             " Write FILE<TAB>CLASS, also if one class is right."
@@ -185,15 +188,9 @@ def standard_input_sources(lines: Iterable[str], names: ClassList | None) -> dic
     return sources
 
 
-def _class_of(
-    name: str, class_text: str, names: ClassList | None
-) -> tuple[tuple[str, ...] | None, str]:
-    """Return the folders before that of the class, and the class; no folders if it is given."""
+def _class_of(name: str) -> tuple[tuple[str, ...], str]:
+    """Return the folders before that of the class, and the class."""
     folders = [folder for folder in PurePosixPath(name).parts[:-1] if folder not in ("/", "..")]
-    if class_text:
-        is_number = class_text.isdecimal()
-        class_id = class_of_number(int(class_text), names, "The list") if is_number else class_text
-        return None, class_id
     synsets = [at for at, folder in enumerate(folders) if SYNSET.fullmatch(folder)]
     if not folders and Path(name).is_dir():
         raise UserError(

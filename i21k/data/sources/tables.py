@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from i21k.data.sources.label_values import class_of_number, label_kind, label_number
+from i21k.data.sources.label_values import class_of_text, label_kind
 from i21k.data.sources.table_rows import rows_of
 from i21k.errors import UserError
 from i21k.files import read_given
@@ -111,13 +111,7 @@ def parse_labels(
             f"Table {table} has {what}; expected FILE<TAB>CLASS. Give a table with a class for "
             "each file, in a column of the name label."
         )
-    if "text" in kinds:
-        return class_id_of
-    numbers = {name: label_number(text) for name, text in class_id_of.items()}
-    return {
-        name: "" if label is None else class_of_number(label, names, table)
-        for name, label in numbers.items()
-    }
+    return {name: class_of_text(text, kinds, names, table) for name, text in class_id_of.items()}
 
 
 def slashed(path: str) -> str:

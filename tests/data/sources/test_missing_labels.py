@@ -1,5 +1,6 @@
 """Labels that are missing: every source with labels skips them alike."""
 
+import io
 import json
 import math
 import struct
@@ -94,8 +95,26 @@ def recordio(path: Path, labels: list[Any]) -> Path:
     return write(path, {"a.rec": content})
 
 
+def listed(path: Path, labels: list[Any]) -> Path:
+    """Make what `on_standard_input` gives."""
+    write(path, {f"photos/{n}.jpg": image(n) for n in range(len(labels))})
+    texts = ["" if label is None else str(label) for label in labels]
+    lines = "".join(f"{path}/photos/{n}.jpg\t{text}\n" for n, text in enumerate(texts))
+    (path / "list").write_text(lines)
+    return path / "list"
+
+
+def on_standard_input(source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the SOURCE to pack; a list is on standard input."""
+    if source.name != "list":
+        return source
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
+    return Path("-")
+
+
 OF_NUMBERS: list[tuple[Callable[[Path, list[Any]], Path], list[Any]]] = [
     (table, [-1, None, "nan", "null", "-2.0", 1.5]),
+    (listed, [-1, None, "nan", "null", "-2.0", 1.5]),
     (parquet, [-1, None, -3]),
     (parquet, [-1.0, math.nan, None, math.inf, 1.5]),
     (webdataset_of_cls, [-1, None, "nan", "null", "-2.0", 1.5]),
@@ -104,6 +123,7 @@ OF_NUMBERS: list[tuple[Callable[[Path, list[Any]], Path], list[Any]]] = [
 ]
 OF_TEXTS: list[tuple[Callable[[Path, list[Any]], Path], list[Any]]] = [
     (table, [-1, None, "nan", "NULL"]),
+    (listed, [-1, None, "nan", "NULL"]),
     (parquet, ["-1", None, "", "nan", "null"]),
     (webdataset_of_cls, [-1, None, "nan", "NULL"]),
     (webdataset_of_json, [None, "", "nan", "null", "-1"]),
@@ -114,10 +134,15 @@ OF_TEXTS: list[tuple[Callable[[Path, list[Any]], Path], list[Any]]] = [
 @pytest.mark.parametrize(("make", "missing"), OF_NUMBERS)
 @pytest.mark.parametrize("is_first", [True, False])
 def test_missing_numbers(
-    make: Callable[[Path, list[Any]], Path], missing: list[Any], is_first: bool, tmp_path: Path
+    make: Callable[[Path, list[Any]], Path],
+    missing: list[Any],
+    is_first: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     labels = [*missing, 0, 1] if is_first else [0, 1, *missing]
-    report = run(make(tmp_path / "s", labels), tmp_path / "out", NAMES)
+    source = make(tmp_path / "s", labels)
+    report = run(on_standard_input(source, monkeypatch), tmp_path / "out", NAMES)
     assert report.num_written == 2
     assert report.skipped == {"no label": len(missing)}
 
@@ -125,10 +150,14 @@ def test_missing_numbers(
 @pytest.mark.parametrize(("make", "missing"), OF_TEXTS)
 @pytest.mark.parametrize("is_first", [True, False])
 def test_missing_texts(
-    make: Callable[[Path, list[Any]], Path], missing: list[Any], is_first: bool, tmp_path: Path
+    make: Callable[[Path, list[Any]], Path],
+    missing: list[Any],
+    is_first: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     labels = [*missing, "cat", "dog"] if is_first else ["cat", "dog", *missing]
-    report = run(make(tmp_path / "s", labels), tmp_path / "out")
+    report = run(on_standard_input(make(tmp_path / "s", labels), monkeypatch), tmp_path / "out")
     assert report.num_written == 2 and report.num_classes == 2
     assert report.skipped == {"no label": len(missing)}
 
