@@ -13,7 +13,7 @@ from i21k.data import dataset as dataset_module
 from i21k.evaluation import features
 from i21k.prediction import embed, predictor
 from tests.helpers.datasets import CLASSES, NUM_VAL, make_image
-from tests.prediction.test_predictor import save_model
+from tests.helpers.models import save_model
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,50 +14,9 @@ from i21k.train import loop
 from i21k.train.history import read_recipe, read_run
 from i21k.train.recipe import describe_keys
 from tests.helpers.datasets import write_dataset
+from tests.helpers.launching import arguments_of, launch, start, wait_for_line
 from tests.helpers.paths import ROOT
-from tests.train.test_loop import assert_same_checkpoint, metrics
-
-
-def flags(config: ConfigDict) -> list[str]:
-    """A recipe as overrides of the recipe it was made from."""
-    return [
-        f"--config.{key}={value}"
-        for key, value in config.iteritems(preserve_field_references=False)
-        if not isinstance(value, ConfigDict)
-    ] + [
-        f"--config.{group}.{key}={value}"
-        for group, values in config.iteritems()
-        if isinstance(values, ConfigDict)
-        for key, value in values.iteritems()
-    ]
-
-
-def launch(arguments: list[str], env: dict[str, str] | None = None, **options) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "launch.py"), *arguments]
-    # As in conftest, so that the compilation cache is shared.
-    env = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | (env or {})
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        **options,
-    )
-
-
-def wait_for_line(running: subprocess.Popen, part: str) -> None:
-    said = []
-    for line in running.stdout:
-        said.append(line)
-        if part in line:
-            return
-    raise AssertionError(f"ended without {part!r}: {''.join(said)}")
-
-
-def start(recipe: ConfigDict, workdir: Path, **options) -> subprocess.Popen:
-    return launch(arguments_of(recipe, workdir), **options)
+from tests.helpers.runs import assert_same_checkpoint, metrics
 
 
 @pytest.mark.slow
@@ -196,10 +154,6 @@ def run_with(code: str, arguments: list[str]) -> tuple[int, str]:
         timeout=120,
     )
     return done.returncode, done.stdout
-
-
-def arguments_of(recipe: ConfigDict, workdir: Path) -> list[str]:
-    return ["--config", "configs/i21k_inception.py", "--workdir", str(workdir), *flags(recipe)]
 
 
 def test_a_value_error_of_the_train_step_keeps_its_traceback(recipe, tmp_path):

@@ -45,3 +45,29 @@ def save_random_model(
     }
     Checkpoints(workdir / "checkpoints").save(0, variables, meta)
     return workdir
+
+
+def save_model(
+    workdir: Path,
+    seed: int = 0,
+    step: int = 0,
+    classes: ClassList = CLASSES,
+    described: dict[str, Any] | None = None,
+    **meta: Any,
+) -> Path:
+    """Save a narrow network with random parameters and initial statistics as a checkpoint."""
+    network = narrow_network(len(classes))
+    state = init_state(network, optax.sgd(0.1), 32, "he_normal", seed)
+    variables = {
+        "params": jax.tree.map(lambda x: x * 0.7, state.params),
+        "batch_stats": state.batch_stats,
+    }  # probabilities of 0.01 to 0.9
+    meta = {
+        "model": network.describe(),
+        "input": {"image_size": 32, "crop_fraction": 0.875},
+        "classes": list(classes.ids),
+        **meta,
+        **(described or {}),
+    }
+    Checkpoints(workdir / "checkpoints").save(step, variables, {"epoch_done": True, **meta})
+    return workdir

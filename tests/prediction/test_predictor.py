@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 
-import jax
 import numpy as np
 import optax
 import pytest
@@ -32,27 +31,7 @@ from i21k.prediction.regions import NUM_PARTS, combined, parts
 from i21k.train.state import init_state
 from i21k.wordnet import views
 from tests.helpers.datasets import CLASSES, NUM_VAL, make_image, write_dataset
-
-
-def save_model(workdir, seed=0, step=0, classes=CLASSES, described=None, **meta):
-    """A narrow network with random parameters, as a checkpoint."""
-    model = InceptionBN(
-        num_classes=len(classes), variant="standard", revision="symbol2016", width=0.125
-    )
-    state = init_state(InceptionNetwork(model), optax.sgd(0.1), 32, "he_normal", seed)
-    variables = {
-        "params": jax.tree.map(lambda x: x * 0.7, state.params),
-        "batch_stats": state.batch_stats,
-    }  # probabilities of 0.01 to 0.9
-    meta = {
-        "model": InceptionNetwork(model).describe(),
-        "input": {"image_size": 32, "crop_fraction": 0.875},
-        "classes": list(classes.ids),
-        **meta,
-        **(described or {}),
-    }
-    Checkpoints(workdir / "checkpoints").save(step, variables, {"epoch_done": True, **meta})
-    return workdir
+from tests.helpers.models import save_model
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 import urllib.parse
-import zlib
 
 import numpy as np
 import pytest
@@ -26,6 +25,7 @@ from i21k.serve.limits import Limits
 from i21k.serve.models import ServedModel, served
 from i21k.wordnet.taxonomy import wordnet
 from tests.helpers.models import save_random_model
+from tests.helpers.pngs import bomb
 from tests.helpers.serving import serving
 from tests.serve.conftest import png
 
@@ -163,23 +163,6 @@ def test_a_fault_of_the_model_is_an_error_of_its_requests_only(models, caplog):
         assert b"secret" not in reply.body
         assert page.send("POST", "/predict", png(0)).status == 200
     assert "secret text" in caplog.text  # the log has the traceback
-
-
-def bomb(side: int = 60_000) -> bytes:
-    """A PNG of a few bytes that claims a gigantic image."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
-        )
-
-    header = side.to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(1000)))
-        + chunk(b"IEND", b"")
-    )
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from i21k.prediction.predictor import Predictor
 from i21k.serve.models import served
 from tests.helpers import browser
 from tests.helpers.models import save_random_model
+from tests.helpers.pngs import bomb
 from tests.helpers.serving import Running, serving
 from tests.serve.conftest import png
-from tests.serve.test_api import bomb
 
 pytestmark = [
     pytest.mark.browser,

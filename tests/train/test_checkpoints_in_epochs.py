@@ -13,7 +13,7 @@ from i21k.train import interruption, loop
 from i21k.train.best import Best, best_row
 from i21k.train.report import read_metrics
 from i21k.trained import load
-from tests.train.test_loop import assert_same_checkpoint, metrics, signal_at
+from tests.helpers.runs import assert_same_checkpoint, metrics, signal_at
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 OFTEN = 1e-7  # minutes: a checkpoint after every step

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
+from tests.helpers.launching import arguments_of
 from tests.helpers.paths import ROOT
-from tests.train.test_distributed import arguments
-from tests.train.test_loop import metrics
+from tests.helpers.runs import metrics
 
 # The capability stands for files that are readable by all: an interpreter may be below /root.
 CONTAINER = """
@@ -32,7 +32,16 @@ def test_a_run_without_name_home_and_shared_memory(recipe, tmp_path):
     workdir = tmp_path / "w"
     command = [sys.executable, str(ROOT / "tests" / "helpers" / "few_blocks.py")]
     done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", CONTAINER, "bash", *command, *arguments(recipe, workdir)],
+        [
+            "unshare",
+            "-m",
+            "bash",
+            "-c",
+            CONTAINER,
+            "bash",
+            *command,
+            *arguments_of(recipe, workdir),
+        ],
         cwd=ROOT,
         env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,

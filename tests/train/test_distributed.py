@@ -30,9 +30,9 @@ from i21k.train.place import Place, find_place
 from i21k.train.processes import Agreement
 from i21k.train.recipe import parse
 from i21k.trained import load_checkpoint
+from tests.helpers.launching import arguments_of
 from tests.helpers.paths import ROOT
-from tests.test_launch import flags
-from tests.train.test_loop import assert_same_checkpoint, metrics
+from tests.helpers.runs import assert_same_checkpoint, metrics
 
 STEPS = 17  # three epochs of 44 images by 8
 
@@ -92,13 +92,9 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def arguments(recipe, directory: Path) -> list[str]:
-    return ["--config", "configs/i21k_inception.py", "--workdir", str(directory), *flags(recipe)]
-
-
 def start_two(start, recipe, directory: Path, changes: tuple[str, ...] = ()) -> list[Process]:
     """Start both processes of a run; `changes` are flags of the second alone."""
-    return start_both(start, arguments(recipe, directory), changes)
+    return start_both(start, arguments_of(recipe, directory), changes)
 
 
 def start_both(start, how: list[str], changes: tuple[str, ...] = ()) -> list[Process]:
@@ -127,7 +123,7 @@ def of_three_epochs(dataset):
 def alone(of_three_epochs, tmp_path_factory):
     """The run of one process with four devices."""
     directory = tmp_path_factory.mktemp("runs") / "alone"
-    process = Process(arguments(of_three_epochs, directory), {"ALONE_ON_PORT": str(free_port())})
+    process = Process(arguments_of(of_three_epochs, directory), {"ALONE_ON_PORT": str(free_port())})
     assert process.end() == 0, process.out
     return directory
 
@@ -149,7 +145,7 @@ def test_two_processes_of_a_slurm_step_are_one_run(of_three_epochs, alone, tmp_p
     }
     both = [
         start(
-            arguments(of_three_epochs, tmp_path / "w"),
+            arguments_of(of_three_epochs, tmp_path / "w"),
             step | {"SLURM_PROCID": i, "SLURM_LOCALID": i},
         )
         for i in "01"
@@ -222,7 +218,7 @@ def test_processes_that_differ_are_refused_and_those_that_do_not_meet(
         for _ in range(2)
     ]
     waiting = [
-        start([*arguments(of_three_epochs, tmp_path / "x"), *place, f"--process_id={i}"])
+        start([*arguments_of(of_three_epochs, tmp_path / "x"), *place, f"--process_id={i}"])
         for i, place in enumerate(lonely)
     ]
     for process in waiting:
@@ -309,7 +305,7 @@ def test_open_mpi_starts_a_run(of_three_epochs, tmp_path, start):
     }
     both = [
         start(
-            arguments(recipe, tmp_path / "w"),
+            arguments_of(recipe, tmp_path / "w"),
             world | {"OMPI_COMM_WORLD_RANK": i, "OMPI_COMM_WORLD_LOCAL_RANK": i},
         )
         for i in "01"

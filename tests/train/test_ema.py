@@ -12,7 +12,7 @@ from i21k.train import ema, interruption, loop
 from i21k.train.history import Parent
 from i21k.train.report import read_metrics
 from i21k.trained import load, load_checkpoint
-from tests.train.test_loop import assert_same_checkpoint, metrics, signal_at
+from tests.helpers.runs import assert_same_checkpoint, metrics, signal_at
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 

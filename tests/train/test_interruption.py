@@ -15,8 +15,8 @@ import pytest
 from i21k.checkpoints import Checkpoints
 from i21k.data.load import stalls
 from i21k.train.report import read_metrics
+from tests.helpers.launching import arguments_of, wait_for_line
 from tests.helpers.paths import ROOT
-from tests.test_launch import arguments_of, wait_for_line
 
 SECONDS = 12  # on a busy machine; all of them end within five
 _STARTED: list[subprocess.Popen] = []

@@ -7,8 +7,8 @@ import pytest
 
 from i21k.checkpoints import Checkpoints
 from i21k.train import loop
-from tests.test_launch import launch, start
-from tests.train.test_loop import assert_same_checkpoint, metrics
+from tests.helpers.launching import launch, start
+from tests.helpers.runs import assert_same_checkpoint, metrics
 
 
 def kill_at_random(recipe, workdir, num_kills: int, seed: int) -> int:

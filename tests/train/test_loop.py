@@ -24,41 +24,11 @@ from i21k.train.report import read_metrics
 from i21k.trained import load_checkpoint
 from i21k.wordnet.class_lists import named
 from tests.helpers.datasets import CLASSES, NUM_TRAIN, NUM_VAL, write_dataset
+from tests.helpers.runs import assert_same_checkpoint, metrics, signal_at
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 
-TIMES = {"images_per_s", "data_wait_fraction", "train_s"}
 STEPS = 11  # two epochs of 44 images by 8
-
-
-def metrics(workdir) -> list[dict[str, str]]:
-    """The rows without what a clock measured."""
-    return [
-        {key: value for key, value in row.items() if key not in TIMES}
-        for row in read_metrics(workdir)
-    ]
-
-
-def assert_same_checkpoint(a, b):
-    one, other = (Checkpoints(workdir / "checkpoints").newest() for workdir in (a, b))
-    assert one is not None and other is not None
-    assert one.step == other.step
-    assert one.meta["digests"] == other.meta["digests"]  # SHA-256 of every array
-
-
-def signal_at(monkeypatch, step: int) -> None:
-    """Send SIGTERM to this process when a run has done `step` steps."""
-    do = loop._one_step
-
-    def one_step(run, batches):
-        wait_s = do(run, batches)
-        if run.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-            while not run.interruption:  # the thread that reads signals needs a moment
-                pass
-        return wait_s
-
-    monkeypatch.setattr(loop, "_one_step", one_step)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from i21k.evaluation.report.run import metrics_table
 from i21k.train import metric_files
 from i21k.train.metrics import RANKS
 from i21k.train.report import FIRST_COLUMNS, LAST_COLUMNS, Report, read_metrics
-from tests.train.test_report import row
+from tests.helpers.runs import row
 
 
 @pytest.fixture(scope="module")

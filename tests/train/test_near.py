@@ -10,7 +10,7 @@ from i21k.train.losses import AdjustedLoss, Several, SoftmaxLoss, initial_bias, 
 from i21k.train.targets import log_prior
 from i21k.wordnet.hierarchy import Hierarchy
 from i21k.wordnet.levels import Levels, make_levels
-from tests.wordnet.test_levels import members
+from tests.helpers.levels import members
 
 # Two dogs, a cat and a wolf's relative, two fruits: several levels, and classes of few levels.
 IDS = ("n02110341", "n02110806", "n02123045", "n02114367", "n07742313", "n07747607", "n02084071")

@@ -12,20 +12,9 @@ import rich.console
 from i21k.errors import UserError
 from i21k.train.clock import Clock
 from i21k.train.report import Report, duration, read_metrics, step_line
+from tests.helpers.runs import row
 
 VAL = ("val_loss", "val_top1", "val_top5", "val_top20")
-
-
-def row(epoch: int, step: int) -> dict:
-    return {
-        "epoch": epoch,
-        "step": step,
-        "lr": 0.05,
-        "train_loss": 2.5,
-        "train_top1": 0.25,
-        "train_top5": 0.5,
-        "images_per_s": 100.0,
-    }
 
 
 def test_rows_after_the_restored_step_are_dropped(tmp_path, capsys):

@@ -6,7 +6,7 @@ from i21k.errors import UserError
 from i21k.train import interruption, loop, sizes
 from i21k.train.report import read_metrics
 from i21k.trained import load_checkpoint
-from tests.train.test_loop import assert_same_checkpoint, metrics, signal_at
+from tests.helpers.runs import assert_same_checkpoint, metrics, signal_at
 
 SCHEDULE = "32@0 40@0.3 48@0.7"
 

@@ -24,7 +24,7 @@ from i21k.train.recipe import default_config, parse, to_config
 from i21k.train.report import read_metrics
 from i21k.trained import load
 from tests.helpers.datasets import write_dataset
-from tests.train.test_loop import assert_same_checkpoint, metrics
+from tests.helpers.runs import assert_same_checkpoint, metrics
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 

@@ -14,6 +14,7 @@ from i21k.train.metrics import Totals
 from i21k.train.recipe import Recipe, parse
 from i21k.train.state import init_state, make_network
 from i21k.train.targets import loss_of
+from tests.helpers.runs import assert_same_checkpoint, signal_at
 from tests.helpers.stepping import (
     KEEP_GRADIENT,
     Frozen,
@@ -23,7 +24,6 @@ from tests.helpers.stepping import (
     make_batch,
     make_small_network,
 )
-from tests.train.test_loop import assert_same_checkpoint, signal_at
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 

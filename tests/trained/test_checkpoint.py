@@ -13,7 +13,7 @@ from i21k.errors import UserError
 from i21k.prediction.predictor import Predictor
 from i21k.trained import Preprocessing, load_checkpoint
 from tests.helpers.datasets import CLASSES, make_image, write_dataset
-from tests.prediction.test_predictor import save_model
+from tests.helpers.models import save_model
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 

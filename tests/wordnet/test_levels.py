@@ -6,18 +6,10 @@ from hypothesis import given
 
 from i21k.wordnet.class_lists import named
 from i21k.wordnet.hierarchy import Hierarchy
-from i21k.wordnet.levels import MAX_LEVELS, Levels, make_levels
+from i21k.wordnet.levels import MAX_LEVELS, make_levels
 from i21k.wordnet.partition import main_parent
 from tests.helpers.dags import hierarchies
-
-
-def members(levels: Levels, label: int) -> list[set[int]]:
-    """The sets of a class that have a weight, as labels."""
-    bounds = zip(levels.first[label], levels.stop[label], levels.weights[label], strict=True)
-    places = levels.place
-    return [
-        set(np.flatnonzero((places >= a) & (places < b)).tolist()) for a, b, w in bounds if w > 0
-    ]
+from tests.helpers.levels import members
 
 
 def chains(hierarchy: Hierarchy) -> list[list[str]]:

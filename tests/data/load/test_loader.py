@@ -23,21 +23,9 @@ from i21k.data.format.splits import open_split
 from i21k.data.load import builder, loader, order
 from i21k.data.load.loader import LoaderOptions
 from i21k.data.load.windows import WindowBuffer
+from tests.helpers.batches import same, stream
 from tests.helpers.datasets import NUM_TRAIN, NUM_VAL, write_dataset
 from tests.helpers.paths import ROOT
-
-
-def stream(split, options, start=0, stop=None):
-    with loader.batches(split, options, start, stop) as batches:
-        return list(batches)
-
-
-def same(a, b):
-    return len(a) == len(b) and all(
-        np.array_equal(x, y)
-        for one, other in zip(a, b, strict=True)
-        for x, y in zip(one, other, strict=True)
-    )
 
 
 @pytest.fixture(scope="module")

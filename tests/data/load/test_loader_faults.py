@@ -23,7 +23,7 @@ from i21k.data.format.tfds import write_metadata
 from i21k.data.load import builder, loader, slots
 from i21k.data.load.loader import LoaderOptions
 from i21k.data.load.order import GlobalOrder
-from tests.data.load.test_loader import same, stream
+from tests.helpers.batches import same, stream
 from tests.helpers.datasets import CLASSES, NUM_TRAIN, make_image, write_dataset
 from tests.helpers.paths import ROOT
 
