@@ -8,9 +8,12 @@ waits while a checkpoint is saved, so its share is the time of a save over the t
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # recipes are files of the checkout
 
 from i21k import backend, log
 

@@ -16,10 +16,13 @@ import contextlib
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # recipes are files of the checkout
 
 Values = dict[str, Any]  # of keys of a recipe, by dotted name
 

@@ -6,9 +6,12 @@
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.helpers
 
 from tests.helpers import browser
 

@@ -15,6 +15,9 @@ from pathlib import Path
 from PIL import Image
 
 from i21k import load_model, open_dataset
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.helpers
+
 from tests.helpers import browser
 
 NUM_TRIED = 400

@@ -38,3 +38,15 @@ def test_the_readme_is_short():
     commands = [line for line in lines if line.startswith("python3 -m venv")]
     assert len(commands) == 2  # which `.ci/run` executes as they are
     assert all(len(line) <= 100 for line in lines if not line.startswith(("python3", "i21k ")))
+
+
+def test_scripts_find_the_files_of_the_checkout_wherever_they_are_started():
+    """Only i21k is installed: `configs`, `benchmarks` and `tests` are found by path."""
+    scripts = [*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "docs").glob("*.py")]
+    started = [path for path in scripts if "__main__" in path.read_text()]
+    assert len(started) > 20
+    for path in started:
+        text = path.read_text()
+        used = re.search(r"^ *(?:from|import) (?:configs|benchmarks|tests)\b", text, re.MULTILINE)
+        if used:
+            assert 0 <= text.find("sys.path.insert(") < used.start(), path

@@ -13,9 +13,12 @@ import argparse
 import collections
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for benchmarks and configs
 
 from i21k import backend
 
