@@ -238,7 +238,7 @@ def test_processes_that_differ_are_refused_and_those_that_do_not_meet(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_all_end_when_one_dies_and_the_rest_is_done_by_the_next_start(
     of_three_epochs, alone, tmp_path, start, killed
 ):
@@ -291,6 +291,7 @@ def test_an_error_in_one_process_ends_the_other(of_three_epochs, tmp_path, start
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_open_mpi_starts_a_run(of_three_epochs, tmp_path, start):
     recipe = of_three_epochs.copy_and_resolve_references()
     recipe.epochs = 1
