@@ -8,6 +8,7 @@ at all.
 import contextlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,7 @@ from i21k.errors import UserError
 _BEST = "best.json"  # beside the checkpoints: the step of the best one, and by which metric
 _REMOVED = ".deleted"  # how the names of checkpoints end that are being removed
 _MAX_STEP = 2**63  # a larger number in a file is damage
+_LATE_S = 0.5  # our choice: how long files may still come after a save has failed
 _MAX_READS = 100  # our choice: a reader that a run outpaces more often has another problem
 Which = int | Literal["last", "best"]  # the checkpoint of a step, the newest intact one, the best
 
@@ -123,9 +125,11 @@ class Checkpoints:
         try:
             with self._orbax(step) as (checkpointer, place):
                 checkpointer.save(place, args=args)
-        finally:
-            self._remove_unfinished()  # of this save, if it has failed
+        except BaseException:
+            self._remove_unfinished(_LATE_S)  # of this save
+            raise
         if step not in self.steps():
+            self._remove_unfinished()
             raise OSError(f"the checkpoint of step {step} was not written to {self._directory}")
         directory = self._directory / str(step)
         files.write_text(directory / INVENTORY, json.dumps(digests_of_files(directory)))
@@ -134,9 +138,20 @@ class Checkpoints:
         for removed in self._directory.glob(f"*{_REMOVED}"):  # also of a run that was killed
             shutil.rmtree(removed)
 
-    def _remove_unfinished(self) -> None:
-        for unfinished in self._directory.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
-            shutil.rmtree(unfinished)
+    def _remove_unfinished(self, late_s: float = 0.0) -> None:
+        """Remove what saves have not finished. Never raise: the error of a save says more.
+
+        Args:
+            late_s: how long to go on, in seconds. After a save has failed, Orbax's threads may
+                still write other files of it for a moment.
+        """
+        until = time.monotonic() + late_s
+        while True:
+            for unfinished in self._directory.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            if time.monotonic() >= until:
+                return
+            time.sleep(0.05)
 
     def _superfluous(self, newest: int, epoch_done: bool) -> list[int]:
         """Return the steps to delete: those saved inside an epoch, and the oldest epochs."""

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -300,6 +301,36 @@ def test_a_save_that_fails_leaves_nothing(two, tmp_path, monkeypatch):
     monkeypatch.setattr(JsonCheckpointHandler, "async_save", fail)
     with pytest.raises(OSError, match="No space left"):
         Checkpoints(tmp_path / "c").save(3, tree(), META)
+    assert sorted((tmp_path / "c").rglob("*")) == before
+
+
+def test_a_save_that_fails_while_other_files_are_written_says_why(two, tmp_path, monkeypatch):
+    """Orbax writes the parts of a checkpoint in threads, and one of them may fail first."""
+    shutil.copytree(two, tmp_path / "c")
+    before = sorted((tmp_path / "c").rglob("*"))
+    real, calls = shutil.rmtree, []
+
+    def rmtree(path, *args, **options):
+        calls.append(path)
+        if len(calls) < 3 and Path(path).exists():  # a thread writes between listing and removing
+            real(path, *args, **options)
+            Path(path).mkdir(exist_ok=True)
+            if not options.get("ignore_errors"):
+                raise OSError(39, "Directory not empty", str(path))
+            return
+        real(path, *args, **options)
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    from orbax.checkpoint import JsonCheckpointHandler
+
+    monkeypatch.setattr(JsonCheckpointHandler, "save", fail)
+    monkeypatch.setattr(JsonCheckpointHandler, "async_save", fail)
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    with pytest.raises(OSError, match="No space left"):
+        Checkpoints(tmp_path / "c").save(3, tree(), META)
+    assert len(calls) >= 3
     assert sorted((tmp_path / "c").rglob("*")) == before
 
 
