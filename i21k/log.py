@@ -230,12 +230,12 @@ def waiting(what: str, remark: str = "") -> Iterator[None]:
     """
     started_at, ended = time.monotonic(), threading.Event()
 
-    def tell() -> None:
+    def show_elapsed() -> None:
         while not ended.wait(_WAITING_EVERY_S):
             elapsed = _clock(time.monotonic() - started_at)
             note(f"{what}: {elapsed} so far{f' ({remark})' if remark else ''}")
 
-    thread = threading.Thread(target=tell, name="waiting", daemon=True)
+    thread = threading.Thread(target=show_elapsed, name="waiting", daemon=True)
     if _rank == 0 and _shows_progress:
         thread.start()
     try:

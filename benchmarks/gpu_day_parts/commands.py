@@ -2,13 +2,14 @@
 
     python benchmarks/gpu_day_parts/commands.py --scratch DIR [--data DIR]
 
-`quickstart.py` has trained the run. Prints a line of JSON for each command, and says at the end
-which ones failed.
+`quickstart.py` has trained the run. Prints a line of JSON for each command. At the end it lists the
+commands that failed.
 """
 
 import argparse
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -46,7 +47,7 @@ def main() -> None:
     args = cli.parse_args()
     data = (args.data or args.scratch / "quickstart-data").resolve()
     out = args.scratch.resolve() / "commands"
-    subprocess.run(["rm", "-rf", str(out)], check=True)
+    shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     wanted = commands(args.scratch.resolve() / "quickstart-whole", data, out)
     failed = []

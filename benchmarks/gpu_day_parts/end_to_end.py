@@ -65,9 +65,7 @@ def train(
     `num_queued` steps are started while another one runs. Then `data_wait` is the wait of the host.
     """
     devices = jax.local_devices()[:1]
-    after = jax.jit(
-        lambda number: number + 1
-    )  # a step takes over the state before it, but not this
+    after = jax.jit(lambda number: number + 1)  # an array that the next step does not take over
     started: collections.deque[jax.Array] = collections.deque()
     count, waited, start, cores = -WARM_UP_STEPS, 0.0, time.perf_counter(), BusyCores()
     with (

@@ -73,7 +73,7 @@ def main() -> None:
     busy_ms: collections.Counter[str] = collections.Counter()
     longest: dict[str, tuple[float, str]] = {}
     for event in found:
-        name = str(dict(event.stats).get("hlo_op", ""))
+        name = str(dict(event.stats).get("hlo_op") or event.name)  # some profiles have no operation
         ms = event.duration_ns / 1e6 / NUM_STEPS
         busy_ms[name] += ms
         longest[name] = max(longest.get(name, (0.0, "")), (ms, event.name))
