@@ -1,7 +1,6 @@
 """`i21k lr-find`: find a learning rate for a recipe and its data."""
 
 import argparse
-import math
 
 from i21k import log
 from i21k.cli import arguments
@@ -17,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="F",
         default=0.1,
-        help="of an epoch to train; a small dataset is seen for 40 steps (%(default)s)",
+        help="of an epoch to look at; of a small dataset, 12 batches are (%(default)s)",
     )
     arguments.add_json(parser)
 
@@ -31,17 +30,17 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--fraction is {args.fraction}. Use a value above 0, at most 1.")
     cfg = read_file(args.config, args.overrides)
     if args.json:
-        found = lr_find.find(cfg, args.fraction)
-        arguments.print_json(
-            found._asdict() | {"losses": [x if math.isfinite(x) else None for x in found.losses]}
-        )
+        arguments.print_json(lr_find.find(cfg, args.fraction)._asdict())
         return 0
     with log.progress("lr-find", None, "steps") as bar:
-        found = lr_find.find(cfg, args.fraction, lambda step, rate, loss: bar.advance(1))
-    for number in range(0, len(found.rates), max(1, len(found.rates) // 16)):
-        log.info(f"rate {found.rates[number]:9.2g}   loss {found.losses[number]:.3f}")
+        found = lr_find.find(cfg, args.fraction, lambda: bar.advance(1))
+    log.info(
+        f"{found.steps} batches of {cfg.batch_size}, {found.epochs:.2g} epochs: a step with the"
+        f" recipe's rate {cfg.optimizer.learning_rate:.2g} changes kernels by"
+        f" {found.own_change:.1%}, the aim is {found.change:.1%}"
+    )
     flags = f"--config.optimizer.learning_rate={found.learning_rate:.2g}"
     if cfg.optimizer.name == "muon":
         flags += f" --config.optimizer.muon_learning_rate={found.muon_learning_rate:.2g}"
-    log.info(f"{found.num_images:,} images, {found.epochs:.2g} epochs. Train with: {flags}")
+    log.info(f"train with: {flags}")
     return 0

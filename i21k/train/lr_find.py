@@ -1,35 +1,39 @@
-"""Find a learning rate by a short run whose rate grows at every step.
+"""Find a learning rate: that at which a step changes kernels by a known part of themselves.
 
-Source: Smith 2017, "Cyclical Learning Rates for Training Neural Networks", arXiv 1506.01186,
-section 3.3. The rule that reads the curve is ours (`choose`).
+BatchNorm makes the output of a layer independent of the scale of its kernel. What a step does to
+the network is therefore the change of a kernel over its norm, and not the learning rate itself
+(You et al. 2017, LARS, arXiv 1708.03888). The search measures this change on the images of the run
+while the rate is far too low to move anything. The rate that gives the change in `CHANGE` follows.
+Short trial runs are no guide: see `docs/results.md`, "Learning rates".
 """
 
-import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from flax.traverse_util import flatten_dict
 
 from i21k.data.load import loader
 from i21k.errors import UserError
+from i21k.models.network import Network
 from i21k.train import conflicts, feed, sizes, steps
 from i21k.train.augment import make_augmentation
 from i21k.train.devices import find_devices, put_batch, put_state
 from i21k.train.losses import initial_bias
-from i21k.train.metrics import Totals
-from i21k.train.optimizer import make_optimizer
+from i21k.train.optimizer import group_of, make_optimizer
 from i21k.train.recipe import Recipe
 from i21k.train.state import init_state, make_network
 from i21k.train.targets import loss_of
 
+# Of a kernel over its norm, in one step with the highest rate: what the best rates of sweeps on
+# drawn images do (`docs/results.md`). SGD has its largest updates at the start.
+CHANGE = {"sgd": 0.22, "adamw": 0.04, "lamb": 0.007, "muon": 0.015}
 FRACTION = 0.1  # of an epoch
-MIN_STEPS, MAX_STEPS = 40, 300  # our choice: fewer are too noisy, more add nothing
-RANGE = 64.0  # our choice: rates from that of the recipe / RANGE to that of the recipe * RANGE
-_WINDOW = 4  # our choice: the steepest part is a quarter of the steps
-_DIVERGED = 1.5  # our choice: times the first losses
+_MIN_STEPS, _MAX_STEPS = 12, 40  # our choice: momentum 0.9 needs about ten, more add nothing
+_TINY = 1e-5  # our choice: times the rate of the recipe, while changes are measured
 
 
 class Found(NamedTuple):
@@ -37,94 +41,54 @@ class Found(NamedTuple):
 
     learning_rate: float
     muon_learning_rate: float  # in the ratio of the recipe
-    rates: tuple[float, ...]  # of each step
-    losses: tuple[float, ...]  # of each step, before its update
+    change: float  # of kernels in a step with this rate, over their norms
+    own_change: float  # the same with the rate of the recipe
+    steps: int
     num_images: int
     epochs: float  # how many of the training split's epochs that is
 
 
 def num_steps(num_records: int, batch_size: int, fraction: float = FRACTION) -> int:
-    """Return the number of steps of a search: a fraction of an epoch, at least `MIN_STEPS`."""
-    return max(MIN_STEPS, min(MAX_STEPS, int(fraction * num_records / batch_size)))
-
-
-def growing(least: float, most: float, num_steps: int) -> optax.Schedule:
-    """Return the schedule that grows by the same factor at each step, from `least` to `most`."""
-
-    def schedule(step: int | Int[Array, ""]) -> Float[Array, ""]:
-        grown = jax.numpy.asarray(step).astype(np.float32) / max(1, num_steps - 1)
-        return np.float32(least) * jax.numpy.exp(grown * np.float32(math.log(most / least)))
-
-    return schedule
-
-
-def choose(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Return the rate to train with: that at the end of the steepest fall of the loss.
-
-    The fall is the slope of a straight line through a quarter of the steps, over the logarithm of
-    the rate. What comes after a loss that is not finite, or far above the first ones, does not
-    count. A network with BatchNorm need not diverge at rates that are far too high: its loss stays
-    where it is. So the lowest loss is no guide.
-
-    Raises:
-        UserError: if the loss falls nowhere, or fastest at the highest rate.
-    """
-    width = max(5, len(rates) // _WINDOW)
-    limit = _DIVERGED * float(np.mean(losses[:5]))
-    good = 0
-    while good < len(losses) and losses[good] < limit:  # false for NaN
-        good += 1
-    x, y = np.log(rates[:good]), np.asarray(losses[:good])
-    parts = range(good - width + 1)
-    slopes = [float(np.polyfit(x[k : k + width], y[k : k + width], 1)[0]) for k in parts]
-    if not slopes or min(slopes) >= 0:
-        raise UserError(
-            f"the loss falls at no learning rate from {rates[0]:.2g} to {rates[-1]:.2g}. Use a"
-            " lower --config.optimizer.learning_rate in the recipe, or look at the images."
-        )
-    end = int(np.argmin(slopes)) + width - 1
-    if end == len(losses) - 1:
-        raise UserError(
-            f"the loss falls fastest at the highest learning rate, {rates[-1]:.2g}. Use a higher"
-            " --config.optimizer.learning_rate in the recipe, and search again."
-        )
-    return rates[end]
+    """Return the number of steps of a search: a fraction of an epoch, at least `_MIN_STEPS`."""
+    return max(_MIN_STEPS, min(_MAX_STEPS, int(fraction * num_records / batch_size)))
 
 
 def find(
     cfg: Recipe,
     fraction: float = FRACTION,
-    say: Callable[[int, float, float], None] = lambda step, rate, loss: None,
+    after_step: Callable[[], object] = lambda: None,
 ) -> Found:
-    """Train for a fraction of an epoch with growing rates and return the rate to use.
+    """Measure how much steps change kernels, and return the rate for the change in `CHANGE`.
 
-    Nothing is written. The images are the first ones of the run's own stream.
+    Nothing is written. The images are the first ones of the run's own stream. What counts is the
+    median over all kernels, then over the second half of the steps: in the first ones the momentum
+    is still growing.
 
     Args:
-        cfg: of the run. Its rates are the middle of those that are tried; its schedule is not used.
-        fraction: of an epoch; at least `MIN_STEPS` steps are done.
-        say: called with the number of each step, its rate and its loss.
+        cfg: of the run. Its schedule is not used.
+        fraction: of an epoch; at least 12 steps are done.
+        after_step: called after each step.
 
     Raises:
-        UserError: if the recipe or the data are wrong, or no rate is good.
+        UserError: if the recipe or the data are wrong, or the kernels get no gradient.
     """
     conflicts.check(cfg)
-    if cfg.init_from != "none" or cfg.optimizer.head_epochs:
+    if cfg.init_from != "none" or cfg.optimizer.head_epochs or cfg.model.freeze != "none":
         raise UserError(
-            f"config.init_from is {cfg.init_from!r} and config.optimizer.head_epochs is"
-            f" {cfg.optimizer.head_epochs:g}. The search starts from random values: use it for a"
-            " recipe without a parent, and compare a few rates for fine-tuning."
+            f"config.init_from is {cfg.init_from!r}, config.optimizer.head_epochs is"
+            f" {cfg.optimizer.head_epochs:g} and config.model.freeze is {cfg.model.freeze!r}. The"
+            " search starts from random values and needs all kernels: use it for a recipe without a"
+            " parent, and compare a few rates for fine-tuning."
         )
     devices = find_devices(cfg)
     split, _ = feed.open_data(cfg)
     conflicts.check_with_data(cfg, split, len(devices))
     size = sizes.size_at(cfg.image_size, 0, 1)
     count, own = num_steps(split.num_records, cfg.batch_size, fraction), cfg.optimizer
-    schedule = growing(own.learning_rate / RANGE, own.learning_rate * RANGE, count)
     network = make_network(cfg.model, len(split.classes))
-    optimizer = make_optimizer(own, schedule, network)
     loss = loss_of(cfg.loss, split)
-    bias = initial_bias(loss.probability, len(split.classes))
+    rate = _TINY * own.learning_rate
+    optimizer = with_changes(make_optimizer(own, lambda _: rate, network), network)
     step = steps.make_train_step(
         network,
         optimizer,
@@ -135,27 +99,65 @@ def find(
         make_augmentation(cfg.augment),
         cfg.seed,
     )
+    bias = initial_bias(loss.probability, len(split.classes))
     state = init_state(network, optimizer, size, cfg.model.init, cfg.seed, bias)
     state = put_state(state, devices)
-    options, before = feed.train_options(cfg, size), Totals()
-    rates: list[float] = []
-    losses: list[float] = []
-    with loader.batches(split, options, 0, count) as batches:
-        for number, batch in enumerate(batches):
+    changes: list[Any] = []
+    with loader.batches(split, feed.train_options(cfg, size), 0, count) as batches:
+        for batch in batches:
             state = step(state, put_batch(batch, devices))
-            now = Totals.fetch(state.sums)
-            rates.append(float(schedule(number)))
-            losses.append((now - before).means()["loss"])
-            before = now
-            say(number, rates[-1], losses[-1])
-            if not math.isfinite(losses[-1]):
-                break
-    rate = choose(rates, losses)
+            changes.append(jax.device_get(state.opt_state.changes))
+            after_step()
+    own_change = float(np.median(np.median(changes, axis=1)[count // 2 :])) / _TINY
+    if not (np.isfinite(own_change) and own_change > 0):
+        raise UserError(
+            f"a step changes the kernels by {own_change:.2g} of their norm at a learning rate of"
+            f" {own.learning_rate:.2g}. Without a finite gradient there is no rate to find: look at"
+            " the images and the loss."
+        )
+    factor = CHANGE[own.name] / own_change
     return Found(
-        learning_rate=rate,
-        muon_learning_rate=rate * own.muon_learning_rate / own.learning_rate,
-        rates=tuple(rates),
-        losses=tuple(losses),
-        num_images=len(rates) * cfg.batch_size,
-        epochs=len(rates) * cfg.batch_size / split.num_records,
+        learning_rate=factor * own.learning_rate,
+        muon_learning_rate=factor * own.muon_learning_rate,
+        change=CHANGE[own.name],
+        own_change=own_change,
+        steps=count,
+        num_images=count * cfg.batch_size,
+        epochs=count * cfg.batch_size / split.num_records,
     )
+
+
+class _WithChanges(NamedTuple):
+    """State of an optimizer, and what its last update did."""
+
+    inner: Any
+    changes: Any  # float32 [kernels]
+
+
+def with_changes(
+    inner: optax.GradientTransformation, network: Network
+) -> optax.GradientTransformation:
+    """Return the same optimizer, whose state has the changes of the last update.
+
+    The change of a kernel is the norm of its update over its own norm. The classifier head has
+    none: nothing normalises its output.
+    """
+
+    def is_kernel(path: Any) -> bool:
+        return group_of(network, path) == "kernels"
+
+    def kernels(tree: Any) -> list[Any]:
+        return [leaf for path, leaf in sorted(flatten_dict(tree).items()) if is_kernel(path)]
+
+    def init(params: Any) -> _WithChanges:
+        return _WithChanges(inner.init(params), jnp.zeros(len(kernels(params))))
+
+    def update(gradients: Any, state: _WithChanges, params: Any) -> tuple[Any, _WithChanges]:
+        updates, inner_state = inner.update(gradients, state.inner, params)
+        changes = [
+            jnp.linalg.norm(jnp.ravel(change)) / jnp.linalg.norm(jnp.ravel(kernel))
+            for change, kernel in zip(kernels(updates), kernels(params), strict=True)
+        ]
+        return updates, _WithChanges(inner_state, jnp.stack(changes))
+
+    return optax.GradientTransformation(init, update)
