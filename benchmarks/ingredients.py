@@ -2,6 +2,8 @@
 
     python benchmarks/ingredients.py --out DIR [--seeds 3] [--epochs 4] [--minutes 30]
     [--only ARM ...]
+    python benchmarks/ingredients.py --out DIR --data data/tiny_imagenet --batch-size 128
+    --learning-rate 0.2 --epochs 6 --seeds 1
 
 Trains on the quick start's images, which the program draws, and evaluates on 2,500 other drawn
 images. With --data it trains and evaluates on another dataset of WordNet's classes. R0 is the
@@ -75,6 +77,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=0.1, help="except that of R0")
     parser.add_argument("--data", type=Path, help="packed directory instead of drawn images")
     parser.add_argument("--minutes", type=float, default=60.0, help="start no run after this time")
     parser.add_argument("--only", nargs="+", choices=arms(), default=arms(), metavar="ARM")
@@ -95,7 +99,9 @@ def main() -> None:
         if time.monotonic() > until:
             break
         common = {"seed": seed, "epochs": args.epochs, "image_size": args.image_size}
-        row = {"arm": name, **common, **run(arms()[name], args.out, args.data, **common)}
+        common["batch_size"] = args.batch_size
+        values = {"optimizer.learning_rate": args.learning_rate} | arms()[name]
+        row = {"arm": name, **common, **run(values, args.out, args.data, **common)}
         with lines.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
