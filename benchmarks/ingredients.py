@@ -9,7 +9,7 @@ Trains on the quick start's images, which the program draws, and evaluates on 2,
 images. With --data it trains and evaluates on another dataset of WordNet's classes. R0 is the
 recipe of 2015 with the batch of the quick start, R1 the same with its accidents repaired, R2 is R1
 with the ingredients in `IN_R2`. Each run appends a line to DIR/ingredients.jsonl. A later call does
-only what is missing there. Prints a Markdown table of all lines: mean and range of the seeds, and
+only what is missing there, so use another DIR for other data, batches or rates. Prints a Markdown table of all lines: mean and range of the seeds, and
 the difference to R1 or R2 with the same seeds.
 """
 

@@ -6,7 +6,7 @@ from i21k import log
 from i21k.cli import arguments
 from i21k.errors import UserError
 
-HELP = "Find a learning rate for a recipe and its data in a tenth of an epoch."
+HELP = "Find a learning rate to start from, in a tenth of an epoch."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -91,6 +91,13 @@ def test_the_rate_does_not_depend_on_that_of_the_recipe(config, few_blocks):
     assert found[0].change == lr_find.CHANGE["sgd"]
 
 
+def test_the_rate_of_lamb_is_the_change_itself(config, few_blocks):
+    """LAMB scales each update to the norm of its kernel, so the answer is known."""
+    found = lr_find.find(read_file(config, ["--config.optimizer.name=lamb"]))
+    assert found.own_change == pytest.approx(0.1, rel=1e-3)
+    assert found.learning_rate == pytest.approx(lr_find.CHANGE["lamb"], rel=1e-3)
+
+
 def _rates(rate):
     return [
         f"--config.optimizer.learning_rate={rate}",
@@ -99,8 +106,7 @@ def _rates(rate):
 
 
 def test_the_command_finds_rates_of_a_recipe(config, few_blocks, capsys):
-    command = ["lr-find", "--config", config, "--config.devices=2"]
-    assert cli.main([*command, "--json"]) == 0
+    assert cli.main(["lr-find", "--config", config, "--config.devices=2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["steps"], found["num_images"]) == (12, 12 * 8)
     assert found["learning_rate"] * found["own_change"] == pytest.approx(0.1 * found["change"])
