@@ -3,14 +3,14 @@
     python benchmarks/ingredients.py --out DIR [--seeds 3] [--epochs 4] [--minutes 30]
     [--only ARM ...]
     python benchmarks/ingredients.py --out DIR --data data/tiny_imagenet --batch-size 128
-    --learning-rate 0.2 --epochs 6 --seeds 1
+    --learning-rate 0.2 --epochs 6
 
 Trains on the quick start's images, which the program draws, and evaluates on 2,500 other drawn
 images. With --data it trains and evaluates on another dataset of WordNet's classes. R0 is the
 recipe of 2015 with the batch of the quick start, R1 the same with its accidents repaired, R2 is R1
 with the ingredients in `IN_R2`. Each run appends a line to DIR/ingredients.jsonl. A later call does
-only what is missing there, so use another DIR for other data, batches or rates. Prints a Markdown table of all lines: mean and range of the seeds, and
-the difference to R1 or R2 with the same seeds.
+only what is missing there, so use another DIR for other data, batches or rates. Prints a Markdown
+table of all lines: mean and range of the seeds, and the difference to R1 or R2 with the same seeds.
 """
 
 import argparse

@@ -43,6 +43,7 @@ def main() -> None:
     cli.add_argument("--epochs", type=int, default=1)
     cli.add_argument("--factors", type=float, nargs="*", default=FACTORS)
     cli.add_argument("--searches", type=int, default=1, help="with seeds 0, 1, ...")
+    cli.add_argument("--seed", type=int, default=0, help="of the sweep")
     args = cli.parse_args()
     config = tiny_imagenet_modern.get_config()
     config.data.directory, config.data.threads = str(args.data), 1
@@ -71,6 +72,7 @@ def main() -> None:
             "own_change": found.own_change,
         }
         print(json.dumps(line), flush=True)
+    config.seed = args.seed
     for factor in args.factors:
         config.optimizer.learning_rate = factor * own.learning_rate
         config.optimizer.muon_learning_rate = factor * own.muon_learning_rate
@@ -78,6 +80,7 @@ def main() -> None:
             loop.run(config, Path(directory) / "run")
             row = read_metrics(Path(directory) / "run")[-1]
         line = about | {
+            "seed": args.seed,
             "learning_rate": config.optimizer.learning_rate,
             "muon_learning_rate": config.optimizer.muon_learning_rate,
             "epochs": args.epochs,
